@@ -1,0 +1,61 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from millrace.safety.v1 import verdict_pb2 as _verdict_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FailureMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_MODE_UNSPECIFIED: _ClassVar[FailureMode]
+    FAILURE_MODE_OPEN: _ClassVar[FailureMode]
+    FAILURE_MODE_CLOSED: _ClassVar[FailureMode]
+FAILURE_MODE_UNSPECIFIED: FailureMode
+FAILURE_MODE_OPEN: FailureMode
+FAILURE_MODE_CLOSED: FailureMode
+
+class CategoryAction(_message.Message):
+    __slots__ = ("category", "action")
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    category: str
+    action: _verdict_pb2.Verdict
+    def __init__(self, category: _Optional[str] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ...) -> None: ...
+
+class PolicyRule(_message.Message):
+    __slots__ = ("direction", "detector", "threshold", "action", "category_actions", "on_failure", "deadline")
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    ON_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    direction: _verdict_pb2.Direction
+    detector: str
+    threshold: float
+    action: _verdict_pb2.Verdict
+    category_actions: _containers.RepeatedCompositeFieldContainer[CategoryAction]
+    on_failure: FailureMode
+    deadline: _duration_pb2.Duration
+    def __init__(self, direction: _Optional[_Union[_verdict_pb2.Direction, str]] = ..., detector: _Optional[str] = ..., threshold: _Optional[float] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., category_actions: _Optional[_Iterable[_Union[CategoryAction, _Mapping]]] = ..., on_failure: _Optional[_Union[FailureMode, str]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("profile", "description", "version", "rules", "hold_max")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MAX_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    description: str
+    version: str
+    rules: _containers.RepeatedCompositeFieldContainer[PolicyRule]
+    hold_max: _duration_pb2.Duration
+    def __init__(self, profile: _Optional[str] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[PolicyRule, _Mapping]]] = ..., hold_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
