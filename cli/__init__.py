@@ -1,0 +1,1 @@
+"""The `millrace` command: starts the suite, chats with it, shows its models and its settings."""

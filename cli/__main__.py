@@ -1,0 +1,129 @@
+"""The entry point: reads the command line and calls the one module that does the command.
+
+Modules are imported by the command that needs them, so that none waits for the others' libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.errors import CommandError
+from kit.errors import MillraceError
+
+EXIT_FAILED = 1
+# As for a bad command line: nothing was done.
+EXIT_REFUSED = 2
+# As shells report a program that Ctrl-C ended.
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except CommandError as error:
+        print(f"millrace: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except MillraceError as error:
+        print(f"millrace: {error.message}", file=sys.stderr)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="millrace", description="LLM serving as gRPC microservices.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start the four services and stop them with Ctrl-C")
+    up.add_argument("--no-color", action="store_true", help="no colours (as with NO_COLOR=1)")
+    up.set_defaults(run=_up)
+
+    chat = commands.add_parser("chat", help="chat in the terminal, or ask once")
+    chat.add_argument("message", nargs="*", help="ask this and end; also read from a pipe")
+    chat.add_argument("--model", default="auto", help="public name of the model (default: the router picks)")
+    chat.add_argument("--system", help="system prompt")
+    chat.add_argument("--temperature", type=float, help="0 to 2; absent means the model's default")
+    chat.add_argument("--url", help="base URL of the edge (default: as the settings say)")
+    chat.add_argument(
+        "--grpc", nargs="?", const="", metavar="HOST:PORT", help="speak gRPC to inference instead of SSE to the edge"
+    )
+    chat.set_defaults(run=_chat)
+
+    models = commands.add_parser("models", help="list the models")
+    models.add_argument("--url", help="base URL of the edge (default: as the settings say)")
+    models.set_defaults(run=_models)
+
+    config = commands.add_parser("config", help="print every setting as a Markdown table")
+    where = config.add_mutually_exclusive_group()
+    where.add_argument("--write", type=Path, metavar="FILE", help="put the table between the markers of a document")
+    where.add_argument("--check", type=Path, metavar="FILE", help="fail where a document's table is not current")
+    config.set_defaults(run=_config)
+
+    version = commands.add_parser("version", help="print the versions of Millrace, Python and gRPC")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _up(args: argparse.Namespace) -> int:
+    from cli.up import up
+
+    return up(color=not args.no_color)
+
+
+def _chat(args: argparse.Namespace) -> int:
+    from cli.answers import Ask, GrpcBackend, SseBackend
+    from cli.chat import Chat, say_once, talk
+
+    backend = SseBackend(args.url or _edge_url()) if args.grpc is None else GrpcBackend(args.grpc or _grpc_target())
+    chat = Chat(backend, Ask(args.model, args.temperature), args.system)
+    text = " ".join(args.message) or ("" if sys.stdin.isatty() else sys.stdin.read().strip())
+    if not text and not sys.stdin.isatty():
+        raise CommandError("nothing to ask: give a message, or pipe one in")
+    return say_once(chat, text) if text else talk(chat)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from cli.models import print_models
+
+    return print_models(args.url or _edge_url())
+
+
+def _config(args: argparse.Namespace) -> int:
+    from cli import tables
+
+    if args.write:
+        tables.write(args.write)
+    elif not args.check:
+        print(tables.markdown())
+    elif not tables.is_current(args.check):
+        raise CommandError(f"the configuration table of {args.check} is stale: run make docs-config")
+    return 0
+
+
+def _version(_: argparse.Namespace) -> int:
+    import platform
+    from importlib.metadata import version
+
+    print(f"millrace {version('millrace')} (Python {platform.python_version()}, grpcio {version('grpcio')})")
+    return 0
+
+
+def _edge_url() -> str:
+    from cli.layout import Layout
+
+    return Layout.load().edge_url
+
+
+def _grpc_target() -> str:
+    from cli.layout import Layout
+
+    return Layout.load().inference_target
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""One service of the suite as a child process.
+
+Its output goes straight to a log file: a chatty service can never block on a full pipe, and what it said last is there
+after it died. The child has a session of its own: Ctrl-C reaches only the parent, which stops the services in order. A child never outlives its parent (Linux: it is sent SIGTERM when the parent dies).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+# From <linux/prctl.h>: the signal that the kernel sends a process whose parent has died.
+PR_SET_PDEATHSIG = 1
+# Enough to read the last log lines of a service without reading all of a long log.
+TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the suite must know about a service to run it.
+
+    Attributes:
+        name: Short name, as in MILLRACE_<NAME>_PORT.
+        argv: The command.
+        host: Address that it listens on.
+        port: Port that it listens on.
+        grace_s: How long it may drain after SIGTERM.
+        tls: Whether it speaks TLS only.
+        environ: Variables added to the parent's.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    host: str
+    port: int
+    grace_s: float
+    tls: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """host:port, with brackets round an IPv6 host and loopback for a wildcard."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def port_variable(self) -> str:
+        """The variable that moves the service to another port."""
+        return f"MILLRACE_{self.name.upper()}_PORT"
+
+
+class Child:
+    """A started service."""
+
+    def __init__(self, part: Part, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.part = part
+        self.log = log
+        self.exited = asyncio.create_task(process.wait(), name=f"exit of {part.name}")
+        self._process = process
+
+    @classmethod
+    async def start(cls, part: Part, log_dir: Path) -> Child:
+        """Starts the service with a fresh log file."""
+        log = log_dir / f"{part.name}.log"
+        with _fresh(log) as output:
+            process = await asyncio.create_subprocess_exec(
+                *part.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, **part.environ},
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        return cls(part, process, log)
+
+    async def stop(self) -> int:
+        """Lets the service drain, kills it when its grace is over, and returns its exit code."""
+        self._signal(signal.SIGTERM)
+        # The service keeps to its own grace; the second on top is for closing files and flushing telemetry.
+        done, _ = await asyncio.wait([self.exited], timeout=self.part.grace_s + 1.0)
+        if not done:
+            self.kill()
+        return await self.exited
+
+    def kill(self) -> None:
+        """Ends the service at once."""
+        self._signal(signal.SIGKILL)
+
+    def tail(self, line_count: int) -> list[str]:
+        """Returns the last lines of the log."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()[-line_count:]
+
+    def last_message(self) -> str:
+        """Returns what the service logged last, in words; empty where it has not spoken."""
+        lines = self.tail(1)
+        return message_of(lines[0]) if lines else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.exited.done():
+            self._process.send_signal(number)
+
+
+def message_of(line: str) -> str:
+    """Returns the message of a JSON log line, or the line itself where it is not one."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line.strip()
+    return str(record.get("message", line)) if isinstance(record, dict) else line.strip()
+
+
+def _fresh(log: Path) -> BinaryIO:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.open("wb")
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

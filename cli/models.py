@@ -1,0 +1,22 @@
+"""`millrace models`: the catalogue, as the edge shows it."""
+
+from __future__ import annotations
+
+import httpx
+
+from cli.answers import AnswerError, error_message
+
+
+def print_models(url: str) -> int:
+    """Prints the models that `GET /v1/models` lists, one to a line."""
+    try:
+        response = httpx.get(f"{url.rstrip('/')}/v1/models", timeout=10.0)
+    except httpx.HTTPError as error:
+        raise AnswerError(f"Nothing answers at {url}: is `millrace up` running?") from error
+    if response.status_code != httpx.codes.OK:
+        raise AnswerError(error_message(response.content, response.status_code))
+    models = response.json()["data"]
+    width = max((len(model["id"]) for model in models), default=0)
+    for model in models:
+        print(f"{model['id']:<{width}}  {model.get('owned_by', '')}")
+    return 0

@@ -1,0 +1,142 @@
+"""The four services as one program: start together, be ready together, stop in order.
+
+Never restarts a service: one that dies on a developer's machine should be seen, not papered over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from cli.child import Child, Part
+from cli.errors import CommandError
+from cli.report import Report
+
+# How often the last log line is shown while a service loads.
+PROGRESS_INTERVAL_S = 0.25
+TAIL_LINE_COUNT = 20
+
+Probe = Callable[[Part], Awaitable[None]]
+"""Returns when the service says that it is ready; tries until it is cancelled."""
+
+
+class PortInUse(CommandError):
+    """A port that a service needs is taken."""
+
+
+class Suite:
+    """Runs services until it is told to stop or one of them dies.
+
+    Args:
+        parts: The services, in the order in which they are stopped.
+        probe: Waits until one service is ready.
+        report: Shows what happens.
+        log_dir: Where each service's log file goes.
+    """
+
+    def __init__(self, parts: Sequence[Part], probe: Probe, report: Report, log_dir: Path) -> None:
+        self._parts = parts
+        self._probe = probe
+        self._report = report
+        self._log_dir = log_dir
+        self._children: list[Child] = []
+
+    async def run(self, stop: asyncio.Event, kill: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> int:
+        """Runs the suite and returns the exit code: 0 when it was asked to stop and every service drained, else 1.
+
+        Args:
+            stop: Set to drain and stop.
+            kill: Set to stop without draining.
+            on_ready: Called once, when every service is ready.
+        Raises:
+            PortInUse: Before anything is started.
+        """
+        for part in self._parts:
+            check_port(part)
+        killer = asyncio.create_task(self._kill_on(kill))
+        try:
+            for part in self._parts:
+                self._report.show(part.name, "starting")
+                self._children.append(await Child.start(part, self._log_dir))
+            died = await self._watch(stop, on_ready)
+            drained = await self._stop()
+        finally:
+            killer.cancel()
+            for child in self._children:
+                child.kill()
+        return 1 if died or not drained else 0
+
+    async def _watch(self, stop: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> bool:
+        """Waits for the order to stop (False) or for a death (True), and announces readiness meanwhile."""
+        stopped = asyncio.create_task(stop.wait())
+        ready = asyncio.create_task(self._announce(on_ready))
+        ends = [stopped, *(child.exited for child in self._children)]
+        try:
+            await asyncio.wait([*ends, ready], return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (ready, stopped):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ready
+        dead = [] if stop.is_set() else [child for child in self._children if child.exited.done()]
+        for child in dead:
+            self._report.died(child.part.name, child.exited.result(), child.log, child.tail(TAIL_LINE_COUNT))
+        return bool(dead)
+
+    async def _announce(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for child in self._children:
+                group.create_task(self._follow(child))
+        await on_ready()
+
+    async def _follow(self, child: Child) -> None:
+        """Shows the progress of one service until it is ready."""
+        started = time.monotonic()
+        ready = asyncio.ensure_future(self._probe(child.part))
+        try:
+            while not (await asyncio.wait([ready], timeout=PROGRESS_INTERVAL_S))[0]:
+                self._report.show(child.part.name, "loading", child.last_message())
+            ready.result()
+        finally:
+            ready.cancel()
+        self._report.show(child.part.name, "ready", f"{child.part.address}, {time.monotonic() - started:.1f} s")
+
+    async def _stop(self) -> bool:
+        """Stops the services one after the other, callers before callees; True when all of them ended well."""
+        drained = True
+        for child in self._children:
+            if not child.exited.done():
+                self._report.show(child.part.name, "stopping")
+                code = await child.stop()
+                drained = drained and code == 0
+                self._report.show(child.part.name, "stopped", "" if code == 0 else f"exit code {code}")
+        return drained
+
+    async def _kill_on(self, kill: asyncio.Event) -> None:
+        await kill.wait()
+        for child in self._children:
+            child.kill()
+
+
+def check_port(part: Part) -> None:
+    """Raises PortInUse, saying what to do, where something else listens on the service's port."""
+    family = socket.AF_INET6 if ":" in part.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((part.host, part.port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PortInUse(
+                f"Port {part.port}, which {part.name} needs, is in use. Stop what listens there, or choose another: "
+                f"{part.port_variable}={part.port + 1000} millrace up"
+            ) from error
