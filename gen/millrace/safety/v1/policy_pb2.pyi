@@ -47,15 +47,17 @@ class PolicyRule(_message.Message):
     def __init__(self, direction: _Optional[_Union[_verdict_pb2.Direction, str]] = ..., detector: _Optional[str] = ..., threshold: _Optional[float] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., category_actions: _Optional[_Iterable[_Union[CategoryAction, _Mapping]]] = ..., on_failure: _Optional[_Union[FailureMode, str]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("profile", "description", "version", "rules", "hold_max")
+    __slots__ = ("profile", "description", "version", "rules", "hold_code_point_max", "strictness")
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
-    HOLD_MAX_FIELD_NUMBER: _ClassVar[int]
+    HOLD_CODE_POINT_MAX_FIELD_NUMBER: _ClassVar[int]
+    STRICTNESS_FIELD_NUMBER: _ClassVar[int]
     profile: str
     description: str
     version: str
     rules: _containers.RepeatedCompositeFieldContainer[PolicyRule]
-    hold_max: _duration_pb2.Duration
-    def __init__(self, profile: _Optional[str] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[PolicyRule, _Mapping]]] = ..., hold_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    hold_code_point_max: int
+    strictness: int
+    def __init__(self, profile: _Optional[str] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[PolicyRule, _Mapping]]] = ..., hold_code_point_max: _Optional[int] = ..., strictness: _Optional[int] = ...) -> None: ...
