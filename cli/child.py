@@ -1,7 +1,8 @@
 """One service of the suite as a child process.
 
 Its output goes straight to a log file: a chatty service can never block on a full pipe, and what it said last is there
-after it died. The child has a session of its own: Ctrl-C reaches only the parent, which stops the services in order. A child never outlives its parent (Linux: it is sent SIGTERM when the parent dies).
+after it died. The child has a session of its own: Ctrl-C reaches only the parent, which stops the services in order.
+On Linux a child never outlives its parent: it is sent SIGTERM when the parent dies.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class Child:
         self.log = log
         self.exited = asyncio.create_task(process.wait(), name=f"exit of {part.name}")
         self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
 
     @classmethod
     async def start(cls, part: Part, log_dir: Path) -> Child:

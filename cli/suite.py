@@ -37,6 +37,9 @@ class Suite:
         probe: Waits until one service is ready.
         report: Shows what happens.
         log_dir: Where each service's log file goes.
+
+    Attributes:
+        children: The services that were started, in the same order.
     """
 
     def __init__(self, parts: Sequence[Part], probe: Probe, report: Report, log_dir: Path) -> None:
@@ -44,7 +47,7 @@ class Suite:
         self._probe = probe
         self._report = report
         self._log_dir = log_dir
-        self._children: list[Child] = []
+        self.children: list[Child] = []
 
     async def run(self, stop: asyncio.Event, kill: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> int:
         """Runs the suite and returns the exit code: 0 when it was asked to stop and every service drained, else 1.
@@ -62,12 +65,12 @@ class Suite:
         try:
             for part in self._parts:
                 self._report.show(part.name, "starting")
-                self._children.append(await Child.start(part, self._log_dir))
+                self.children.append(await Child.start(part, self._log_dir))
             died = await self._watch(stop, on_ready)
             drained = await self._stop()
         finally:
             killer.cancel()
-            for child in self._children:
+            for child in self.children:
                 child.kill()
         return 1 if died or not drained else 0
 
@@ -75,7 +78,7 @@ class Suite:
         """Waits for the order to stop (False) or for a death (True), and announces readiness meanwhile."""
         stopped = asyncio.create_task(stop.wait())
         ready = asyncio.create_task(self._announce(on_ready))
-        ends = [stopped, *(child.exited for child in self._children)]
+        ends = [stopped, *(child.exited for child in self.children)]
         try:
             await asyncio.wait([*ends, ready], return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
@@ -86,14 +89,14 @@ class Suite:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ready
-        dead = [] if stop.is_set() else [child for child in self._children if child.exited.done()]
+        dead = [] if stop.is_set() else [child for child in self.children if child.exited.done()]
         for child in dead:
             self._report.died(child.part.name, child.exited.result(), child.log, child.tail(TAIL_LINE_COUNT))
         return bool(dead)
 
     async def _announce(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.TaskGroup() as group:
-            for child in self._children:
+            for child in self.children:
                 group.create_task(self._follow(child))
         await on_ready()
 
@@ -112,7 +115,7 @@ class Suite:
     async def _stop(self) -> bool:
         """Stops the services one after the other, callers before callees; True when all of them ended well."""
         drained = True
-        for child in self._children:
+        for child in self.children:
             if not child.exited.done():
                 self._report.show(child.part.name, "stopping")
                 code = await child.stop()
@@ -122,7 +125,7 @@ class Suite:
 
     async def _kill_on(self, kill: asyncio.Event) -> None:
         await kill.wait()
-        for child in self._children:
+        for child in self.children:
             child.kill()
 
 

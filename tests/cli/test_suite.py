@@ -1,0 +1,200 @@
+"""The suite runs real child processes: fakes of the services that speak gRPC health."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cli.child import Part
+from cli.readiness import until_serving
+from cli.suite import PortInUse, Suite
+from tests.fakes import service
+
+DEADLINE_S = 30.0
+
+
+class Recorder:
+    """A report that remembers."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, str, str]] = []
+        self.deaths: list[tuple[str, int, list[str]]] = []
+        self._changed = asyncio.Event()
+
+    def show(self, name: str, state: str, detail: str = "") -> None:
+        self.shown.append((name, state, detail))
+        self._changed.set()
+
+    async def until_shown(self, *row: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while row not in self.shown:
+                self._changed.clear()
+                await self._changed.wait()
+
+    def died(self, name: str, code: int, log: Path, tail: Sequence[str]) -> None:
+        self.deaths.append((name, code, list(tail)))
+
+    def say(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def part(name: str, *options: str, grace_s: float = 5.0, port: int | None = None) -> Part:
+    port = port or free_port()
+    argv = (sys.executable, service.__file__, "--name", name, "--port", str(port), *options)
+    return Part(name, argv, "127.0.0.1", port, grace_s)
+
+
+async def never() -> None:
+    pytest.fail("announced as ready")
+
+
+class Run:
+    """A suite under way, with its orders and its readiness as events."""
+
+    def __init__(self, parts: list[Part], log_dir: Path) -> None:
+        self.report = Recorder()
+        self.stop, self.kill, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.suite = Suite(parts, until_serving, self.report, log_dir)
+        self._task: asyncio.Task[int] | None = None
+
+    async def __aenter__(self) -> Run:
+        async def on_ready() -> None:
+            self.ready.set()
+
+        self._task = asyncio.create_task(self.suite.run(self.stop, self.kill, on_ready))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.kill.set()
+        self.stop.set()
+        await self.exit_code()
+
+    async def exit_code(self) -> int:
+        assert self._task
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._task
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await self.ready.wait()
+
+
+async def test_services_stop_callers_first(tmp_path):
+    """An order to stop drains the services one after the other, in the order given, and the exit code is 0."""
+    journal = tmp_path / "journal"
+    names = ["edge", "inference", "cache"]
+    async with Run([part(name, "--journal", str(journal)) for name in names], tmp_path) as run:
+        await run.until_ready()
+        run.stop.set()
+
+        assert await run.exit_code() == 0
+        assert journal.read_text().split() == names
+        assert [name for name, state, _ in run.report.shown if state == "stopped"] == names
+
+
+async def test_a_dead_service_is_named_with_its_last_words(tmp_path):
+    """A service that dies while the others load ends the suite with 1 and a report of its last lines."""
+    journal = tmp_path / "journal"
+    parts = [part("edge", "--journal", str(journal)), part("cache", "--die-with", "3")]
+    async with Run(parts, tmp_path) as run:
+        assert await run.exit_code() == 1
+        assert run.report.deaths == [("cache", 3, ['{"message": "cache is loading"}', "the disk is made of cheese"])]
+        assert not run.ready.is_set()
+
+
+async def test_a_service_killed_later_ends_the_suite(tmp_path):
+    """A service that is killed after all were ready is named by its signal, and the others are drained."""
+    journal = tmp_path / "journal"
+    parts = [part("edge", "--journal", str(journal)), part("cache")]
+    async with Run(parts, tmp_path) as run:
+        await run.until_ready()
+        os.kill(next(child.pid for child in run.suite.children if child.part.name == "cache"), signal.SIGKILL)
+
+        assert await run.exit_code() == 1
+        assert run.report.deaths[0][:2] == ("cache", -signal.SIGKILL)
+        assert journal.read_text().split() == ["edge"]
+
+
+async def test_stop_while_loading(tmp_path):
+    """A suite that is not ready yet shows what its services say, and stops as well."""
+    async with Run([part("edge"), part("inference", "--never-ready")], tmp_path) as run:
+        await run.report.until_shown("inference", "loading", "inference is loading")
+        run.stop.set()
+
+        assert await run.exit_code() == 0
+
+
+async def test_a_service_that_does_not_drain_is_killed(tmp_path):
+    """A service that ignores SIGTERM is killed when its grace is over, and the exit code says that it was."""
+    async with Run([part("edge", "--ignore-sigterm", grace_s=0.2)], tmp_path) as run:
+        await run.until_ready()
+        run.stop.set()
+
+        assert await run.exit_code() == 1
+        assert run.report.shown[-1] == ("edge", "stopped", f"exit code {-signal.SIGKILL}")
+
+
+async def test_second_order_kills_at_once(tmp_path):
+    """An order to kill ends a long grace."""
+    async with Run([part("edge", "--ignore-sigterm", grace_s=600.0)], tmp_path) as run:
+        await run.until_ready()
+        run.stop.set()
+        run.kill.set()
+
+        assert await run.exit_code() == 1
+
+
+async def test_a_taken_port_is_refused_before_anything_starts(tmp_path):
+    """A port in use is named together with the variable that moves it, and nothing is started."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        report = Recorder()
+        suite = Suite([part("cache"), part("edge", port=port)], until_serving, report, tmp_path)
+        with pytest.raises(PortInUse, match=rf"{port}.*edge.*MILLRACE_EDGE_PORT="):
+            await suite.run(asyncio.Event(), asyncio.Event(), never)
+    assert not report.shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+async def test_children_die_with_their_parent(tmp_path):
+    """A parent that is killed leaves no service behind."""
+    port = free_port()
+    program = (
+        "import asyncio, sys; from pathlib import Path; from cli.child import *\n"
+        f"part = Part('edge', (sys.executable, {service.__file__!r}, '--port', '{port}'), '127.0.0.1', {port}, 1.0)\n"
+        "async def main():\n"
+        f"    child = await Child.start(part, Path({str(tmp_path)!r}))\n"
+        "    print(child.pid, flush=True)\n"
+        "    await child.exited\n"
+        "asyncio.run(main())\n"
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
+    assert parent.stdout
+    pid = int(await parent.stdout.readline())
+    async with asyncio.timeout(DEADLINE_S):
+        await until_serving(part("edge", port=port))
+    descriptor = os.pidfd_open(pid)
+    parent.kill()
+    await parent.wait()
+
+    exited = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, exited.set)
+    async with asyncio.timeout(DEADLINE_S):
+        await exited.wait()
+    asyncio.get_running_loop().remove_reader(descriptor)
+    os.close(descriptor)
