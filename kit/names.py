@@ -1,0 +1,57 @@
+"""Every name that telemetry uses: spans' attributes, metrics and their labels.
+
+Semantic conventions come first (RPC and GenAI as of OpenTelemetry semantic conventions 1.4x); `millrace.` is for what
+they do not know. One place, so that a dashboard and the code cannot drift apart. None of these ever holds content.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# RPC. https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+RPC_SYSTEM_NAME: Final = "rpc.system.name"
+RPC_METHOD: Final = "rpc.method"
+RPC_RESPONSE_STATUS_CODE: Final = "rpc.response.status_code"
+ERROR_TYPE: Final = "error.type"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+
+# HTTP. https://opentelemetry.io/docs/specs/semconv/http/
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_ROUTE: Final = "http.route"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+URL_PATH: Final = "url.path"
+URL_SCHEME: Final = "url.scheme"
+
+# Generative AI. https://opentelemetry.io/docs/specs/semconv/gen-ai/
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+GEN_AI_REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+GEN_AI_REQUEST_SEED: Final = "gen_ai.request.seed"
+GEN_AI_REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+
+# Ours.
+REQUEST_ID: Final = "millrace.request_id"
+TENANT: Final = "millrace.tenant"
+ERROR_REASON: Final = "millrace.error.reason"
+CANCELLED_BY: Final = "millrace.cancelled_by"
+CACHE_OUTCOME: Final = "millrace.cache.outcome"
+SAFETY_VERDICT: Final = "millrace.safety.verdict"
+ROUTE: Final = "millrace.route"
+ATTEMPT: Final = "millrace.attempt"
+
+# Metrics, and their labels as Prometheus spells them.
+RPC_SERVER_CALL_DURATION: Final = "rpc_server_call_duration_seconds"
+RPC_CLIENT_CALL_DURATION: Final = "rpc_client_call_duration_seconds"
+RPC_SERVER_ACTIVE_CALLS: Final = "rpc_server_active_calls"
+LABEL_METHOD: Final = "rpc_method"
+LABEL_STATUS_CODE: Final = "rpc_response_status_code"
