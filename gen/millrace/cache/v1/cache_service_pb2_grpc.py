@@ -113,9 +113,9 @@ class CacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StoreStream(self, request_iterator, context):
-        """Keeps an answer while it is produced: `start`, then chunks, then `finish`. The lease lasts while the stream does.
-        Nothing is kept unless `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason
-        STREAM_INCOMPLETE, and its lease passes to one of those who wait.
+        """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
+        stream's end ends it. Nothing is kept unless `finish` came: a stream that ends without it fails with
+        FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,9 +49,9 @@ class CacheServiceStub:
     survives the death of the process.
     """
     StoreStream: _grpc.StreamUnaryMultiCallable[_cache_service_pb2.StoreStreamRequest, _cache_service_pb2.StoreStreamResponse]
-    """Keeps an answer while it is produced: `start`, then chunks, then `finish`. The lease lasts while the stream does.
-    Nothing is kept unless `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason
-    STREAM_INCOMPLETE, and its lease passes to one of those who wait.
+    """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
+    stream's end ends it. Nothing is kept unless `finish` came: a stream that ends without it fails with
+    FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.ReleaseRequest, _cache_service_pb2.ReleaseResponse]
     """Gives a lease back without an answer, so that one of those who wait takes over."""
@@ -83,9 +83,9 @@ class CacheServiceAsyncStub(CacheServiceStub):
     survives the death of the process.
     """
     StoreStream: _aio.StreamUnaryMultiCallable[_cache_service_pb2.StoreStreamRequest, _cache_service_pb2.StoreStreamResponse]  # type: ignore[assignment]
-    """Keeps an answer while it is produced: `start`, then chunks, then `finish`. The lease lasts while the stream does.
-    Nothing is kept unless `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason
-    STREAM_INCOMPLETE, and its lease passes to one of those who wait.
+    """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
+    stream's end ends it. Nothing is kept unless `finish` came: a stream that ends without it fails with
+    FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
     """
     Release: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.ReleaseRequest, _cache_service_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Gives a lease back without an answer, so that one of those who wait takes over."""
@@ -138,9 +138,9 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_cache_service_pb2.StoreStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_cache_service_pb2.StoreStreamResponse, _abc.Awaitable[_cache_service_pb2.StoreStreamResponse]]:
-        """Keeps an answer while it is produced: `start`, then chunks, then `finish`. The lease lasts while the stream does.
-        Nothing is kept unless `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason
-        STREAM_INCOMPLETE, and its lease passes to one of those who wait.
+        """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
+        stream's end ends it. Nothing is kept unless `finish` came: a stream that ends without it fails with
+        FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
         """
 
     @_abc_1.abstractmethod

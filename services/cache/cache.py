@@ -1,0 +1,238 @@
+"""The cache: finds answers, keeps answers, and lets one caller produce what many miss.
+
+This is where a lookup's steps are told. It never reads an answer, and a store that fails only ever makes it miss.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from kit.errors import FailedPrecondition
+from kit.identity import remaining_s
+from services.cache.entry import Entry, EntryDraft, Savings, parse_entry_id
+from services.cache.flight import Flight, FlightTable
+from services.cache.key import Address, Namespace, namespace_digest, tenant_digest
+from services.cache.query import (
+    Completed,
+    Following,
+    Found,
+    Hit,
+    Lease,
+    LeaseQuery,
+    LookupEvent,
+    Miss,
+    MissReason,
+    Query,
+    Restarted,
+    judge,
+)
+from services.cache.stats import Stats
+from services.cache.store import Clock, EntryStore, Selector, StoreUnavailable
+
+# Left of a caller's deadline when a wait gives up, so that the miss still reaches it.
+DEADLINE_MARGIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long entries live where a draft does not say, and by how much each is shortened at random."""
+
+    ttl_ms: int
+    ttl_jitter: float
+    stale_for_ms: int
+
+
+class Cache:
+    """Finds and keeps answers.
+
+    Args:
+        store: Where entries are kept.
+        flights: The answers in the making.
+        stats: What is counted.
+        lifetime: How long entries live.
+        clock: Milliseconds since the epoch.
+        random: Numbers in [0, 1), for the jitter.
+    """
+
+    def __init__(
+        self,
+        store: EntryStore,
+        flights: FlightTable,
+        stats: Stats,
+        lifetime: Lifetime,
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self.store, self.flights, self.stats = store, flights, stats
+        self._lifetime, self._clock, self._random = lifetime, clock, random
+
+    async def lookup(self, query: Query) -> Found:
+        """Finds an answer, waits for one in the making, or gives a lease, as the query says."""
+        address, arrived_ms = query.key.address(), self._clock()
+        found, _ = await self._find_or_join(query, address, arrived_ms, streamed=False)
+        self.stats.count_found(address.tenant, found)
+        return found
+
+    async def lookup_stream(self, query: Query) -> AsyncGenerator[LookupEvent, None]:
+        """Finds an answer as `lookup` does, and tells of one in the making chunk by chunk."""
+        address, arrived_ms = query.key.address(), self._clock()
+        while True:
+            found, flight = await self._find_or_join(query, address, arrived_ms, streamed=True)
+            if flight is None:
+                self.stats.count_found(address.tenant, found)
+                async for event in _replay(found):
+                    yield event
+                return
+            yield Following()
+            chunk_count = 0
+            async with aclosing(self.flights.follow(flight)) as chunks:
+                async for chunk in chunks:
+                    chunk_count += 1
+                    yield chunk
+            if flight.entry is not None:
+                self.stats.count_found(address.tenant, judge(flight.entry, query, arrived_ms))
+                yield Completed(flight.entry, chunk_count)
+                return
+            yield Restarted()
+
+    async def keep(
+        self, draft: EntryDraft, chunks: Sequence[bytes], savings: Savings | None, lease_id: str = ""
+    ) -> Entry:
+        """Keeps a complete answer and gives it to those who wait.
+
+        Raises:
+            StoreUnavailable: It was given to those who wait, and not kept.
+        """
+        entry = self._entry(draft, chunks, savings)
+        try:
+            await self.store.put(entry)
+        finally:
+            self.flights.land(entry, lease_id)
+        self.stats.count_store(entry.address.tenant)
+        return entry
+
+    async def keep_stream(
+        self, draft: EntryDraft, chunks: AsyncIterator[bytes | Savings | None], lease_id: str
+    ) -> Entry:
+        """Keeps an answer while it is produced; what is not bytes ends it and says what it saves.
+
+        Raises:
+            FailedPrecondition: The chunks ended before the answer did; STREAM_INCOMPLETE.
+        """
+        flight = self._flight_of(draft, lease_id)
+        kept: list[bytes] = []
+        try:
+            async for chunk in chunks:
+                if not isinstance(chunk, bytes):
+                    return await self.keep(draft, kept, chunk, lease_id)
+                kept.append(chunk)
+                if flight is not None and not flight.settled:
+                    self.flights.append(flight, chunk)
+        finally:
+            if flight is not None:
+                self.flights.fail(flight.lease_id)
+        raise FailedPrecondition("STREAM_INCOMPLETE", "The stream ended without `finish`; nothing was kept.")
+
+    async def report_false_hit(self, namespace: Namespace, entry_id: str) -> bool:
+        """Removes an entry that did not fit; false if it was gone."""
+        entry = parse_entry_id(entry_id)
+        if entry is None:
+            return False
+        tenant = tenant_digest(namespace.tenant)
+        removed = await self.store.delete(Selector(tenant, namespace_digest(namespace), entry))
+        if removed:
+            self.stats.count_false_hit(tenant)
+        return removed > 0
+
+    async def _find_or_join(
+        self, query: Query, address: Address, arrived_ms: int, *, streamed: bool
+    ) -> tuple[Found, Flight | None]:
+        """Looks in the store, then among the flights, until there is an answer, a lease, or no time left.
+
+        Returns:
+            What was found; and if `streamed`, a flight whose chunks have begun, in which case what was found is a miss.
+        """
+        mark = self.flights.mark()
+        found = await self._find(query, address, arrived_ms)
+        if isinstance(found, Hit) or query.lease is None:
+            return found, None
+        until = _until(query.lease)
+        while True:
+            if self.flights.landed_since(address.entry, mark):  # While the store was asked: do not produce it twice.
+                mark = self.flights.mark()
+                found = await self._find(query, address, arrived_ms)
+                if isinstance(found, Hit):
+                    return found, None
+                continue
+            flight, leads = self.flights.join(address.entry, query.lease.ttl_s)
+            if flight is None:
+                return found, None
+            if leads:
+                return replace(found, lease=Lease(flight.lease_id, query.lease.ttl_s)), None
+            if not await self._wait(flight, query, until, streamed=streamed):
+                return Miss(MissReason.LEASED), None
+            if not flight.settled:
+                return found, flight
+            answer = judge(flight.entry, query, arrived_ms)
+            if isinstance(answer, Hit):
+                return answer, None
+
+    async def _wait(self, flight: Flight, query: Query, until: float, *, streamed: bool) -> bool:
+        """Waits for the end of a flight, or if `streamed` for a first chunk that fits; false if none came in time."""
+        if streamed:
+            if not await self.flights.progress(flight, until):
+                return False
+            if flight.settled or flight.schema_tag == query.schema_tag:
+                return True
+        return await self.flights.settlement(flight, until)
+
+    async def _find(self, query: Query, address: Address, arrived_ms: int) -> Found:
+        try:
+            return judge(await self.store.get(address), query, arrived_ms)
+        except StoreUnavailable:
+            return Miss(MissReason.STORE_UNAVAILABLE)
+
+    def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
+        """The flight that a stream leads: one of its own key, so that no lease reaches into another's answer."""
+        flight = self.flights.led(lease_id)
+        if flight is None or flight.key != draft.key.address().entry:
+            return None
+        flight.schema_tag = draft.schema_tag
+        return flight
+
+    def _entry(self, draft: EntryDraft, chunks: Sequence[bytes], savings: Savings | None) -> Entry:
+        ttl_ms = self._lifetime.ttl_ms if draft.ttl_ms is None else draft.ttl_ms
+        ttl_ms -= int(ttl_ms * self._lifetime.ttl_jitter * self._random())
+        stale_for_ms = self._lifetime.stale_for_ms if draft.stale_for_ms is None else draft.stale_for_ms
+        created_ms = self._clock()
+        return Entry(
+            address=draft.key.address(),
+            nonce=secrets.token_hex(8),
+            schema_tag=draft.schema_tag,
+            model=draft.key.model,
+            chunks=tuple(chunks),
+            created_ms=created_ms,
+            expires_ms=created_ms + ttl_ms,
+            gone_ms=created_ms + ttl_ms + stale_for_ms,
+            tags=draft.tags,
+            savings=savings,
+            compare_text=draft.compare_text,
+            context_digest=draft.key.context_digest,
+        )
+
+
+async def _replay(found: Found) -> AsyncGenerator[LookupEvent, None]:
+    yield found
+    if isinstance(found, Hit):
+        for chunk in found.entry.chunks:
+            yield chunk
+        yield Completed(found.entry, len(found.entry.chunks))
+
+
+def _until(lease: LeaseQuery) -> float:
+    """The instant of the event loop's clock at which a wait ends."""
+    wait_s = min(lease.wait_s, max(0.0, remaining_s(lease.wait_s + DEADLINE_MARGIN_S) - DEADLINE_MARGIN_S))
+    return asyncio.get_running_loop().time() + wait_s

@@ -1,0 +1,50 @@
+"""The settings of the cache service, read once at start from MILLRACE_CACHE_*."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from kit.config import ServeSettings
+
+
+class CacheSettings(ServeSettings):
+    """What the cache service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_CACHE_")
+
+    port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    store: Literal["embedded", "redis"] = Field("embedded", description="Where entries are kept.")
+    path: Path = Field(Path(".millrace/cache.sqlite3"), description="File of the embedded store.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis 7.0 or later; rediss:// for TLS."
+    )
+    redis_cluster: bool = Field(False, description="Whether the URL names a node of a Redis Cluster.")
+    lookup_timeout_s: float = Field(
+        0.05, gt=0, le=5, description="Longest that a lookup asks the store; after that it is a miss."
+    )
+    redis_write_timeout_s: float = Field(1.0, gt=0, le=30, description="Longest that a write asks Redis.")
+    entries_max: int = Field(100_000, ge=1, description="Most entries kept; on Redis, of each tenant.")
+    bytes_max: int = Field(1 << 30, ge=1 << 20, description="Most bytes kept; on Redis, of each tenant.")
+    hot_bytes_max: int = Field(64 << 20, ge=0, description="Most bytes of the embedded store's entries held in memory.")
+    entry_bytes_max: int = Field(4 << 20, ge=1, le=8 << 20, description="Most bytes of one answer.")
+    ttl_default_s: float = Field(
+        86_400, ge=1, le=2_592_000, description="How long entries are fresh where the caller does not say."
+    )
+    ttl_jitter: float = Field(
+        0.1, ge=0, le=0.5, description="Largest share by which a lifetime is shortened at random."
+    )
+    stale_for_default_s: float = Field(
+        3_600, ge=0, le=2_592_000, description="How long expired entries may still serve lookups that allow it."
+    )
+    lease_ttl_default_s: float = Field(
+        60, ge=0.1, le=600, description="How long a lease lasts where the caller does not say."
+    )
+    leases_max: int = Field(100_000, ge=1, description="Most leases held at once; beyond that misses have none.")
+
+    @model_validator(mode="after")
+    def _an_entry_fits(self) -> Self:
+        if self.entry_bytes_max >= self.bytes_max:
+            raise ValueError(f"entry_bytes_max ({self.entry_bytes_max}) must be below bytes_max ({self.bytes_max})")
+        return self

@@ -1,0 +1,181 @@
+"""Single flight: of many callers that miss one answer, one produces it and the others wait.
+
+A flight is one answer in the making. It is led under a lease and ends when its answer lands, its leader gives up, or
+its lease runs out; then whoever comes first leads the next. It lives in this process only, and never touches a store.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from services.cache.entry import Entry
+
+# Landings remembered, to tell a lookup that was under way that its miss is out of date.
+LANDINGS_MAX = 4096
+# Flights looked at for expiry whenever one begins: more than one, so that the table shrinks faster than it grows.
+SWEEP_COUNT = 2
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One answer in the making. `schema_tag` is set while it is streamed; then `chunks` grows."""
+
+    key: bytes
+    lease_id: str
+    ttl_s: float
+    ends_at: float
+    schema_tag: str | None = None
+    chunks: list[bytes] = field(default_factory=list)
+    entry: Entry | None = None
+    settled: bool = False
+    _settlement: asyncio.Event = field(default_factory=asyncio.Event)
+    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def advance(self) -> None:
+        """Wakes those who follow chunk by chunk, and on settlement everyone."""
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
+        if self.settled:
+            self._settlement.set()
+
+    async def wait_settled(self) -> None:
+        """Waits until the flight has landed or failed."""
+        await self._settlement.wait()
+
+    async def wait_progress(self) -> None:
+        """Waits for the next chunk, or for the end."""
+        if not self.settled:
+            await self._progress.wait()
+
+
+class FlightTable:
+    """The flights under way, by entry digest."""
+
+    def __init__(self, flights_max: int = 100_000) -> None:
+        self._flights_max = flights_max
+        self._by_key: dict[bytes, Flight] = {}
+        self._by_lease: dict[str, Flight] = {}
+        self._order: deque[Flight] = deque()
+        self._landings: OrderedDict[bytes, int] = OrderedDict()
+        self._landing_count = 0
+
+    def __len__(self) -> int:
+        self._sweep(len(self._order))
+        return len(self._by_key)
+
+    def mark(self) -> int:
+        """A point in the order of landings, for `landed_since`."""
+        return self._landing_count
+
+    def landed_since(self, key: bytes, mark: int) -> bool:
+        """Whether an answer may have landed under the key after the mark; true when too much landed to know."""
+        return self._landings.get(key, 0) > mark or self._landing_count - mark > LANDINGS_MAX
+
+    def join(self, key: bytes, ttl_s: float) -> tuple[Flight | None, bool]:
+        """Joins the flight under a key, or begins one.
+
+        Returns:
+            The flight, and whether the caller leads it. No flight when there are too many: the caller is on its own.
+        """
+        self._sweep(SWEEP_COUNT)
+        flight = self._by_key.get(key)
+        if flight is not None and not self._expire(flight):
+            return flight, False
+        if len(self._by_key) >= self._flights_max:
+            return None, False
+        flight = Flight(key, secrets.token_hex(16), ttl_s, _now() + ttl_s)
+        self._by_key[key] = self._by_lease[flight.lease_id] = flight
+        self._order.append(flight)
+        return flight, True
+
+    def led(self, lease_id: str) -> Flight | None:
+        """The flight that a lease leads, unless it has ended."""
+        flight = self._by_lease.get(lease_id)
+        return None if flight is None or self._expire(flight) else flight
+
+    def append(self, flight: Flight, chunk: bytes) -> None:
+        """Adds a chunk to a streamed flight and renews its lease."""
+        flight.ends_at = _now() + flight.ttl_s
+        flight.chunks.append(chunk)
+        flight.advance()
+
+    def land(self, entry: Entry, lease_id: str) -> None:
+        """Gives an answer to those who wait for it.
+
+        Another caller's flight is ended too, unless it is streamed: those who follow it must see one answer only.
+        """
+        key = entry.address.entry
+        self._landing_count += 1
+        self._landings[key] = self._landing_count
+        self._landings.move_to_end(key)
+        if len(self._landings) > LANDINGS_MAX:
+            self._landings.popitem(last=False)
+        flight = self._by_key.get(key)
+        if flight is not None and (flight.lease_id == lease_id or flight.schema_tag is None):
+            self._settle(flight, entry)
+
+    def fail(self, lease_id: str) -> bool:
+        """Ends a flight without an answer; false if it had ended."""
+        flight = self.led(lease_id)
+        if flight is None:
+            return False
+        self._settle(flight, None)
+        return True
+
+    async def settlement(self, flight: Flight, until: float) -> bool:
+        """Waits for the end of a flight; false if it goes on at `until` (of the event loop's clock)."""
+        return await self._wait(flight, flight.wait_settled, until)
+
+    async def progress(self, flight: Flight, until: float, seen_count: int = 0) -> bool:
+        """Waits for more than `seen_count` chunks or the end of a flight; false if neither came by `until`."""
+        if len(flight.chunks) > seen_count:
+            return True
+        return await self._wait(flight, flight.wait_progress, until)
+
+    async def follow(self, flight: Flight) -> AsyncGenerator[bytes, None]:
+        """Yields the chunks of a streamed flight, as they come, until it settles."""
+        seen_count = 0
+        while True:
+            while seen_count < len(flight.chunks):
+                seen_count += 1
+                yield flight.chunks[seen_count - 1]
+            if flight.settled:
+                return
+            await self.progress(flight, float("inf"), seen_count)
+
+    async def _wait(self, flight: Flight, event: Callable[[], Awaitable[None]], until: float) -> bool:
+        """Waits for an event of a flight; wakes when the lease should end, for nobody else would end it."""
+        while not self._expire(flight):
+            ends_at = min(flight.ends_at, until)
+            try:
+                async with asyncio.timeout(max(0.0, ends_at - _now())):
+                    await event()
+                    return True
+            except TimeoutError:
+                if _now() >= until:
+                    return flight.settled
+        return True
+
+    def _expire(self, flight: Flight) -> bool:
+        """Settles a flight whose lease has run out; true if the flight has ended."""
+        if not flight.settled and _now() >= flight.ends_at:
+            self._settle(flight, None)
+        return flight.settled
+
+    def _settle(self, flight: Flight, entry: Entry | None) -> None:
+        flight.entry, flight.settled = entry, True
+        del self._by_key[flight.key], self._by_lease[flight.lease_id]
+        flight.advance()
+
+    def _sweep(self, count: int) -> None:
+        """Looks at the oldest flights: those that have ended leave the queue, the others go to its end."""
+        for _ in range(min(count, len(self._order))):
+            flight = self._order.popleft()
+            if not self._expire(flight):
+                self._order.append(flight)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,112 @@
+"""Writes nouns as the contract's responses. This module decides nothing."""
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from millrace.cache.v1 import cache_service_pb2 as service_pb
+from millrace.cache.v1 import entry_pb2 as entry_pb
+from millrace.cache.v1 import lookup_pb2 as lookup_pb
+from services.cache.entry import Entry, Savings
+from services.cache.query import Completed, Following, Found, Hit, LookupEvent, Miss, Restarted
+from services.cache.stats import Tally
+from services.cache.store import Size
+
+
+def write_lookup(found: Found, request_id: str) -> service_pb.LookupResponse:
+    """Writes what a lookup found."""
+    if isinstance(found, Hit):
+        return service_pb.LookupResponse(request_id=request_id, hit=_hit(found, chunks=True))
+    return service_pb.LookupResponse(request_id=request_id, miss=_miss(found))
+
+
+def write_event(event: LookupEvent) -> service_pb.LookupStreamResponse:
+    """Writes an event of a streamed lookup."""
+    match event:
+        case bytes():
+            return service_pb.LookupStreamResponse(chunk=event)
+        case Hit():
+            return service_pb.LookupStreamResponse(hit=_hit(event, chunks=False))
+        case Following():
+            return service_pb.LookupStreamResponse(following=service_pb.Following())
+        case Restarted():
+            return service_pb.LookupStreamResponse(restarted=service_pb.Restarted())
+        case Miss():
+            return service_pb.LookupStreamResponse(miss=_miss(event))
+        case Completed():
+            entry = _entry(event.entry, chunks=False)
+            completed = service_pb.Completed(entry=entry, chunk_count=event.chunk_count)
+            return service_pb.LookupStreamResponse(completed=completed)
+
+
+def write_time(instant_ms: int) -> Timestamp:
+    """Writes an instant."""
+    return Timestamp(seconds=instant_ms // 1000, nanos=instant_ms % 1000 * 1_000_000)
+
+
+def write_tally(tally: Tally) -> service_pb.Stats:
+    """Writes what was counted."""
+    saved = entry_pb.Savings(
+        prompt_token_count=tally.saved_prompt_token_count,
+        completion_token_count=tally.saved_completion_token_count,
+        cost_micro_usd=tally.saved_cost_micro_usd,
+        generation_time=_duration(tally.saved_generation_ms),
+    )
+    return service_pb.Stats(
+        lookup_count=tally.lookup_count,
+        hits=[
+            service_pb.HitCount(kind=f"HIT_KIND_{kind.name}", count=count) for kind, count in sorted(tally.hits.items())
+        ],
+        misses=[
+            service_pb.MissCount(reason=f"MISS_REASON_{reason.name}", count=count)
+            for reason, count in sorted(tally.misses.items())
+        ],
+        store_count=tally.store_count,
+        false_hit_count=tally.false_hit_count,
+        saved=saved,
+    )
+
+
+def write_size(stats: service_pb.Stats, size: Size) -> None:
+    """Adds what is held to the figures."""
+    stats.entry_count, stats.size_bytes = size.entry_count, size.size_bytes
+
+
+def _hit(hit: Hit, *, chunks: bool) -> lookup_pb.Hit:
+    return lookup_pb.Hit(
+        kind=f"HIT_KIND_{hit.kind.name}", entry=_entry(hit.entry, chunks=chunks), age=_duration(hit.age_ms)
+    )
+
+
+def _miss(miss: Miss) -> lookup_pb.Miss:
+    written = lookup_pb.Miss(reason=f"MISS_REASON_{miss.reason.name}")
+    if miss.lease is not None:
+        ttl = _duration(round(miss.lease.ttl_s * 1000))
+        written.lease.CopyFrom(lookup_pb.Lease(lease_id=miss.lease.lease_id, ttl=ttl))
+    return written
+
+
+def _entry(entry: Entry, *, chunks: bool) -> entry_pb.Entry:
+    return entry_pb.Entry(
+        entry_id=entry.entry_id,
+        schema_tag=entry.schema_tag,
+        chunks=entry.chunks if chunks else (),
+        model=entry.model,
+        create_time=write_time(entry.created_ms),
+        expire_time=write_time(entry.expires_ms),
+        tags=entry.tags,
+        savings=None if entry.savings is None else _savings(entry.savings),
+    )
+
+
+def _savings(savings: Savings) -> entry_pb.Savings:
+    timed = savings.generation_ms is not None
+    return entry_pb.Savings(
+        prompt_token_count=savings.prompt_token_count,
+        completion_token_count=savings.completion_token_count,
+        cost_micro_usd=savings.cost_micro_usd,
+        generation_time=_duration(savings.generation_ms or 0) if timed else None,
+    )
+
+
+def _duration(ms: int) -> Duration:
+    return Duration(seconds=ms // 1000, nanos=ms % 1000 * 1_000_000)

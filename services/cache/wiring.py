@@ -1,0 +1,101 @@
+"""The one place where the cache's parts meet. Tests hand in other parts; nothing is decided here."""
+
+import random
+import time
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from kit.serve import Registration, Server
+from millrace.cache.v1 import cache_service_pb2 as service_pb
+from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
+from services.cache.cache import Cache, Lifetime
+from services.cache.config import CacheSettings
+from services.cache.flight import FlightTable
+from services.cache.redis_store import RedisStore
+from services.cache.request_wire import Limits
+from services.cache.servicer import CacheServicer
+from services.cache.sqlite_store import SqliteStore
+from services.cache.stats import Stats
+from services.cache.store import EntryStore
+
+FULL_NAME = service_pb.DESCRIPTOR.services_by_name["CacheService"].full_name
+# The health of Redis, apart from the service's own: without it the service goes on, and misses.
+REDIS_HEALTH = "dependency/redis"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheService:
+    """The cache, ready to be served."""
+
+    cache: Cache
+    registrations: tuple[Registration, ...]
+
+    async def warm(self, server: Server) -> None:
+        """Opens the store, and keeps the health of what it rests on up to date."""
+        store = self.cache.store
+        if isinstance(store, RedisStore):
+            store.on_change = lambda available: server.set_serving(REDIS_HEALTH, available)
+        await store.open()
+        if isinstance(store, RedisStore):
+            server.set_serving(REDIS_HEALTH, store.available)
+
+    async def close(self) -> None:
+        """Closes the store."""
+        await self.cache.store.close()
+
+
+def build(settings: CacheSettings, store: EntryStore | None = None) -> CacheService:
+    """Joins the parts that the settings name."""
+    cache = Cache(
+        store or build_store(settings),
+        FlightTable(settings.leases_max),
+        Stats(now_ms()),
+        Lifetime(_ms(settings.ttl_default_s), settings.ttl_jitter, _ms(settings.stale_for_default_s)),
+        clock=now_ms,
+        random=random.random,
+    )
+    servicer = CacheServicer(cache, Limits(settings.entry_bytes_max, settings.lease_ttl_default_s))
+    registration = Registration(FULL_NAME, service_grpc.add_CacheServiceServicer_to_server, servicer)
+    return CacheService(cache, (registration,))
+
+
+def build_store(settings: CacheSettings) -> EntryStore:
+    """Makes the store that the settings name."""
+    if settings.store == "redis":
+        return RedisStore(
+            _redis(settings),
+            entries_max=settings.entries_max,
+            bytes_max=settings.bytes_max,
+            read_timeout_s=settings.lookup_timeout_s,
+            write_timeout_s=settings.redis_write_timeout_s,
+            clock=now_ms,
+        )
+    return SqliteStore(
+        settings.path,
+        entries_max=settings.entries_max,
+        bytes_max=settings.bytes_max,
+        hot_bytes_max=settings.hot_bytes_max,
+        timeout_s=settings.lookup_timeout_s,
+        clock=now_ms,
+    )
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _redis(settings: CacheSettings) -> Redis | RedisCluster:
+    """A client that never retries by itself: a retry would outlive the deadline of who asks."""
+    url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_write_timeout_s
+    kind = RedisCluster if settings.redis_cluster else Redis
+    retry = Retry(NoBackoff(), 0)
+    return kind.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
