@@ -1,0 +1,1 @@
+"""Judges texts on their way to and from a model."""

@@ -1,0 +1,78 @@
+"""What every detector of the service promises.
+
+A detector reads a text from left to right through a cursor. The promise that makes streams exact lives here: whether a
+match exists depends on the text alone, never on how it was cut into pieces, and the cursor says how far its judgement
+is final. A detector never sees the policy and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Something found: a half-open range in code points of the whole text, its category and a score from 0 to 1."""
+
+    start: int
+    end: int
+    category: str
+    score: float
+
+
+class Cursor(Protocol):
+    """One reading of one text, from its first code point to its last."""
+
+    safe: int
+    """Every match that starts before this position has been reported. Never decreases."""
+
+    def scan(self, text: str, offset: int, final: bool) -> list[Match]:
+        """Reports the matches that have become certain.
+
+        Args:
+            text: The text from position `offset` up to where it has arrived. It begins at least
+                `Detector.context` code points before `safe`, or at the beginning of the whole text.
+            offset: The position of text[0] in the whole text.
+            final: Whether the whole text ends here; then `safe` becomes its end.
+        """
+        ...
+
+
+class Detector(Protocol):
+    """Finds one kind of thing."""
+
+    @property
+    def name(self) -> str:
+        """What policies call it."""
+        ...
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All that it can find."""
+        ...
+
+    @property
+    def optional_categories(self) -> frozenset[str]:
+        """Those of `categories` that are looked for only when a policy names them."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """How many code points before `Cursor.safe` its cursors look back at."""
+        ...
+
+    @property
+    def hold(self) -> int:
+        """The most code points that `Cursor.safe` lags behind the text."""
+        ...
+
+    @property
+    def inline_code_points(self) -> int:
+        """The longest text that it reads in about a millisecond; longer ones are read in a thread."""
+        ...
+
+    def cursor(self, categories: Collection[str]) -> Cursor:
+        """Begins to read a text, looking for the given categories only."""
+        ...

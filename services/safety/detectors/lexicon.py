@@ -1,0 +1,132 @@
+"""The forbidden terms as data, and the graphs that find them.
+
+A term is a phrase of words in which a group offers alternatives: "(make|build) (a)? (pipe)? bomb". Each phrase becomes
+a small graph with an edge per word, all of them hung into one start, so that the size of the whole grows with the text
+of the phrases and not with what they multiply to. The lexicon knows nothing of texts and positions; `terms.py` walks it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from services.safety.detectors.folding import Folded, Folder
+
+WORDS_MAX = 16
+
+# A term of fewer letters is not looked for in spelled-out letters.
+_SPELLED_MIN = 3
+# Marks edges that are compared by skeleton; no folded word contains a NUL.
+_LEET = "\0"
+_PIECE = re.compile(r"\(([^()]+)\)(\?)?|([^\s()?]+)")
+
+Phrase = list[list[tuple[str, ...]]]
+"""What stands at each place of a phrase: the alternatives, each some words or none."""
+
+
+class TermEnd(NamedTuple):
+    """What a term says when it is found."""
+
+    category: str
+    score: float
+    is_one_word: bool
+
+
+@dataclass(slots=True)
+class Node:
+    """A place in the graph: where each word leads, and the terms that end here."""
+
+    edges: dict[str, list[Node]] = field(default_factory=dict)
+    ends: list[TermEnd] = field(default_factory=list)
+
+
+class Lexicon:
+    """Two graphs over all terms: one by words, one by letters for terms that are spelled out."""
+
+    def __init__(self, folder: Folder, terms: Iterable[tuple[str, float, str]]) -> None:
+        """Builds the graphs.
+
+        Args:
+            folder: Folds the words of terms as it will those of texts.
+            terms: Category, score and phrase of each term.
+        """
+        self.folder = folder
+        self.words = Node()
+        self.letters = Node()
+        self.categories: set[str] = set()
+        for category, score, text in terms:
+            self.categories.add(category)
+            phrase = parse(text)
+            end = TermEnd(category, score, _shortest(phrase) == 1)
+            self._hang(self.words, [[self._fold(words) for words in options] for options in phrase], end)
+            if _letter_count_min(phrase) >= _SPELLED_MIN:
+                self._hang(self.letters, [[self._spell(words) for words in options] for options in phrase], end)
+
+    @staticmethod
+    def follow(nodes: Iterable[Node], word: Folded) -> list[Node]:
+        """Where a word leads from any of some nodes."""
+        found: list[Node] = []
+        for node in nodes:
+            found += node.edges.get(word.plain, ())
+            if word.leet is not None and (by_signs := node.edges.get(_LEET + word.leet)):
+                found += [node for node in by_signs if node not in found]
+        return found
+
+    def _fold(self, words: Sequence[str]) -> list[tuple[str, ...]]:
+        plain = [self.folder.fold(word).plain for word in words]
+        return [(word, _LEET + self.folder.skeleton(word)) for word in plain]
+
+    def _spell(self, words: Sequence[str]) -> list[tuple[str, ...]]:
+        return [(letter,) for word in words for letter in self.folder.skeleton(self.folder.fold(word).plain)]
+
+    def _hang(self, root: Node, places: list[list[list[tuple[str, ...]]]], end: TermEnd) -> None:
+        """Adds a phrase: at each place every node reached so far grows a chain per alternative."""
+        frontier = [root]
+        for options in places:
+            joint = Node()
+            passed = [node for node in frontier if [] in options]
+            for chain in filter(None, options):
+                for node in frontier:
+                    _grow(node, chain, joint)
+            frontier = [joint, *passed]
+        for node in frontier:
+            node.ends.append(end)
+
+
+def _grow(node: Node, chain: list[tuple[str, ...]], joint: Node) -> None:
+    for labels in chain[:-1]:
+        following = Node()
+        for label in labels:
+            node.edges.setdefault(label, []).append(following)
+        node = following
+    for label in chain[-1]:
+        node.edges.setdefault(label, []).append(joint)
+
+
+def parse(text: str) -> Phrase:
+    """Reads a phrase.
+
+    Raises:
+        ValueError: It cannot be read, may be empty, or is too long; says why.
+    """
+    if _PIECE.sub("", text).strip():
+        raise ValueError(f"cannot read {text!r}: write words, (one|another) and (optional)?")
+    phrase: Phrase = []
+    for group, optional, word in _PIECE.findall(text):
+        options = [tuple(option.split()) for option in (group.split("|") if group else [word])]
+        phrase.append(options + [()] * bool(optional))
+    if not 0 < _shortest(phrase) <= sum(max(map(len, options)) for options in phrase) <= WORDS_MAX:
+        raise ValueError(f"{text!r} must stand for 1 to {WORDS_MAX} words")
+    if not all(word.isalnum() for options in phrase for words in options for word in words):
+        raise ValueError(f"{text!r}: words are letters and digits only (write dont for don't, two words for a-b)")
+    return phrase
+
+
+def _shortest(phrase: Phrase) -> int:
+    return sum(min(map(len, options)) for options in phrase)
+
+
+def _letter_count_min(phrase: Phrase) -> int:
+    return sum(min(len("".join(words)) for words in options) for options in phrase)

@@ -1,0 +1,215 @@
+"""Finds forbidden terms: phrases of a lexicon, on word borders, however their letters are dressed up.
+
+A cursor reads words from left to right. At each it follows the lexicon as far as the text goes; the longest term wins
+and reading goes on behind it. A word is decided when no term that starts there can still become one, so a stream is
+held from the first word that might begin a term, and for no longer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from services.safety.detectors.detector import Match
+from services.safety.detectors.folding import Folded
+from services.safety.detectors.lexicon import Lexicon, Node, TermEnd
+
+# A longer run of word characters is no word of the lexicon, whatever it folds to.
+WORD_CODE_POINTS_MAX = 48
+# The words of a term stand at most this far apart, and in one sentence.
+GAP_CODE_POINTS_MAX = 8
+# Letters of a term that is spelled out ("b o m b", "b.o.m.b") stand closer.
+SPELLED_GAP_MAX = 2
+# A term from its first to its last code point.
+TERM_CODE_POINTS_MAX = 160
+
+_NO_LETTER = -1000
+_NO_WORD = Folded("", None)
+_SENTENCE_END = re.compile(r"[.!?…。！？][\s\"')\]]*\s|\n\s*\n")
+
+
+class _Word(NamedTuple):
+    start: int
+    end: int
+    folded: Folded
+
+    @property
+    def is_letter(self) -> bool:
+        return len(self.folded.leet or self.folded.plain) == 1
+
+
+class _Reach(NamedTuple):
+    """How far one walk through the lexicon came: the terms at its longest end, and whether it may go on."""
+
+    last: int = -1
+    ends: tuple[TermEnd, ...] = ()
+    undecided: bool = False
+
+
+class ForbiddenTerms:
+    """The detector of forbidden terms."""
+
+    name = "forbidden_terms"
+    optional_categories: frozenset[str] = frozenset()
+    context = 0
+    hold = TERM_CODE_POINTS_MAX + WORD_CODE_POINTS_MAX + GAP_CODE_POINTS_MAX
+    # Measured: 0.3 us per code point of English.
+    inline_code_points = 3000
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+        self.categories = tuple(sorted(lexicon.categories))
+
+    def cursor(self, categories: Collection[str]) -> TermsCursor:
+        """Begins to read a text."""
+        return TermsCursor(self._lexicon, frozenset(categories))
+
+
+class TermsCursor:
+    """One reading of one text."""
+
+    def __init__(self, lexicon: Lexicon, categories: frozenset[str]) -> None:
+        self.safe = 0
+        self._lexicon = lexicon
+        self._categories = categories
+        self._inside_long_run = False
+        self._last_letter_end = _NO_LETTER
+
+    def scan(self, text: str, offset: int, final: bool) -> list[Match]:
+        """See `detector.Cursor.scan`."""
+        words, horizon = self._words(text, offset, final)
+        walk = _Walk(self._lexicon, self._categories, text, offset, words, horizon, final)
+        matches: list[Match] = []
+        index = 0
+        while index < len(words):
+            if not self._may_begin(words[index]):
+                self._last_letter_end = _NO_LETTER
+                index += 1
+                continue
+            reach = walk.from_word(index, words[index].start - self._last_letter_end > SPELLED_GAP_MAX)
+            if reach.undecided:
+                horizon = words[index].start
+                break
+            last = index if reach.last < 0 else reach.last
+            for end in reach.ends:
+                matches.append(Match(words[index].start, words[last].end, end.category, end.score))
+            self._last_letter_end = words[last].end if words[last].is_letter else _NO_LETTER
+            index = last + 1
+        self.safe = max(self.safe, horizon)
+        return matches
+
+    def _may_begin(self, word: _Word) -> bool:
+        """Most words begin no term: they are told from the others before anything else is looked at."""
+        plain, leet = word.folded
+        return plain in self._lexicon.words.edges or leet is not None or len(plain) == 1
+
+    def _words(self, text: str, offset: int, final: bool) -> tuple[list[_Word], int]:
+        """Splits what is not yet decided into words; the horizon is where an unfinished one begins."""
+        words: list[_Word] = []
+        folder = self._lexicon.folder
+        for run in folder.word.finditer(text, self._begin(text, offset)):
+            start, end = run.span()
+            if end - start > WORD_CODE_POINTS_MAX:
+                self._inside_long_run = end == len(text)
+                words.append(_Word(start + offset, end + offset, _NO_WORD))
+            elif end == len(text) and not final:
+                return words, start + offset
+            else:
+                raw = run.group()
+                before, after = (0, 0) if raw.isalnum() else folder.trim(raw)
+                folded = folder.fold(raw)
+                if folded.plain or folded.leet:
+                    words.append(_Word(start + before + offset, end - after + offset, folded))
+        return words, offset + len(text)
+
+    def _begin(self, text: str, offset: int) -> int:
+        """Where reading goes on: behind the rest of a run that was too long to be a word."""
+        position = self.safe - offset
+        if not self._inside_long_run or position == len(text):
+            return position
+        rest = self._lexicon.folder.word.match(text, position)
+        position = rest.end() if rest else position
+        self._inside_long_run = position == len(text)
+        return position
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Walks through the lexicon along the words that have arrived."""
+
+    lexicon: Lexicon
+    categories: frozenset[str]
+    text: str
+    offset: int
+    words: list[_Word]
+    horizon: int
+    final: bool
+
+    def from_word(self, first: int, begins: bool) -> _Reach:
+        """The longest terms that start at a word; `begins`: no spelled letter stands right before it."""
+        by_words = self._along_words(first)
+        if by_words.undecided or by_words.ends or not self.words[first].is_letter:
+            return by_words
+        return self._along_letters(first, begins)
+
+    def _along_words(self, first: int) -> _Reach:
+        nodes: list[Node] = [self.lexicon.words]
+        reach = _Reach()
+        for index in range(first, len(self.words)):
+            word = self.words[index]
+            if index > first and not self._joined(self.words[index - 1].end, word.start):
+                return reach
+            nodes = self.lexicon.follow(nodes, word.folded)
+            if not nodes or self._is_too_long(first, word.end):
+                return reach
+            reach = self._extend(reach, nodes, index)
+        ongoing = not self.final and _go_on(nodes) and self._joined(self.words[-1].end, self.horizon)
+        return reach._replace(undecided=ongoing and not self._is_too_long(first, self.horizon))
+
+    def _along_letters(self, first: int, begins: bool) -> _Reach:
+        """Follows letters that stand alone, as in "b o m b"; a term of one word must be all that is spelled."""
+        nodes: list[Node] = [self.lexicon.letters]
+        reach = _Reach()
+        for index in range(first, len(self.words)):
+            word = self.words[index]
+            if index > first and not self._follows_letter(index):
+                return reach
+            letter = self.lexicon.folder.skeleton(word.folded.leet or word.folded.plain)
+            nodes = self.lexicon.follow(nodes, Folded(letter, None))
+            if not nodes or self._is_too_long(first, word.end):
+                return reach
+            if any(node.ends for node in nodes):
+                if index + 1 == len(self.words) and self._may_get_letter:
+                    return reach._replace(undecided=True)
+                whole = begins and not (index + 1 < len(self.words) and self._follows_letter(index + 1))
+                reach = self._extend(reach, nodes, index, one_word=whole)
+        return reach._replace(undecided=self._may_get_letter)
+
+    def _follows_letter(self, index: int) -> bool:
+        return self.words[index].is_letter and self.words[index].start - self.words[index - 1].end <= SPELLED_GAP_MAX
+
+    @property
+    def _may_get_letter(self) -> bool:
+        return not self.final and self.horizon - self.words[-1].end <= SPELLED_GAP_MAX
+
+    def _is_too_long(self, first: int, end: int) -> bool:
+        return end - self.words[first].start > TERM_CODE_POINTS_MAX
+
+    def _joined(self, end: int, start: int) -> bool:
+        """Whether two words this far apart may belong to one term."""
+        near = start - end <= GAP_CODE_POINTS_MAX
+        return near and not _SENTENCE_END.search(self.text, end - self.offset, start - self.offset)
+
+    def _extend(self, reach: _Reach, nodes: list[Node], index: int, one_word: bool = True) -> _Reach:
+        """Takes the terms that end at some nodes for the longest ones so far; of each category the most certain."""
+        best: dict[str, TermEnd] = {}
+        for end in (end for node in nodes for end in node.ends):
+            if end.category in self.categories and (one_word or not end.is_one_word):
+                best[end.category] = max(end, best.get(end.category, end))
+        return _Reach(index, tuple(best.values())) if best else reach
+
+
+def _go_on(nodes: list[Node]) -> bool:
+    return any(node.edges for node in nodes)

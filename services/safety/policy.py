@@ -1,0 +1,246 @@
+"""Policies: which detectors run on which texts, and what is done about what they find.
+
+Policies are data, read once at start from YAML. This module is the shape of that file and the plain objects that it
+becomes; it never looks at a text.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, Self
+
+import pydantic
+
+from kit.document import load_yaml
+from kit.errors import InvalidArgument
+from services.safety.detectors.lexicon import parse
+from services.safety.detectors.pii import PersonalData
+
+_HERE = pathlib.Path(__file__).parent
+EMBEDDED_POLICIES = _HERE / "policies.yaml"
+EMBEDDED_TERMS = _HERE / "terms.yaml"
+DEFAULT_PROFILE = "default"
+
+# OpenAI's moderation categories: https://platform.openai.com/docs/guides/moderation
+MODERATION_CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+
+
+class Verdict(enum.IntEnum):
+    """What is to happen to a text, by severity; numbered as in the contract."""
+
+    ALLOW = 1
+    FLAG = 2
+    REDACT = 3
+    BLOCK = 4
+
+
+class Direction(enum.IntEnum):
+    """Which way a text flows; numbered as in the contract."""
+
+    INPUT = 1
+    OUTPUT = 2
+
+
+class Term(NamedTuple):
+    """One forbidden phrase."""
+
+    category: str
+    score: float
+    phrase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one detector is used in one direction."""
+
+    detector: str
+    threshold: float
+    action: Verdict
+    actions: Mapping[str, Verdict]
+    fails_open: bool
+    deadline_s: float
+
+    def action_for(self, category: str) -> Verdict:
+        """What to do about a finding of a category."""
+        return self.actions.get(category, self.action)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named set of rules."""
+
+    name: str
+    description: str
+    strictness: int
+    rules: Mapping[Direction, tuple[Rule, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Everything that one reading of the policy file gave."""
+
+    version: str
+    profiles: Mapping[str, Profile]
+    terms: tuple[Term, ...]
+
+    def profile(self, name: str) -> Profile:
+        """Finds a profile; an empty name means the default one.
+
+        Raises:
+            InvalidArgument: There is none of that name.
+        """
+        try:
+            return self.profiles[name or DEFAULT_PROFILE]
+        except KeyError:
+            known = ", ".join(self.profiles)
+            message = f"unknown profile {name[:64]!r}; choose one of: {known}"
+            raise InvalidArgument("profile", message, reason="UNKNOWN_PROFILE") from None
+
+    def fail_open_rules(self) -> Iterator[tuple[str, Direction, str]]:
+        """Lists profile, direction and detector wherever a text may pass unscreened."""
+        for profile in self.profiles.values():
+            for direction, rules in profile.rules.items():
+                yield from ((profile.name, direction, rule.detector) for rule in rules if rule.fails_open)
+
+
+def load_policies(operator_file: pathlib.Path | None = None) -> Policies:
+    """Reads the embedded policies, and over them the operator's.
+
+    Args:
+        operator_file: Its profiles replace embedded ones of the same name, its terms add to the embedded ones unless it
+            says `embedded_terms: false`.
+
+    Raises:
+        kit.config.ConfigError: A file cannot be read or says something that it may not; names line and field.
+    """
+    documents = [load_yaml(EMBEDDED_POLICIES, PolicyDocument)]
+    sources = [EMBEDDED_POLICIES]
+    if operator_file is not None:
+        documents.append(load_yaml(operator_file, PolicyDocument))
+        sources.append(operator_file)
+    terms = [term for document in documents for group in document.terms for term in group.read()]
+    if documents[-1].embedded_terms:
+        sources.append(EMBEDDED_TERMS)
+        terms += [term for group in load_yaml(EMBEDDED_TERMS, TermsDocument).terms for term in group.read()]
+    profiles = {name: profile.read(name) for document in documents for name, profile in document.profiles.items()}
+    ordered = sorted(profiles.values(), key=lambda profile: profile.strictness)
+    digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    return Policies(f"sha256:{digest[:16]}", {profile.name: profile for profile in ordered}, tuple(terms))
+
+
+_ActionName = Literal["allow", "flag", "redact", "block"]
+_Category = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]{0,63}$")]
+_Name = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+def _check_phrase(phrase: str) -> str:
+    parse(phrase)
+    return phrase
+
+
+class _Document(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class TermGroup(_Document):
+    """Forbidden phrases of one category, in the policy file."""
+
+    category: _Category
+    score: float = pydantic.Field(default=1.0, gt=0, le=1)
+    phrases: list[Annotated[str, pydantic.AfterValidator(_check_phrase)]] = pydantic.Field(min_length=1)
+
+    def read(self) -> Iterator[Term]:
+        """Lists the terms."""
+        return (Term(self.category, self.score, phrase) for phrase in self.phrases)
+
+
+class TermsDocument(_Document):
+    """The file of embedded terms."""
+
+    terms: list[TermGroup]
+
+
+class RuleDocument(_Document):
+    """One rule of the policy file."""
+
+    action: _ActionName
+    threshold: float = pydantic.Field(default=0.4, ge=0, le=1)
+    actions: dict[_Category, _ActionName] = {}
+    on_failure: Literal["open", "closed"] = "closed"
+    deadline_ms: int = pydantic.Field(default=2000, ge=1, le=60_000)
+
+    def read(self, detector: str) -> Rule:
+        """Makes the rule."""
+        actions = {category: Verdict[name.upper()] for category, name in self.actions.items()}
+        action = Verdict[self.action.upper()]
+        return Rule(detector, self.threshold, action, actions, self.on_failure == "open", self.deadline_ms / 1000)
+
+
+class PiiRuleDocument(RuleDocument):
+    """A rule for personal data: its categories are known in advance, so a misspelt one is an error."""
+
+    actions: dict[Literal[PersonalData.categories], _ActionName] = {}  # type: ignore[assignment]
+
+
+class DirectionDocument(_Document):
+    """The rules for one direction in the policy file; a detector that is left out does not run."""
+
+    forbidden_terms: RuleDocument | None = None
+    pii: PiiRuleDocument | None = None
+
+    def read(self) -> tuple[Rule, ...]:
+        """Makes the rules."""
+        named = (("forbidden_terms", self.forbidden_terms), ("pii", self.pii))
+        return tuple(rule.read(name) for name, rule in named if rule is not None)
+
+
+class ProfileDocument(_Document):
+    """One profile of the policy file."""
+
+    description: str = pydantic.Field(min_length=1, max_length=400)
+    strictness: int = pydantic.Field(ge=0, le=1000)
+    input: DirectionDocument = DirectionDocument()
+    output: DirectionDocument = DirectionDocument()
+
+    def read(self, name: str) -> Profile:
+        """Makes the profile."""
+        rules = {Direction.INPUT: self.input.read(), Direction.OUTPUT: self.output.read()}
+        return Profile(name, self.description, self.strictness, rules)
+
+
+class PolicyDocument(_Document):
+    """The policy file."""
+
+    embedded_terms: bool = True
+    terms: list[TermGroup] = []
+    profiles: dict[_Name, ProfileDocument] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _check_categories(self) -> Self:
+        known = {*MODERATION_CATEGORIES, *(group.category for group in self.terms)}
+        for name, profile in self.profiles.items():
+            for side in ("input", "output"):
+                rule = getattr(profile, side).forbidden_terms
+                for category in rule.actions if rule else ():
+                    if category not in known:
+                        where = f"profiles.{name}.{side}.forbidden_terms.actions"
+                        raise ValueError(f"{where}: no term has the category {category!r}")
+        return self
