@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 import httpx
@@ -157,19 +157,24 @@ class GrpcBackend:
             call.cancel()
 
     def _explain(self, error: grpc.RpcError) -> str:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(error) is None:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and _details(error) is None:
             return f"Nothing answers at {self._target}: is `millrace up` running?"
         return f"{reason_of(error)}: {error.details()}"
 
 
 def reason_of(error: grpc.RpcError) -> str:
     """Returns the reason of the status's ErrorInfo, or the name of its code where it has none."""
-    status = rpc_status.from_call(error)
+    status = _details(error)
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
         if detail.Unpack(info):
             return str(info.reason)
     return str(error.code().name)
+
+
+def _details(error: grpc.RpcError) -> Any:
+    """Returns the google.rpc.Status that came with an error; None where the server sent none."""
+    return rpc_status.from_call(cast(grpc.Call, error))
 
 
 def make_spec(ask: Ask, turns: Sequence[Turn]) -> generation_pb2.GenerationSpec:
@@ -179,7 +184,7 @@ def make_spec(ask: Ask, turns: Sequence[Turn]) -> generation_pb2.GenerationSpec:
         conversation=generation_pb2.Conversation(
             messages=[
                 generation_pb2.Message(
-                    role=generation_pb2.Role.Value(f"ROLE_{turn.role.upper()}"),
+                    role=f"ROLE_{turn.role.upper()}",
                     parts=[generation_pb2.ContentPart(text=turn.text)],
                 )
                 for turn in turns

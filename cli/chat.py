@@ -77,7 +77,9 @@ class Chat:
             if pieces:
                 print(flush=True)
         self.turns += [Turn("user", text), Turn("assistant", "".join(pieces))]
-        return outcome and Timing(outcome, first and first - started, time.monotonic() - started)
+        if outcome is None:
+            return None
+        return Timing(outcome, None if first is None else first - started, time.monotonic() - started)
 
 
 def talk(chat: Chat) -> int:

@@ -2,13 +2,12 @@
 
 Its output goes straight to a log file: a chatty service can never block on a full pipe, and what it said last is there
 after it died. The child has a session of its own: Ctrl-C reaches only the parent, which stops the services in order.
-On Linux a child never outlives its parent: it is sent SIGTERM when the parent dies.
+On Linux a child never outlives its parent (cli.leash).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -18,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-# From <linux/prctl.h>: the signal that the kernel sends a process whose parent has died.
-PR_SET_PDEATHSIG = 1
 # Enough to read the last log lines of a service without reading all of a long log.
 TAIL_BYTES = 64 * 1024
 
@@ -30,7 +27,7 @@ class Part:
 
     Attributes:
         name: Short name, as in MILLRACE_<NAME>_PORT.
-        argv: The command.
+        command: The module to run, with its arguments.
         host: Address that it listens on.
         port: Port that it listens on.
         grace_s: How long it may drain after SIGTERM.
@@ -39,7 +36,7 @@ class Part:
     """
 
     name: str
-    argv: tuple[str, ...]
+    command: tuple[str, ...]
     host: str
     port: int
     grace_s: float
@@ -78,13 +75,12 @@ class Child:
         log = log_dir / f"{part.name}.log"
         with _fresh(log) as output:
             process = await asyncio.create_subprocess_exec(
-                *part.argv,
+                *(sys.executable, "-m", "cli.leash", str(os.getpid()), *part.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, **part.environ},
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         return cls(part, process, log)
 
@@ -129,7 +125,3 @@ def message_of(line: str) -> str:
 def _fresh(log: Path) -> BinaryIO:
     log.parent.mkdir(parents=True, exist_ok=True)
     return log.open("wb")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

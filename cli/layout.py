@@ -5,7 +5,6 @@ The command line reads the same variables as the services do, so that both alway
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,7 +66,7 @@ class Layout:
 def _part(name: str, settings: ServeSettings, environ: Mapping[str, str] | None = None) -> Part:
     return Part(
         name=name,
-        argv=(sys.executable, "-m", f"services.{name}"),
+        command=(f"services.{name}",),
         host=settings.host,
         port=settings.port,
         grace_s=settings.grace_s,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import ssl
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,7 +24,8 @@ CHANNEL_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconn
 async def until_serving(part: Part) -> None:
     """Returns when the server as a whole says SERVING on its health Watch."""
     async with grpc.aio.insecure_channel(part.address, CHANNEL_OPTIONS) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        # The stub's methods are made at run time; its published types do not name them.
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         while True:
             try:
                 async for answer in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from typing import Any
 
 TIMEOUT_S = 2.0
 
@@ -45,7 +46,8 @@ def _ask_grpc(address: str, service: str = "") -> str:
     with grpc.insecure_channel(address) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_S)
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its published types do not name the methods
+            answer = stub.Check(request, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             return f"{address}: {error.code().name}: {error.details()}"
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -154,13 +154,14 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
 
     def StreamGenerate(self, request: Any, context: Any) -> Iterator[Any]:
         self.asked.append(request.spec)
+        # Called when the call ends, however it does; the endless one can only end by the caller's doing.
+        context.add_callback(self.cancelled.set)
         if request.spec.model == "missing":
             context.abort(grpc.StatusCode.NOT_FOUND, "no model named missing")
         response = inference_service_pb2.StreamGenerateResponse
         yield response(started=event_pb2.Started(model="embedded"))
         yield response(delta=event_pb2.Delta(text="Hello"))
         if request.spec.model == "endless":
-            context.add_callback(self.cancelled.set)
             self.cancelled.wait(DEADLINE_S)
             return
         yield response(choice_finished=event_pb2.ChoiceFinished(finish_reason=event_pb2.FINISH_REASON_LENGTH))

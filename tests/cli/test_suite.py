@@ -16,7 +16,6 @@ import pytest
 from cli.child import Part
 from cli.readiness import until_serving
 from cli.suite import PortInUse, Suite
-from tests.fakes import service
 
 DEADLINE_S = 30.0
 
@@ -55,8 +54,8 @@ def free_port() -> int:
 
 def part(name: str, *options: str, grace_s: float = 5.0, port: int | None = None) -> Part:
     port = port or free_port()
-    argv = (sys.executable, service.__file__, "--name", name, "--port", str(port), *options)
-    return Part(name, argv, "127.0.0.1", port, grace_s)
+    command = ("tests.fakes.service", "--name", name, "--port", str(port), *options)
+    return Part(name, command, "127.0.0.1", port, grace_s)
 
 
 async def never() -> None:
@@ -175,8 +174,8 @@ async def test_children_die_with_their_parent(tmp_path):
     """A parent that is killed leaves no service behind."""
     port = free_port()
     program = (
-        "import asyncio, sys; from pathlib import Path; from cli.child import *\n"
-        f"part = Part('edge', (sys.executable, {service.__file__!r}, '--port', '{port}'), '127.0.0.1', {port}, 1.0)\n"
+        "import asyncio; from pathlib import Path; from cli.child import *\n"
+        f"part = Part('edge', ('tests.fakes.service', '--port', '{port}'), '127.0.0.1', {port}, 1.0)\n"
         "async def main():\n"
         f"    child = await Child.start(part, Path({str(tmp_path)!r}))\n"
         "    print(child.pid, flush=True)\n"

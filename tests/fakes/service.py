@@ -1,6 +1,6 @@
 """A stand-in for a service's process: serves gRPC health, drains on SIGTERM, and can be told to misbehave.
 
-Run as a program: `python tests/fakes/service.py --port N [--journal FILE] [--die-with CODE] [--ignore-sigterm]`.
+Run as a program: `python -m tests.fakes.service --port N [--journal FILE] [--die-with CODE] [--ignore-sigterm]`.
 """
 
 from __future__ import annotations
