@@ -39,8 +39,8 @@ def code_of(status_code: grpc.StatusCode) -> Code:
     return Code(status_code.value[0])
 
 
-def to_status(error: MillraceError) -> grpc.Status:
-    """Returns the status that carries an error; for `context.abort_with_status`."""
+def to_proto(error: MillraceError) -> status_pb2.Status:
+    """Returns the google.rpc.Status of an error, for answers that hold one per item."""
     status = status_pb2.Status(code=error.code, message=_clip(error.message))
     size = status.ByteSize()
     for detail in _details(error):
@@ -48,7 +48,12 @@ def to_status(error: MillraceError) -> grpc.Status:
         if size > _DETAILS_BYTES_MAX:
             break
         status.details.add().Pack(detail)
-    result: grpc.Status = rpc_status.to_status(status)
+    return status
+
+
+def to_status(error: MillraceError) -> grpc.Status:
+    """Returns the status that carries an error; for `context.abort_with_status`."""
+    result: grpc.Status = rpc_status.to_status(to_proto(error))
     return result
 
 
