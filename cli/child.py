@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # Enough to read the last log lines of a service without reading all of a long log.
 TAIL_BYTES = 64 * 1024
@@ -32,7 +32,7 @@ class Part:
         port: Port that it listens on.
         grace_s: How long it may drain after SIGTERM.
         tls: Whether it speaks TLS only.
-        environ: Variables added to the parent's.
+        environ: Variables that it gets where the parent's environment does not set them.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, **part.environ},
+                env={**part.environ, **os.environ},
                 start_new_session=True,
             )
         return cls(part, process, log)
@@ -98,7 +98,7 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def tail(self, line_count: int) -> list[str]:
-        """Returns the last lines of the log."""
+        """Returns the last lines of the log, as they are."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-line_count:]
@@ -115,11 +115,20 @@ class Child:
 
 def message_of(line: str) -> str:
     """Returns the message of a JSON log line, or the line itself where it is not one."""
+    return str(_record(line).get("message", line)).strip()
+
+
+def readable(line: str) -> list[str]:
+    """Returns a JSON log line as people read it: the message, with the traceback below where there is one."""
+    return [message_of(line), *str(_record(line).get("error", "")).splitlines()]
+
+
+def _record(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError:
-        return line.strip()
-    return str(record.get("message", line)) if isinstance(record, dict) else line.strip()
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _fresh(log: Path) -> BinaryIO:

@@ -6,7 +6,7 @@ The command line reads the same variables as the services do, so that both alway
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cli.child import Part
 from kit.config import ServeSettings, load
@@ -38,7 +38,10 @@ class Layout:
     def parts(self) -> list[Part]:
         """The services, callers before callees: the order in which they must stop."""
         return [
-            _part("edge", self.edge, {"MILLRACE_EDGE_INFERENCE_TARGET": self.inference_target}),
+            replace(
+                _part("edge", self.edge, {"MILLRACE_EDGE_INFERENCE_TARGET": self.inference_target}),
+                grace_s=self.edge.drain_delay_s + self.edge.grace_s,
+            ),
             _part(
                 "inference",
                 self.inference,

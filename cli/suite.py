@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from cli.child import Child, Part
+from cli.child import Child, Part, readable
 from cli.errors import CommandError
 from cli.report import Report
 
@@ -91,7 +91,8 @@ class Suite:
                 await ready
         dead = [] if stop.is_set() else [child for child in self.children if child.exited.done()]
         for child in dead:
-            self._report.died(child.part.name, child.exited.result(), child.log, child.tail(TAIL_LINE_COUNT))
+            lines = [words for line in child.tail(TAIL_LINE_COUNT) for words in readable(line)]
+            self._report.died(child.part.name, child.exited.result(), child.log, lines[-TAIL_LINE_COUNT:])
         return bool(dead)
 
     async def _announce(self, on_ready: Callable[[], Awaitable[None]]) -> None:
@@ -130,7 +131,9 @@ class Suite:
 
 
 def check_port(part: Part) -> None:
-    """Raises PortInUse, saying what to do, where something else listens on the service's port."""
+    """Raises PortInUse, saying what to do, where something else listens; CommandError where no port is named."""
+    if part.port == 0:
+        raise CommandError(f"{part.port_variable} is 0: here the services must know each other's ports")
     family = socket.AF_INET6 if ":" in part.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cli.errors import CommandError
 from kit import config
 from services.cache.config import CacheSettings
 from services.edge.config import EdgeSettings
@@ -32,12 +33,12 @@ def fill(document: str) -> str:
     """Returns a document with the tables between its markers.
 
     Raises:
-        ValueError: The markers are missing.
+        CommandError: The markers are missing.
     """
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"no place for the table: the document needs the lines {BEGIN} and {END}")
+        raise CommandError(f"no place for the table: the document needs the lines {BEGIN} and {END}")
     return f"{head}{BEGIN}\n\n{markdown()}\n\n{END}{tail}"
 
 
