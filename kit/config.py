@@ -48,39 +48,45 @@ class Settings(BaseSettings):
 class ServeSettings(Settings):
     """What every server needs to know; see `kit.serve`."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
-    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    grace_s: float = Field(10.0, ge=0, description="Seconds that calls in flight get to finish after SIGTERM.")
-    tls_cert_file: FilePath | None = Field(None, description="Certificate chain (PEM); turns TLS on.")
-    tls_key_file: FilePath | None = Field(None, description="Private key of the certificate (PEM).")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    grace_s: float = Field(default=10.0, ge=0, description="Seconds that calls in flight get to finish after SIGTERM.")
+    tls_cert_file: FilePath | None = Field(default=None, description="Certificate chain (PEM); turns TLS on.")
+    tls_key_file: FilePath | None = Field(default=None, description="Private key of the certificate (PEM).")
     tls_client_ca_file: FilePath | None = Field(
-        None, description="Authorities (PEM) that sign clients; turns mutual TLS on: others are refused."
+        default=None, description="Authorities (PEM) that sign clients; turns mutual TLS on: others are refused."
     )
-    max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest message in either direction.")
-    max_concurrent_streams: int | None = Field(None, ge=1, description="Most calls in flight per connection.")
+    max_message_bytes: int = Field(
+        default=16 * 1024 * 1024, ge=1024, description="Largest message in either direction."
+    )
+    max_concurrent_streams: int | None = Field(default=None, ge=1, description="Most calls in flight per connection.")
     max_concurrent_calls: int | None = Field(
-        None, ge=1, description="Most calls in flight in all; more are refused with RESOURCE_EXHAUSTED."
+        default=None, ge=1, description="Most calls in flight in all; more are refused with RESOURCE_EXHAUSTED."
     )
-    keepalive_time_s: float = Field(60.0, ge=1, description="Seconds of silence before a connection is probed.")
-    keepalive_timeout_s: float = Field(20.0, ge=1, description="Seconds that a probe may stay unanswered.")
-    keepalive_min_interval_s: float = Field(10.0, ge=1, description="Clients that probe more often are disconnected.")
+    keepalive_time_s: float = Field(default=60.0, ge=1, description="Seconds of silence before a connection is probed.")
+    keepalive_timeout_s: float = Field(default=20.0, ge=1, description="Seconds that a probe may stay unanswered.")
+    keepalive_min_interval_s: float = Field(
+        default=10.0, ge=1, description="Clients that probe more often are disconnected."
+    )
     max_connection_age_s: float | None = Field(
-        None, ge=1, description="Age at which clients are asked to reconnect, so that they find new servers."
+        default=None, ge=1, description="Age at which clients are asked to reconnect, so that they find new servers."
     )
     max_connection_age_grace_s: float = Field(
-        600.0, ge=1, description="Seconds that calls on such a connection get; longer than the longest stream."
+        default=600.0, ge=1, description="Seconds that calls on such a connection get; longer than the longest stream."
     )
-    reflection: bool = Field(True, description="Answer gRPC server reflection.")
-    log_level: LogLevel = Field("info", description="Least severity that is logged.")
+    reflection: bool = Field(default=True, description="Answer gRPC server reflection.")
+    log_level: LogLevel = Field(default="info", description="Least severity that is logged.")
     otlp_endpoint: str | None = Field(
-        None,
+        default=None,
         pattern=r"^https?://",
         description="OTLP/gRPC endpoint for traces, as http://host:4317; unset exports none.",
     )
     trace_sample_ratio: float = Field(
-        1.0, ge=0, le=1, description="Part of new traces that is sampled; a caller's decision is kept."
+        default=1.0, ge=0, le=1, description="Part of new traces that is sampled; a caller's decision is kept."
     )
-    metrics_port: int | None = Field(None, ge=0, le=65535, description="Port of the Prometheus page; unset has none.")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of the Prometheus page; unset has none."
+    )
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
@@ -96,15 +102,23 @@ class DialSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target: str = Field("", description="gRPC target, as host:port or dns:///name:port.")
-    tls_ca_file: FilePath | None = Field(None, description="Authorities (PEM) that sign the server; turns TLS on.")
-    tls_cert_file: FilePath | None = Field(None, description="Our certificate chain (PEM), for mutual TLS.")
-    tls_key_file: FilePath | None = Field(None, description="Our private key (PEM), for mutual TLS.")
-    tls_server_name: str | None = Field(None, description="Name to expect in the server's certificate.")
-    deadline_s: float = Field(60.0, gt=0, description="Deadline of a call that has neither its own nor a caller's.")
-    max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest message in either direction.")
-    keepalive_time_s: float = Field(60.0, ge=10, description="Seconds of silence before the connection is probed.")
-    keepalive_timeout_s: float = Field(10.0, ge=1, description="Seconds that a probe may stay unanswered.")
+    target: str = Field(default="", description="gRPC target, as host:port or dns:///name:port.")
+    tls_ca_file: FilePath | None = Field(
+        default=None, description="Authorities (PEM) that sign the server; turns TLS on."
+    )
+    tls_cert_file: FilePath | None = Field(default=None, description="Our certificate chain (PEM), for mutual TLS.")
+    tls_key_file: FilePath | None = Field(default=None, description="Our private key (PEM), for mutual TLS.")
+    tls_server_name: str | None = Field(default=None, description="Name to expect in the server's certificate.")
+    deadline_s: float = Field(
+        default=60.0, gt=0, description="Deadline of a call that has neither its own nor a caller's."
+    )
+    max_message_bytes: int = Field(
+        default=16 * 1024 * 1024, ge=1024, description="Largest message in either direction."
+    )
+    keepalive_time_s: float = Field(
+        default=60.0, ge=10, description="Seconds of silence before the connection is probed."
+    )
+    keepalive_timeout_s: float = Field(default=10.0, ge=1, description="Seconds that a probe may stay unanswered.")
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
@@ -191,7 +205,8 @@ def _text(variable: str, environ: Mapping[str, str]) -> str | None:
 
 def _decoded(variable: str, text: str, field: FieldInfo) -> Any:
     """Reads JSON, or a comma-separated list, where the field is a collection; pydantic parses the rest."""
-    kind = next((k for k in map(get_origin, _alternatives(field.annotation)) if k in (list, tuple, set, dict)), None)
+    origins: list[Any] = [get_origin(alternative) for alternative in _alternatives(field.annotation)]
+    kind = next((origin for origin in origins if origin in (list, tuple, set, dict)), None)
     if kind is None:
         return text
     if kind is not dict and not text.startswith("["):

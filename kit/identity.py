@@ -65,7 +65,7 @@ def active() -> CallContext | None:
 
 
 def remaining_s(default: float) -> float:
-    """Returns the seconds left to the current call, at least 0, or `default` where no call or no deadline is current."""
+    """Returns the seconds left to the current call, at least 0, or `default` where nothing limits it."""
     context = _current.get()
     return default if context is None else context.remaining_s(default)
 

@@ -15,7 +15,7 @@ RPC_RESPONSE_STATUS_CODE: Final = "rpc.response.status_code"
 ERROR_TYPE: Final = "error.type"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
-NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+EXCEPTION_TYPE: Final = "exception.type"
 
 # HTTP. https://opentelemetry.io/docs/specs/semconv/http/
 HTTP_REQUEST_METHOD: Final = "http.request.method"

@@ -98,7 +98,8 @@ def _details_of(error: grpc.aio.AioRpcError) -> Iterable[AnyMessage]:
                 status.ParseFromString(value)
             except ValueError:  # What a proxy mangled is as good as absent.
                 return ()
-            return status.details
+            details: Iterable[AnyMessage] = status.details
+            return details
     return ()
 
 

@@ -1,0 +1,168 @@
+"""What surrounds every call that a client makes: deadline, identity, trace context, span and metrics.
+
+The channel is wrapped instead of given grpc.aio interceptors: those put a task and a queue between the caller and each
+message, and their cancellation is not exact. Here the caller gets grpc's own call object; only the arguments are
+completed on the way in, and a callback reads the final status.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from kit import identity, names, telemetry
+from kit.errors import Code
+from kit.status import code_of
+from kit.telemetry import Telemetry
+
+T = TypeVar("T")
+
+# What grpc.aio gives as the details of a call that this side ended.
+_LOCAL_DETAILS = ("Locally cancelled by application!", "Cancelled upon garbage collection!")
+
+
+class Channel(grpc.aio.Channel):
+    """A channel whose calls carry the identity, the deadline and the trace of the call being served."""
+
+    def __init__(self, inner: grpc.aio.Channel, target: str, telemetry: Telemetry, deadline_s: float) -> None:
+        self._inner = inner
+        self._attributes = _address(target)
+        self._telemetry = telemetry
+        self._deadline_s = deadline_s
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the callable of a unary method."""
+        return self._calls(method, self._inner.unary_unary(method, *args, **kwargs))
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the callable of a method whose answers are streamed."""
+        return self._calls(method, self._inner.unary_stream(method, *args, **kwargs))
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the callable of a method whose requests are streamed."""
+        return self._calls(method, self._inner.stream_unary(method, *args, **kwargs))
+
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Returns the callable of a method that streams both ways."""
+        return self._calls(method, self._inner.stream_stream(method, *args, **kwargs))
+
+    def _calls(self, method: str, start: Callable[..., Any]) -> _Calls:
+        return _Calls(start, method.removeprefix("/"), self._attributes, self._telemetry, self._deadline_s)
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes the connection; calls in flight get `grace` seconds."""
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Returns the state of the connection."""
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Returns once the state is another."""
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Returns once a healthy server is connected."""
+        await self._inner.channel_ready()
+
+    async def __aenter__(self) -> Channel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class _Calls:
+    """Starts the calls of one method."""
+
+    __slots__ = ("_attributes", "_deadline_s", "_method", "_start", "_telemetry")
+
+    def __init__(
+        self,
+        start: Callable[..., Any],
+        method: str,
+        attributes: dict[str, str | int],
+        telemetry: Telemetry,
+        deadline_s: float,
+    ) -> None:
+        self._start = start
+        self._method = method
+        self._attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **attributes}
+        self._telemetry = telemetry
+        self._deadline_s = deadline_s
+
+    def __call__(self, *args: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        """Starts a call; `timeout` can only shorten the deadline of the call being served, math.inf asks for none."""
+        caller = identity.active()
+        headers = grpc.aio.Metadata(*(metadata or ()), *identity.to_metadata(caller or identity.current()))
+        recording = self._telemetry.recording
+        span: Span = trace.INVALID_SPAN
+        context: Context | None = None
+        if recording:
+            span = self._telemetry.tracer.start_span(self._method, None, SpanKind.CLIENT, self._attributes)
+            context = trace.set_span_in_context(span)
+        for key, value in telemetry.inject(context):
+            headers.add(key, value)
+        call = self._start(*args, timeout=self._timeout(caller, timeout), metadata=headers, **options)
+        if recording or self._telemetry.calls is not None:
+            call.add_done_callback(_Ending(self._telemetry, self._method, span))
+        return call
+
+    def _timeout(self, caller: identity.CallContext | None, timeout: float | None) -> float | None:
+        left_s = math.inf if caller is None else caller.remaining_s(math.inf)
+        if timeout is None:
+            timeout = self._deadline_s if left_s == math.inf else left_s
+        seconds = min(timeout, left_s)
+        return None if seconds == math.inf else seconds
+
+
+class _Ending:
+    """Records a call when its final status is there."""
+
+    __slots__ = ("_method", "_span", "_started", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, method: str, span: Span) -> None:
+        self._telemetry = telemetry
+        self._method = method
+        self._span = span
+        self._started = time.perf_counter()
+
+    def __call__(self, call: Any) -> None:
+        code = code_of(_now(call.code()))
+        if self._span.is_recording():
+            self._span.set_attribute(names.RPC_RESPONSE_STATUS_CODE, code.name)
+            if code is Code.CANCELLED:
+                by = "caller" if _now(call.details()) in _LOCAL_DETAILS else "peer"
+                self._span.set_attribute(names.CANCELLED_BY, by)
+            if code is not Code.OK:
+                self._span.set_attribute(names.ERROR_TYPE, code.name)
+                self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+        if self._telemetry.calls is not None:
+            self._telemetry.calls.called(self._method, code.name, time.perf_counter() - self._started)
+
+
+def _now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of a coroutine that has nothing to wait for, as those of a finished call."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        result: T = finished.value
+        return result
+    coroutine.close()
+    raise RuntimeError("the call has no final status yet")
+
+
+def _address(target: str) -> dict[str, str | int]:
+    """Returns the span attributes of a target such as `dns:///cache:50052` or `127.0.0.1:50052`."""
+    host, _, port = target.rpartition("/")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return {names.SERVER_ADDRESS: target}
+    return {names.SERVER_ADDRESS: host, names.SERVER_PORT: int(port)}

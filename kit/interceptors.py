@@ -1,0 +1,238 @@
+"""What surrounds every call that a server handles: identity, span, metrics, and errors turned into statuses.
+
+One interceptor does it all in one pass, because each layer around a stream costs its every message. It works per call
+and not per message: a streaming handler's messages go from its generator straight to the transport. Servicers only
+return, yield or raise; none aborts.
+
+Health and reflection answer as they are, without spans: a Watch would be one span that lasts for days.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from kit import identity, names, status, telemetry
+from kit.errors import Code, Internal, MillraceError
+from kit.telemetry import Telemetry
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Behaviour = Callable[[Any, Any], Any]
+
+# The codes that mean the server failed; the others mean that it told the caller something true.
+# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+_SERVER_FAULTS = frozenset(
+    {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
+)
+# A client whose deadline is over resets the call a moment before our own clock says so.
+_DEADLINE_SLACK_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each handler once, on its first call, and counts the calls in flight."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        self._active_count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active_count(self) -> int:
+        """Calls whose handlers have not ended."""
+        return self._active_count
+
+    async def idle(self) -> None:
+        """Returns once no handler runs; a server that has stopped may still have handlers that clean up."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Handler | None]], handler_call_details: Any
+    ) -> Handler | None:
+        """Returns the wrapped handler of a method, or None where there is no such method."""
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        if handler is None or method.startswith("/grpc."):
+            return handler
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = (handler, self._wrap(method.removeprefix("/"), handler))
+        return known[1]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        """Returns a handler of the same kind whose behaviour is a coroutine, which grpc awaits and does not iterate."""
+        kind = ("stream" if handler.request_streaming else "unary") + (
+            "_stream" if handler.response_streaming else "_unary"
+        )
+        behaviour: Behaviour = getattr(handler, kind)
+        run = _pumped(behaviour) if handler.response_streaming else _awaited(behaviour)
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            return await self._call(method, run, request, context)
+
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        wrapped: Handler = make(call, handler.request_deserializer, handler.response_serializer)
+        return wrapped
+
+    async def _call(self, method: str, run: Behaviour, request: Any, context: Any) -> Any:
+        record = _Record(self._telemetry, method)
+        self._active_count += 1
+        self._idle.clear()
+        try:
+            record.begin(context)
+            response = await run(request, context)
+        except BaseException as error:
+            failure = record.fail(error, context)
+            if failure is None:
+                raise
+            await context.abort_with_status(status.to_status(failure))
+        else:
+            record.succeed(context)
+            return response
+        finally:
+            record.end()
+            self._active_count -= 1
+            if not self._active_count:
+                self._idle.set()
+
+
+def server_interceptors(telemetry: Telemetry) -> list[CallInterceptor]:
+    """Returns what a server of this suite puts around its handlers."""
+    return [CallInterceptor(telemetry)]
+
+
+class _Record:
+    """What is known of one call, and recorded when it ends."""
+
+    __slots__ = ("_code", "_method", "_span", "_started", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, method: str) -> None:
+        self._telemetry = telemetry
+        self._method = method
+        self._started = time.perf_counter()
+        self._span: Span = trace.INVALID_SPAN
+        # What holds where a call ends before anything else is known.
+        self._code = Code.CANCELLED
+
+    def begin(self, context: Any) -> None:
+        """Enters the identity and the trace. The task is the call's own: what is entered dies with it."""
+        metadata = context.invocation_metadata()
+        parent = telemetry.extract(dict(metadata))
+        if self._telemetry.recording:
+            self._span = self._telemetry.tracer.start_span(self._method, parent, SpanKind.SERVER)
+            parent = trace.set_span_in_context(self._span, parent)
+        if parent:
+            otel_context.attach(parent)
+        call = identity.from_metadata(metadata, context.time_remaining())
+        identity.enter(call)
+        if self._span.is_recording():
+            self._span.set_attribute(names.REQUEST_ID, call.request_id)
+            self._span.set_attribute(names.TENANT, call.tenant)
+        if self._telemetry.calls is not None:
+            self._telemetry.calls.active.inc()
+
+    def succeed(self, context: Any) -> None:
+        """Notes the code that the handler left; one that swallowed its cancellation did not succeed."""
+        task = asyncio.current_task()
+        self._code = Code.CANCELLED if task is not None and task.cancelling() else _set_code(context)
+
+    def fail(self, error: BaseException, context: Any) -> MillraceError | None:
+        """Notes why the call failed and returns what to tell the caller; None where nobody is left to be told."""
+        error = _only(error)
+        if isinstance(error, MillraceError):
+            self._code = error.code
+            self._span.set_attribute(names.ERROR_REASON, error.reason)
+            return error
+        if isinstance(error, grpc.aio.AbortError):
+            self._code = _set_code(context)
+            return None
+        if _is_gone(error):
+            self._code = _why_gone(context)
+            return None
+        self._code = Code.INTERNAL
+        self._span.set_attribute(names.EXCEPTION_TYPE, type(error).__qualname__)
+        _log.error("%s failed", self._method, exc_info=error)
+        request_id = identity.current().request_id
+        return Internal("INTERNAL", f"internal error; the log of the server has it under request {request_id}")
+
+    def end(self) -> None:
+        """Records the call."""
+        if self._span.is_recording():
+            self._span.set_attributes(
+                {
+                    names.RPC_SYSTEM_NAME: "grpc",
+                    names.RPC_METHOD: self._method,
+                    names.RPC_RESPONSE_STATUS_CODE: self._code.name,
+                }
+            )
+            if self._code in _SERVER_FAULTS:
+                self._span.set_attribute(names.ERROR_TYPE, self._code.name)
+                self._span.set_status(StatusCode.ERROR)
+            self._span.end()
+        if (calls := self._telemetry.calls) is not None:
+            calls.active.dec()
+            calls.served(self._method, self._code.name, time.perf_counter() - self._started)
+
+
+def _awaited(behaviour: Behaviour) -> Behaviour:
+    if not inspect.iscoroutinefunction(behaviour):
+        raise TypeError(f"{behaviour!r} must be a coroutine function: a thread has no identity and no cancellation")
+    return behaviour
+
+
+def _pumped(behaviour: Behaviour) -> Behaviour:
+    """Returns a coroutine function that sends what a handler yields; one that writes by itself is one already."""
+    if inspect.iscoroutinefunction(behaviour):
+        return behaviour
+
+    async def pump(request: Any, context: Any) -> None:
+        messages: AsyncIterable[Any] = behaviour(request, context)
+        write = context.write
+        try:
+            async for message in messages:
+                await write(message)
+        finally:
+            # A call that ends while a message is being sent leaves the handler suspended: its own cleaning up must
+            # happen now, not when the garbage collector finds it.
+            if (aclose := getattr(messages, "aclose", None)) is not None:
+                await aclose()
+
+    return pump
+
+
+def _only(error: BaseException) -> BaseException:
+    """Returns the one error that a task group wrapped, or the group where there are more."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Tells whether the call ended under the handler: cancelled, or nothing can be sent any more."""
+    if not isinstance(error, Exception):
+        return True
+    # Of grpc's own errors only UsageError is a bug of the handler.
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
+
+
+def _why_gone(context: Any) -> Code:
+    left_s = context.time_remaining()
+    return Code.CANCELLED if left_s is None or left_s > _DEADLINE_SLACK_S else Code.DEADLINE_EXCEEDED
+
+
+def _set_code(context: Any) -> Code:
+    """Returns the code that a handler set by itself; OK where it set none."""
+    code = context.code()
+    return Code.OK if code is None else status.code_of(code) if isinstance(code, grpc.StatusCode) else Code(code)

@@ -1,0 +1,256 @@
+"""The one way to be a server: start, tell the truth about health, drain, stop.
+
+`Server` is a gRPC server with the kit around it, for tests and for processes. `main` and `run` are the life of a
+process: settings, logs, telemetry, warm-up, SIGTERM, drain. A server says NOT_SERVING until it is warm and from the
+moment it is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from kit import logs
+from kit import telemetry as telemetry_module
+from kit.config import ServeSettings, load
+from kit.errors import ConfigError
+from kit.health import HealthServicer
+from kit.interceptors import server_interceptors
+from kit.telemetry import Telemetry
+
+# As for a bad command line: nothing was done.
+EXIT_CONFIG = 2
+# Handlers that were cut off get this long to clean up before what they use is closed.
+_CLEANUP_S = 2.0
+
+SettingsT = TypeVar("SettingsT", bound=ServeSettings)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A servicer and how it is added.
+
+    Attributes:
+        full_name: As `millrace.cache.v1.CacheService`.
+        add: The generated `add_..._to_server`.
+        servicer: The servicer.
+    """
+
+    full_name: str
+    add: Callable[[Any, grpc.aio.Server], None]
+    servicer: Any
+
+
+class Service(Protocol):
+    """What a service's wiring returns."""
+
+    @property
+    def registrations(self) -> Sequence[Registration]:
+        """What it serves."""
+
+    async def warm(self, server: Server) -> None:
+        """Gets ready; the server listens and says NOT_SERVING until this returns."""
+
+    async def close(self) -> None:
+        """Lets go of everything; no handler runs any more."""
+
+
+class Server:
+    """A gRPC server with health, reflection, limits, TLS and the kit's interceptor."""
+
+    def __init__(
+        self, name: str, settings: ServeSettings, registrations: Sequence[Registration], telemetry: Telemetry
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._registrations = tuple(registrations)
+        self._interceptors = server_interceptors(telemetry)
+        self._health = HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=self._interceptors,
+            options=_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
+
+    async def start(self) -> int:
+        """Listens, NOT_SERVING as yet, and returns the port.
+
+        Raises:
+            ConfigError: The address cannot be listened on, or the certificate cannot be used.
+        """
+        for registration in self._registrations:
+            registration.add(registration.servicer, self._server)
+            self.set_serving(registration.full_name, False)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if self._settings.reflection:
+            full_names = [registration.full_name for registration in self._registrations]
+            reflection.enable_server_reflection(
+                [*full_names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            )
+        port = self._listen()
+        await self._server.start()
+        return port
+
+    def set_serving(self, name: str, serving: bool) -> None:
+        """Sets the health of a full service name, of a name such as `model/x`, or, by "", of all that is served."""
+        if not name:
+            for registration in self._registrations:
+                self._health.set_serving(registration.full_name, serving)
+        self._health.set_serving(name, serving)
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Says NOT_SERVING, refuses new calls, lets those in flight finish within the grace, then cancels them.
+
+        A second call with a shorter grace cuts the first one short.
+        """
+        self._health.close()
+        await self._server.stop(self._settings.grace_s if grace_s is None else grace_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLEANUP_S):
+                for interceptor in self._interceptors:
+                    await interceptor.idle()
+
+    async def ended(self) -> None:
+        """Returns once the server has stopped, for whatever reason."""
+        await self._server.wait_for_termination()
+
+    def _listen(self) -> int:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.port}"
+        try:
+            if settings.tls_cert_file is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(settings))
+        except RuntimeError:
+            variable = f"{settings.model_config.get('env_prefix') or ''}PORT"
+            raise ConfigError(
+                f"{variable}={settings.port}: {self._name} cannot listen on {address}: "
+                "is the port in use, or the certificate not one?"
+            ) from None
+
+
+def main(
+    name: str, settings_class: type[SettingsT], build: Callable[[SettingsT, Telemetry], Awaitable[Service]]
+) -> NoReturn:
+    """The whole of a service's `__main__`: reads its settings, runs it and exits."""
+    try:
+        settings = load(settings_class)
+    except ConfigError as error:
+        _refuse(name, error)
+    run(name, settings, lambda telemetry: build(settings, telemetry))
+
+
+def run(name: str, settings: ServeSettings, build: Callable[[Telemetry], Awaitable[Service]]) -> NoReturn:
+    """Runs a service until SIGTERM or SIGINT and exits: 0 after a drain, 2 where start-up was refused."""
+    try:
+        logs.setup(name, settings.log_level)
+        uvloop.run(_Process(name, settings, build).live())
+    except ConfigError as error:
+        _refuse(name, error)
+    sys.exit(0)
+
+
+def _refuse(name: str, error: ConfigError) -> NoReturn:
+    print(f"{name}: {error.message}", file=sys.stderr)
+    sys.exit(EXIT_CONFIG)
+
+
+class _Process:
+    """The life of one service process."""
+
+    def __init__(self, name: str, settings: ServeSettings, build: Callable[[Telemetry], Awaitable[Service]]) -> None:
+        self._name = name
+        self._settings = settings
+        self._build = build
+        self._server: Server | None = None
+        self._cuts: set[asyncio.Task[None]] = set()
+
+    async def live(self) -> None:
+        """Builds, warms, serves, and undoes each in turn; returns normally after a signal."""
+        telemetry = telemetry_module.setup(f"millrace-{self._name}", self._settings)
+        try:
+            self._on_signal(_current_task().cancel)
+            service = await self._build(telemetry)
+            try:
+                await self._serve(service, telemetry)
+            finally:
+                await service.close()
+        except asyncio.CancelledError:
+            _log.info("stopped")
+        finally:
+            await asyncio.to_thread(telemetry.shutdown)
+
+    async def _serve(self, service: Service, telemetry: Telemetry) -> None:
+        server = self._server = Server(self._name, self._settings, service.registrations, telemetry)
+        try:
+            port = await server.start()
+            _log.info("listening", extra={"host": self._settings.host, "port": port})
+            await service.warm(server)
+            server.set_serving("", True)
+            _log.info("ready", extra={"port": port})
+            await server.ended()
+        finally:
+            # A second signal must not cancel the drain half-way but cut its grace.
+            self._on_signal(self._cut)
+            _log.info("draining", extra={"grace_s": self._settings.grace_s})
+            await server.stop()
+
+    def _cut(self) -> None:
+        """Ends the drain at once; a third signal kills the process."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        if self._server is not None:
+            self._cuts.add(loop.create_task(self._server.stop(0)))
+
+    def _on_signal(self, act: Callable[[], object]) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, act)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _options(settings: ServeSettings) -> list[tuple[str, int]]:
+    options = [
+        # Two processes on one port would share its connections unevenly, and a mistake would go unnoticed.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(settings.keepalive_min_interval_s * 1000)),
+    ]
+    if settings.max_concurrent_streams is not None:
+        options.append(("grpc.max_concurrent_streams", settings.max_concurrent_streams))
+    if settings.max_connection_age_s is not None:
+        options.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)))
+        options.append(("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)))
+    return options
+
+
+def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:
+    assert settings.tls_cert_file is not None
+    assert settings.tls_key_file is not None
+    pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
+    authorities = settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file else None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
