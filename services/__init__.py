@@ -1,1 +1,1 @@
-"""The four services of Millrace, each a process of its own; none imports another."""
+"""The four services of Millrace; none imports another."""

@@ -1,0 +1,1 @@
+"""The front door of generation: pipeline, routing, engines, admission."""

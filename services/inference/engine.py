@@ -5,7 +5,7 @@ The pipeline knows only this. An engine never knows about caches, safety, routes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from services.inference.generation import EngineEvent, Prompt, Usage
@@ -14,9 +14,9 @@ from services.inference.generation import EngineEvent, Prompt, Usage
 class Engine(Protocol):
     """Generates text with one model, or with every model of one upstream.
 
-    Failures are raised as `kit.errors` classes: InvalidArgument naming the field that the engine cannot honour (nothing is
-    dropped), InvalidArgument with reason CONTEXT_LENGTH_EXCEEDED, ResourceExhausted when full, Unavailable or
-    DeadlineExceeded when the model cannot be reached in time.
+    Failures are raised as `kit.errors` classes: InvalidArgument naming the field that the engine cannot honour
+    (nothing is dropped), InvalidArgument with reason CONTEXT_LENGTH_EXCEEDED, ResourceExhausted when full,
+    Unavailable or DeadlineExceeded when the model cannot be reached in time.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class Engine(Protocol):
     async def warm(self) -> None:
         """Loads what must be there before the first call; raises when the model can never be served."""
 
-    def generate(self, prompt: Prompt, deadline: float | None) -> AsyncIterator[Sequence[EngineEvent]]:
+    def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
         """Streams an answer: each item is the events that were ready in one tick, never empty.
 
         The last event is EngineCompleted, after a ChoiceFinished for each choice. Closing the iterator (`aclose`) or

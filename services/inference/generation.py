@@ -1,18 +1,19 @@
 """The nouns of a generation: what is asked, what is produced, what it used.
 
-Plain data that every engine, the pipeline and the servicer share. It never imports grpc, a generated stub or an engine, so
-that an engine can be read, tested and replaced without the wire. Absent (None) always means "the target's default".
+Plain data that every engine, the pipeline and the servicer share. It never imports grpc, a generated stub or an
+engine, so that an engine can be read, tested and replaced without the wire. Absent (None) always means "the target's
+default".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 import msgspec
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Who speaks in a message; the values are OpenAI's words."""
 
     SYSTEM = "system"
@@ -138,10 +139,12 @@ class OutputFormat(msgspec.Struct, frozen=True):
 class Prompt(msgspec.Struct, frozen=True):
     """What an engine is asked to continue: a conversation or raw text, with all that shapes the answer.
 
-    `model` is the name at the target (a directory, a hub name, an upstream's model), not the public one.
+    `model` is the name at the target (a directory, a hub name, an upstream's model), not the public one. `streamed`
+    tells whether the caller reads the answer as it grows; where not, an engine may fetch it whole.
     """
 
-    model: str
+    model: str = ""
+    streamed: bool = True
     messages: tuple[Message, ...] = ()
     raw_prompt: str | None = None
     tools: tuple[Tool, ...] = ()

@@ -1,0 +1,162 @@
+"""Attempts: one target after another until one answers, under the deadlines of the route.
+
+Retrying is free until the first delta has left; after it the target never changes. A stream that ends without its
+terminal event, or falls silent for too long, is a failure, never an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from typing import Protocol
+
+import msgspec
+
+from kit.errors import Code, DeadlineExceeded, MillraceError, Unavailable
+from services.inference.catalog import DeadlineRule, Target
+from services.inference.engine import Engine
+from services.inference.events import Attempt, AttemptEvent, AttemptOutcome, Receipt
+from services.inference.generation import Delta, EngineCompleted, EngineEvent
+from services.inference.request import Request
+from services.inference.routing import Route, RouteTarget
+
+Batch = Sequence[EngineEvent | AttemptEvent]
+EngineFor = Callable[[Target], Engine]
+
+
+class Observation(Protocol):
+    """Who watches one attempt, for traces."""
+
+    def current(self) -> AbstractContextManager[object]:
+        """Makes the attempt the parent of what is called within the block."""
+        ...
+
+    def see(self, event: EngineEvent) -> None:
+        """Sees one event."""
+        ...
+
+
+Observe = Callable[[Request, RouteTarget, Attempt], AbstractContextManager[Observation]]
+
+# What another target may well answer. The rest is about the request itself, and would fail anywhere.
+RETRYABLE = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN})
+
+
+class Attempts:
+    """Runs a request on the targets of its route."""
+
+    def __init__(self, engine_for: EngineFor, observe: Observe) -> None:
+        self._engine_for = engine_for
+        self._observe = observe
+
+    async def run(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Batch, None]:
+        """Streams the answer of the first target that gives one.
+
+        Every try is written into `receipt.attempts`; one that failed before its first delta is told as an event.
+
+        Raises:
+            MillraceError: The last target's failure, or one after the first delta.
+        """
+        last = len(route.targets)
+        for number, candidate in enumerate(route.targets, 1):
+            attempt = Attempt(number, candidate.target.engine, candidate.target.label)
+            receipt.attempts.append(attempt)
+            try:
+                async with aclosing(
+                    self._run_one(request, route.rules.deadlines, candidate, attempt, receipt)
+                ) as stream:
+                    async for batch in stream:
+                        yield batch
+                return
+            except MillraceError as error:
+                if number == last or attempt.ttft_s is not None or error.code not in RETRYABLE or _is_over(request):
+                    raise
+            yield (AttemptEvent(attempt),)
+
+    async def _run_one(
+        self, request: Request, rule: DeadlineRule, candidate: RouteTarget, attempt: Attempt, receipt: Receipt
+    ) -> AsyncGenerator[Sequence[EngineEvent], None]:
+        start = time.monotonic()
+        prompt = msgspec.structs.replace(request.prompt, model=candidate.target_model)
+        deadline = min(start + rule.total_s, request.deadline or float("inf"))
+        attempt.outcome = AttemptOutcome.CANCELLED  # what it is when nobody waits for its end
+        try:
+            with self._observe(request, candidate, attempt) as observation:
+                stream = self._engine_for(candidate.target).generate(prompt, deadline)
+                watched = _watched(stream, request, rule, start, deadline, observation.current())
+                async with aclosing(watched) as batches:
+                    async for batch in batches:
+                        for event in batch:
+                            observation.see(event)
+                            if attempt.ttft_s is None and isinstance(event, Delta):
+                                attempt.ttft_s = time.monotonic() - start
+                        if isinstance(batch[-1], EngineCompleted):
+                            attempt.outcome = AttemptOutcome.OK
+                            _fill(receipt, candidate, batch[-1])
+                        yield batch
+        except MillraceError as error:
+            attempt.outcome, attempt.error_reason = AttemptOutcome.FAILED, error.reason
+            raise
+        finally:
+            attempt.duration_s = time.monotonic() - start
+
+
+async def _watched(
+    stream: AsyncGenerator[Sequence[EngineEvent], None],
+    request: Request,
+    rule: DeadlineRule,
+    start: float,
+    deadline: float,
+    within: AbstractContextManager[object],
+) -> AsyncGenerator[Sequence[EngineEvent], None]:
+    """Passes an engine's batches on and raises when one takes too long or the last one is missing.
+
+    The first batch is awaited `within` the attempt's trace context: that is when an upstream is called.
+    """
+    ttft_s = min(rule.ttft_s, request.ttft_max_s or rule.ttft_s)
+    inter_token_s = min(rule.inter_token_s, request.inter_token_max_s or rule.inter_token_s)
+    until = min(deadline, start + ttft_s) if request.prompt.streamed else deadline
+    waiting_for = "TTFT" if request.prompt.streamed else "ANSWER"
+    batch: Sequence[EngineEvent] = ()
+    try:
+        while True:
+            try:
+                with within:
+                    async with asyncio.timeout(until - time.monotonic()):
+                        batch = await anext(stream)
+            except StopAsyncIteration:
+                break
+            except TimeoutError as error:
+                raise _timed_out(waiting_for, time.monotonic() >= deadline) from error
+            yield batch
+            within = nullcontext()
+            until, waiting_for = min(deadline, time.monotonic() + inter_token_s), "INTER_TOKEN"
+    finally:
+        await stream.aclose()
+    if not batch or not isinstance(batch[-1], EngineCompleted):
+        raise Unavailable("UPSTREAM_TRUNCATED", "the target ended its answer too early; retry")
+
+
+def _timed_out(waiting_for: str, is_total: bool) -> MillraceError:
+    if is_total:
+        return DeadlineExceeded("DEADLINE_EXCEEDED", "the answer was not complete by the deadline; allow more time")
+    waits = {"TTFT": "begin its answer", "INTER_TOKEN": "go on with its answer", "ANSWER": "answer"}
+    return DeadlineExceeded(f"{waiting_for}_TIMEOUT", f"the target did not {waits[waiting_for]} in time; retry")
+
+
+def _fill(receipt: Receipt, candidate: RouteTarget, completed: EngineCompleted) -> None:
+    target, usage = candidate.target, completed.usage
+    receipt.engine, receipt.target = target.engine, target.label
+    receipt.target_model = completed.target_model or candidate.target_model
+    receipt.system_fingerprint = completed.system_fingerprint
+    receipt.usage = usage
+    if target.price:  # dollars per million tokens are millionths of a dollar per token
+        cached = usage.cached_prompt_token_count if target.price.cached_prompt is not None else 0
+        cost = (usage.prompt_token_count - cached) * target.price.prompt + cached * (target.price.cached_prompt or 0)
+        receipt.cost_micro_usd = round(cost + usage.completion_token_count * target.price.completion)
+
+
+def _is_over(request: Request) -> bool:
+    return request.deadline is not None and time.monotonic() >= request.deadline

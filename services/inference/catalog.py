@@ -1,0 +1,201 @@
+"""The catalogue: which models callers may name, and what stands behind each.
+
+Read once from the models file (`models.yaml` beside this module is the embedded default and the commented example),
+checked whole, and immutable from then on. It never opens a connection or loads a model.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
+
+from kit.errors import NotFound
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Extension = Literal["top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "regex", "choice"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Upstream(_Part):
+    """An OpenAI-compatible server."""
+
+    base_url: HttpUrl = Field(description="Where the API lives, version path included: https://host/v1.")
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_file: str | None = Field(None, description="File that holds the key.")
+    organization: str | None = Field(None, description="OpenAI organization.")
+    project: str | None = Field(None, description="OpenAI project.")
+    headers: dict[str, str] = Field({}, description="Headers sent with every request.")
+    connect_timeout_s: Seconds = Field(5.0, description="Longest wait for a connection.")
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="What the upstream calls the bound on new tokens; OpenAI itself: the second."
+    )
+    extensions: frozenset[Extension] = Field(
+        frozenset(), description="Parameters beyond OpenAI's that it honours; others are refused by name."
+    )
+    stream_usage: bool = Field(True, description="Whether it accepts stream_options.include_usage.")
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("give api_key_env or api_key_file, not both")
+        return self
+
+
+class Price(_Part):
+    """US dollars per million tokens."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+    cached_prompt: float | None = Field(None, ge=0)
+
+
+class Target(_Part):
+    """One place where a model can be run."""
+
+    engine: Literal["local", "openai"] = Field(description="Who runs it.")
+    model: str = Field("*", min_length=1, description="Its name there; `*` passes the public name on.")
+    upstream: str | None = Field(None, description="Which upstream; engine openai only.")
+    name: str | None = Field(None, min_length=1, description="Name in receipts; default ENGINE:MODEL.")
+    price: Price | None = Field(None, description="Price; unknown when absent.")
+
+    @model_validator(mode="after")
+    def _upstream_fits(self) -> Self:
+        if self.engine == "openai" and not self.upstream:
+            raise ValueError("engine openai needs an upstream")
+        if self.engine == "local" and self.upstream:
+            raise ValueError("engine local takes no upstream")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What receipts and spans call it."""
+        return self.name or f"{self.upstream or self.engine}:{self.model}"
+
+
+class CacheRule(_Part):
+    """How the cache takes part by default; a caller's CachePolicy narrows it."""
+
+    enabled: bool = True
+    ttl_s: Seconds = 3600.0
+    scope: Literal["tenant", "user"] = "tenant"
+    sampled: bool = Field(
+        False, description="Also cache answers that were asked to vary (temperature above 0, no seed)."
+    )
+
+
+class SafetyRule(_Part):
+    """How safety takes part by default."""
+
+    profile: str = Field("default", min_length=1, max_length=64, description="`off` skips the hop altogether.")
+    on_unavailable: Literal["closed", "open"] = Field(
+        "closed", description="What happens while the safety service cannot be reached: refuse, or go on and say so."
+    )
+
+
+class DeadlineRule(_Part):
+    """Longest waits; each is also cut from the call's own deadline."""
+
+    ttft_s: Seconds = Field(10.0, description="To the first delta.")
+    inter_token_s: Seconds = Field(30.0, description="Between two deltas.")
+    total_s: Seconds = Field(600.0, description="To the end.")
+
+
+class Rules(_Part):
+    """What applies to every model that does not say otherwise."""
+
+    cache: CacheRule = CacheRule()
+    safety: SafetyRule = SafetyRule()
+    deadlines: DeadlineRule = DeadlineRule()
+
+
+class Model(_Part):
+    """A public model: targets in the order in which they are tried."""
+
+    name: str = Field(min_length=1, max_length=256, description="Public name; may hold `*` to stand for many.")
+    description: str = ""
+    kind: Literal["chat", "embedding"] = "chat"
+    targets: tuple[Target, ...] = Field(min_length=1, max_length=16)
+    context_token_count_max: int | None = Field(None, ge=1)
+    tools: bool | None = Field(None, description="Whether it calls tools; for the catalogue only.")
+    cache: CacheRule | None = None
+    safety: SafetyRule | None = None
+    deadlines: DeadlineRule | None = None
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the name stands for many."""
+        return "*" in self.name
+
+    @field_validator("name")
+    @classmethod
+    def _not_auto(cls, name: str) -> str:
+        if name == "auto":
+            raise ValueError("`auto` is the router's; describe it under `auto:`")
+        return name
+
+
+class Auto(_Part):
+    """What `auto` chooses between, by how complex the prompt looks."""
+
+    simple: str = Field(description="Model for simple prompts.")
+    complex: str = Field(description="Model for complex prompts.")
+    simple_words_max: int = Field(5, ge=1, description="At most so many words are simple.")
+    complex_words_min: int = Field(50, ge=1, description="More words than this are complex.")
+    score_min: float = Field(1.0, ge=0, description="Score from which a prompt in between is complex.")
+
+
+class Catalog(_Part):
+    """The models file, checked whole."""
+
+    version: Literal[1]
+    upstreams: dict[str, Upstream] = {}
+    models: tuple[Model, ...] = Field(min_length=1)
+    auto: Auto | None = None
+    defaults: Rules = Rules()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        names = [model.name for model in self.models]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"models named twice: {', '.join(sorted(twice))}")
+        for model in self.models:
+            for target in model.targets:
+                if target.upstream and target.upstream not in self.upstreams:
+                    raise ValueError(f"model {model.name}: upstream {target.upstream!r} is not under `upstreams`")
+        for choice in (self.auto.simple, self.auto.complex) if self.auto else ():
+            if choice not in names:
+                raise ValueError(f"auto: model {choice!r} is not under `models`")
+        return self
+
+    def find(self, name: str) -> Model:
+        """Finds a model by its public name; exact names come before patterns, patterns in file order.
+
+        Raises:
+            NotFound: No model has this name (MODEL_NOT_FOUND).
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        for model in self.models:
+            if model.is_pattern and fnmatch.fnmatchcase(name, model.name):
+                return model
+        known = ", ".join(self.listed_names()[:10])
+        raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; known models: {known}")
+
+    def listed_names(self) -> list[str]:
+        """Names that a caller can use as they stand, sorted."""
+        return sorted(model.name for model in self.models if not model.is_pattern)
+
+    def rules_of(self, model: Model) -> Rules:
+        """The rules that apply to a model: its own, else the defaults."""
+        return Rules(
+            cache=model.cache or self.defaults.cache,
+            safety=model.safety or self.defaults.safety,
+            deadlines=model.deadlines or self.defaults.deadlines,
+        )

@@ -1,0 +1,1 @@
+"""The engines: sources of tokens behind `services.inference.engine.Engine`."""

@@ -1,0 +1,141 @@
+"""What happens during a generation, beyond the engine's own events, and the receipt that sums it up."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from services.inference.generation import ChoiceFinished, Delta, Usage
+
+
+class CacheOutcome(IntEnum):
+    """How the cache took part; the numbers are the contract's."""
+
+    EXACT = 1
+    SEMANTIC = 2
+    STALE = 3
+    MISS = 4
+    BYPASS = 5
+    UNAVAILABLE = 6
+
+
+class Direction(IntEnum):
+    """Which text safety judged; the numbers are the contract's."""
+
+    INPUT = 1
+    OUTPUT = 2
+
+
+class Verdict(IntEnum):
+    """What safety decided, in order of severity; the numbers are the contract's."""
+
+    ALLOW = 1
+    FLAG = 2
+    REDACT = 3
+    BLOCK = 4
+
+
+class AttemptOutcome(IntEnum):
+    """How a try at a target ended; the numbers are the contract's."""
+
+    RUNNING = 0
+    OK = 1
+    FAILED = 2
+    CANCELLED = 3
+    SKIPPED = 4
+
+
+class Started(msgspec.Struct):
+    """The generation was admitted; `created_time` is seconds since the epoch."""
+
+    request_id: str
+    model: str
+    route_reason: str
+    created_time: float
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that safety found; the span is in code points, never the text itself."""
+
+    category: str
+    score: float
+    detector: str
+    start: int = 0
+    end: int = 0
+    message_index: int = 0
+
+
+class SafetyEvent(msgspec.Struct, frozen=True):
+    """What safety found, or that text went unscreened."""
+
+    direction: Direction
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    profile: str = ""
+    policy_version: str = ""
+    choice_index: int | None = None
+    unscreened: bool = False
+
+
+class CacheEvent(msgspec.Struct, frozen=True):
+    """How the cache took part; age in seconds."""
+
+    outcome: CacheOutcome
+    similarity: float | None = None
+    age_s: float | None = None
+    entry_id: str = ""
+    reason: str = ""
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the answer came from the cache."""
+        return self.outcome <= CacheOutcome.STALE
+
+
+class Attempt(msgspec.Struct):
+    """A try at one target; durations in seconds."""
+
+    number: int
+    engine: str
+    target: str
+    outcome: AttemptOutcome = AttemptOutcome.RUNNING
+    error_reason: str = ""
+    duration_s: float = 0.0
+    ttft_s: float | None = None
+
+
+class AttemptEvent(msgspec.Struct):
+    """A try ended without an answer, and another follows."""
+
+    attempt: Attempt
+
+
+class Receipt(msgspec.Struct):
+    """What was done for a request, by whom, how fast and for how much; filled in as the request goes."""
+
+    request_id: str
+    model: str
+    route_reason: str = ""
+    created_time: float = 0.0
+    engine: str = ""
+    target: str = ""
+    target_model: str = ""
+    attempts: list[Attempt] = []
+    cache: CacheEvent | None = None
+    safety: list[SafetyEvent] = []
+    cost_micro_usd: int | None = None
+    duration_s: float = 0.0
+    ttft_s: float | None = None
+    system_fingerprint: str = ""
+    usage: Usage = Usage()
+
+
+class Completed(msgspec.Struct):
+    """The answer is complete; always the last event."""
+
+    usage: Usage
+    receipt: Receipt
+
+
+Event = Started | Delta | ChoiceFinished | SafetyEvent | CacheEvent | AttemptEvent | Completed

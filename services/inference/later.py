@@ -1,0 +1,35 @@
+"""Services of the contract whose capability comes later: every call says so, with a reason that programs can read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from kit.errors import Unimplemented
+from millrace.inference.v1 import job_service_pb2_grpc, key_service_pb2_grpc
+
+
+async def _no_jobs(self: Any, request: Any, context: Any) -> Any:
+    raise Unimplemented("JOBS_NOT_AVAILABLE", "jobs are not served yet; use BatchGenerate for up to 100 prompts")
+
+
+async def _no_job_stream(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+    raise Unimplemented("JOBS_NOT_AVAILABLE", "jobs are not served yet; use StreamGenerate")
+    yield
+
+
+async def _no_keys(self: Any, request: Any, context: Any) -> Any:
+    raise Unimplemented("KEYS_NOT_AVAILABLE", "keys are not served yet; every caller is let in")
+
+
+class JobServicer(job_service_pb2_grpc.JobServiceServicer):
+    """Not served yet."""
+
+    CreateJob = GetJob = ListJobs = CancelJob = _no_jobs
+    StreamJob = _no_job_stream
+
+
+class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
+    """Not served yet."""
+
+    CreateKey = ListKeys = RevokeKey = RotateKey = _no_keys

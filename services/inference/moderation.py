@@ -1,0 +1,52 @@
+"""Moderation: texts judged in the categories of OpenAI's endpoint, by whatever detectors safety runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+PROFILE = "moderation"
+CONCURRENCY = 8  # texts of one call judged at once
+
+# OpenAI's categories, in the order of its answers. A category that no detector knows scores 0.
+CATEGORIES = (
+    "harassment", "harassment/threatening", "sexual", "hate", "hate/threatening", "illicit", "illicit/violent",
+    "self-harm/intent", "self-harm/instructions", "self-harm", "sexual/minors", "violence", "violence/graphic",
+)  # fmt: skip
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """One text's scores: name, score 0 to 1, whether it is flagged."""
+
+    categories: tuple[tuple[str, float, bool], ...]
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether any category is."""
+        return any(flagged for _, _, flagged in self.categories)
+
+
+class ScoringPort(Protocol):
+    """Safety, or what stands for it."""
+
+    async def scores(self, profile: str, text: str) -> tuple[dict[str, tuple[float, bool]], str]:
+        """Each category's score and whether it is flagged, and the policy's version."""
+        ...
+
+
+async def moderate(port: ScoringPort, texts: Sequence[str]) -> tuple[list[Judgement], str]:
+    """Judges each text apart; returns the judgements in order and the policy's version."""
+    slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def judge(text: str) -> tuple[dict[str, tuple[float, bool]], str]:
+        async with slots:
+            return await port.scores(PROFILE, text)
+
+    answers = await asyncio.gather(*(judge(text) for text in texts))
+    judgements = [
+        Judgement(tuple((name, *scores.get(name, (0.0, False))) for name in CATEGORIES)) for scores, _ in answers
+    ]
+    return judgements, answers[0][1]

@@ -1,0 +1,218 @@
+"""Release: the answer's way through safety. Nothing unscreened leaves, and nothing past a BLOCK.
+
+`Screen.whole` judges a finished answer, `Screen.streamed` one that grows. Both turn engine events into engine events,
+with safety events between them, so that the pipeline reads the same with and without safety.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from kit.errors import MillraceError, Unavailable
+from services.inference.answer import WholeChoice, put_together
+from services.inference.attempt import Batch
+from services.inference.catalog import SafetyRule
+from services.inference.events import AttemptEvent, Direction, SafetyEvent, Verdict
+from services.inference.generation import EngineCompleted, EngineEvent, FinishReason
+from services.inference.held import Held, pieces_of
+from services.inference.screening import (
+    REFUSAL,
+    Assessment,
+    ChoiceJudged,
+    Judged,
+    OutputPiece,
+    OutputStream,
+    Released,
+    SafetyPort,
+    unreachable,
+)
+
+ScreenedBatch = Sequence[EngineEvent | AttemptEvent | SafetyEvent]
+FINISH_S = 5.0  # how long safety may take for what it still holds once the answer is over
+
+
+class Screen:
+    """How the answer of one request is judged."""
+
+    def __init__(self, port: SafetyPort, profile: str, rule: SafetyRule, choice_count: int) -> None:
+        self._port, self.profile, self._rule, self._choice_count = port, profile, rule, choice_count
+        self.policy_version = ""
+
+    async def whole(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[ScreenedBatch, None]:
+        """Judges a finished answer: nothing leaves before all of it was judged."""
+        events: list[EngineEvent] = []
+        async for batch in batches:
+            if told := [event for event in batch if isinstance(event, AttemptEvent)]:
+                yield told
+            events += [event for event in batch if not isinstance(event, AttemptEvent)]
+        choices = put_together(events)
+        pieces = [piece for choice in choices for piece in pieces_of(choice.delta())]
+        try:
+            said = await self._port.check_output(self.profile, pieces) if pieces else Assessment(Verdict.ALLOW)
+        except MillraceError as error:
+            yield [self.failed(error), *events]
+            return
+        self.policy_version = said.policy_version
+        for piece, verdict, text in zip(pieces, said.verdicts, said.replacements, strict=True):
+            _apply(choices, piece, verdict, text)
+        judged = [event for choice in choices for event in choice.events()]
+        yield [*self.findings(said), *judged, *(event for event in events if isinstance(event, EngineCompleted))]
+
+    async def streamed(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[ScreenedBatch, None]:
+        """Judges an answer as it grows: text leaves as safety releases it."""
+        try:
+            stream = self._port.stream_output(self.profile, self._choice_count)
+        except MillraceError as error:
+            yield [self.failed(error)]
+            screened: AsyncGenerator[Batch, None] | AsyncGenerator[ScreenedBatch, None] = batches
+        else:
+            screened = _Relay(self, stream, Held(self._choice_count)).run(batches)
+        async with aclosing(screened):
+            async for batch in screened:
+                yield batch
+
+    def findings(self, said: Assessment, choice_index: int | None = None) -> list[SafetyEvent]:
+        """The event for an assessment, where there is something to tell."""
+        if said.verdict is Verdict.ALLOW and not said.unscreened:
+            return []
+        return [
+            SafetyEvent(
+                Direction.OUTPUT, said.verdict, said.findings, self.profile, said.policy_version or self.policy_version,
+                choice_index, said.unscreened,
+            )
+        ]  # fmt: skip
+
+    def failed(self, error: MillraceError) -> SafetyEvent:
+        """What a failure of safety means for the answer; raises where the rule is closed."""
+        return unreachable(error, self.profile, self._rule, Direction.OUTPUT)
+
+
+def _apply(choices: list[WholeChoice], piece: OutputPiece, verdict: Verdict, replacement: str | None) -> None:
+    choice = next(one for one in choices if one.index == piece.choice_index)
+    if choice.finish_reason is FinishReason.CONTENT_FILTER and choice.refusal == REFUSAL:
+        return
+    if verdict is Verdict.BLOCK:
+        choices[choices.index(choice)] = WholeChoice(
+            choice.index, refusal=REFUSAL, finish_reason=FinishReason.CONTENT_FILTER
+        )
+    elif replacement is not None:
+        choice.replace(piece.kind, piece.tool_call_index, replacement)
+
+
+class _Relay:
+    """One answer on its way: the engine's batches go to safety, what safety releases goes on.
+
+    Two tasks and a queue of one: a reader who does not read stops the engine, and nothing piles up between them.
+    """
+
+    def __init__(self, screen: Screen, stream: OutputStream, held: Held) -> None:
+        self._screen, self._stream, self._held = screen, stream, held
+        self._ready: asyncio.Queue[ScreenedBatch | MillraceError | None] = asyncio.Queue(maxsize=1)
+        self._unguarded = asyncio.Event()  # safety has failed, and the policy lets the answer go on
+
+    async def run(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[ScreenedBatch, None]:
+        """Yields what may leave.
+
+        Raises:
+            MillraceError: The engine failed, or safety did and the rule is closed.
+        """
+        sender, receiver = asyncio.create_task(self._send(batches)), asyncio.create_task(self._receive())
+        try:
+            while (batch := await self._ready.get()) is not None:
+                if isinstance(batch, MillraceError):
+                    raise batch
+                yield batch
+                if self._held.is_all_blocked:
+                    yield [self._held.completed()]
+                    return
+        finally:
+            self._stream.cancel()
+            sender.cancel()
+            receiver.cancel()
+            await asyncio.wait({sender, receiver})
+
+    async def _send(self, batches: AsyncGenerator[Batch, None]) -> None:
+        try:
+            async with aclosing(batches):
+                async for batch in batches:
+                    if told := [event for event in batch if isinstance(event, AttemptEvent)]:
+                        await self._ready.put(told)
+                    if pieces := self._held.take(batch):
+                        await self._judge(pieces)
+            await self._end()
+        except MillraceError as error:
+            await self._ready.put(error)
+
+    async def _judge(self, pieces: list[OutputPiece]) -> None:
+        if not self._unguarded.is_set():
+            try:
+                await self._stream.send(pieces)
+                return
+            except MillraceError:
+                await self._unguarded.wait()  # the receiver hears of the failure too, and decides
+        await self._flush()
+
+    async def _end(self) -> None:
+        if self._unguarded.is_set():
+            await self._flush()
+            await self._ready.put(None)
+            return
+        try:
+            await self._stream.done()
+        except MillraceError:
+            return  # the receiver hears of it too
+        await asyncio.sleep(FINISH_S)  # cancelled as soon as the receiver has brought the rest
+        await self._ready.put(Unavailable("SAFETY_TIMEOUT", "the safety service did not finish in time; retry"))
+
+    async def _receive(self) -> None:
+        try:
+            async for decisions in self._stream:
+                events, is_over = self._events(decisions)
+                if events:
+                    await self._ready.put(events)
+                if is_over:
+                    await self._ready.put(None)
+                    return
+            raise Unavailable("SAFETY_TRUNCATED", "the safety service ended its stream too early")
+        except MillraceError as error:
+            await self._fail(error)
+
+    async def _fail(self, error: MillraceError) -> None:
+        try:
+            told = self._screen.failed(error)
+        except MillraceError as refused:
+            await self._ready.put(refused)
+            return
+        is_complete = self._held.is_complete
+        await self._ready.put([told, *self._held.flush()])
+        self._unguarded.set()
+        if is_complete:
+            await self._ready.put(None)
+
+    async def _flush(self) -> None:
+        if events := self._held.flush():
+            await self._ready.put(events)
+
+    def _events(
+        self, decisions: Sequence[Released | Judged | ChoiceJudged | Assessment]
+    ) -> tuple[list[EngineEvent | SafetyEvent], bool]:
+        events: list[EngineEvent | SafetyEvent] = []
+        for said in decisions:
+            match said:
+                case Released():
+                    events.append(self._held.release(said))
+                case Judged():
+                    self._held.judged(said)
+                    assessment = Assessment(said.verdict, (said.finding,))
+                    events += self._screen.findings(assessment, said.choice_index)
+                case ChoiceJudged():
+                    events += self._held.end(said.choice_index, said.verdict)
+                case Assessment():
+                    self._screen.policy_version = said.policy_version
+                    if said.unscreened:
+                        events += self._screen.findings(Assessment(Verdict.ALLOW, unscreened=True))
+                    events.append(self._held.completed())
+                    return events, True
+        return events, False

@@ -1,0 +1,43 @@
+"""A request as the pipeline sees it: who asks, for what, under which wishes and until when."""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.inference.generation import Prompt
+
+
+class CacheWish(msgspec.Struct, frozen=True):
+    """How the caller wants the cache to take part; None means the route's setting.
+
+    `mode` is off, read_write, read_only or refresh; `scope` is tenant or user.
+    """
+
+    mode: str | None = None
+    scope: str | None = None
+    ttl_s: float | None = None
+    semantic: bool | None = None
+    similarity_threshold: float | None = None
+    error_max: float | None = None
+    age_max_s: float | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One generation that was asked for; every limit of the contract has been checked.
+
+    `deadline` is a `time.monotonic()` instant.
+    """
+
+    request_id: str
+    tenant: str
+    model: str
+    prompt: Prompt
+    deadline: float | None = None
+    cache: CacheWish = CacheWish()
+    safety_profile: str = ""
+    fallbacks: tuple[str, ...] = ()
+    priority: int = 0
+    ttft_max_s: float | None = None
+    inter_token_max_s: float | None = None
+    session_id: str = ""

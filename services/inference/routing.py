@@ -1,0 +1,95 @@
+"""Route choice: from the model that a caller names to the targets that may serve it, with the reason.
+
+Pure decisions over the catalogue; it never talks to a target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.inference import complexity
+from services.inference.catalog import Catalog, Model, Rules, Target
+from services.inference.generation import Role
+from services.inference.request import Request
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTarget:
+    """One target with the name of the model there."""
+
+    target: Target
+    target_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes: targets in the order in which they are tried."""
+
+    model_name: str
+    kind: str
+    reason: str
+    targets: tuple[RouteTarget, ...]
+    rules: Rules
+
+
+class Router:
+    """Chooses routes over one immutable catalogue."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._routes: dict[str, Route] = {}
+
+    def choose(self, request: Request) -> Route:
+        """Chooses the route of a generation.
+
+        Raises:
+            NotFound: No model has this name.
+            InvalidArgument: The model does not generate text.
+            FailedPrecondition: `auto` is not described in the models file.
+        """
+        if request.model != AUTO and not request.fallbacks:
+            return self._route(request.model, "chat")
+        name, reason = self._auto(request) if request.model == AUTO else (request.model, "")
+        route = self._route(name, "chat")
+        spare = [self._fallback(index, other) for index, other in enumerate(request.fallbacks)]
+        targets = route.targets + tuple(target for other in spare for target in other.targets)
+        return replace(route, reason=reason, targets=targets)
+
+    def choose_embedding(self, name: str) -> Route:
+        """Chooses the route of an embedding; raises as `choose` does."""
+        return self._route(name, "embedding")
+
+    def _route(self, name: str, kind: str) -> Route:
+        route = self._routes.get(name) or self._make(name, self._catalog.find(name))
+        if route.kind != kind:
+            raise InvalidArgument("model", f"model {name!r} is no {kind} model; it is for {route.kind}")
+        return route
+
+    def _make(self, name: str, model: Model) -> Route:
+        targets = tuple(RouteTarget(one, name if one.model == "*" else one.model) for one in model.targets)
+        route = Route(name, model.kind, "", targets, self._catalog.rules_of(model))
+        if not model.is_pattern:  # names behind a pattern are the callers' to invent: they must not pile up here
+            self._routes[name] = route
+        return route
+
+    def _fallback(self, index: int, name: str) -> Route:
+        try:
+            return self._route(name, "chat")
+        except NotFound as error:
+            raise InvalidArgument(f"spec.routing.fallbacks[{index}]", error.message) from error
+
+    def _auto(self, request: Request) -> tuple[str, str]:
+        auto = self._catalog.auto
+        if auto is None:
+            raise FailedPrecondition("AUTO_NOT_CONFIGURED", "model `auto` needs an `auto:` section in the models file")
+        said = complexity.judge(_last_user_text(request), auto.simple_words_max, auto.complex_words_min, auto.score_min)
+        return (auto.complex if said.is_complex else auto.simple), said.reason
+
+
+def _last_user_text(request: Request) -> str:
+    if request.prompt.raw_prompt is not None:
+        return request.prompt.raw_prompt
+    return next((message.text for message in reversed(request.prompt.messages) if message.role is Role.USER), "")

@@ -1,0 +1,212 @@
+"""Safety's part in a generation: the prompt before, every piece of the answer after.
+
+Says what to judge, and what a verdict or a failure means for the caller. What text is harmful is the safety service's
+matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from kit.errors import FailedPrecondition, MillraceError, Unavailable
+from services.inference.catalog import SafetyRule
+from services.inference.events import Direction, Finding, SafetyEvent, Verdict
+from services.inference.generation import Message, Prompt, Role, TextPart
+
+OFF = "off"
+REFUSAL = "I can't share this answer: it was stopped by the safety policy."
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A piece of a prompt to be judged: who wrote it, the text, and which message it is from."""
+
+    role: Role
+    text: str
+    message_index: int
+    part_index: int
+
+
+class OutputPiece(msgspec.Struct):
+    """A piece of an answer to be judged; `kind` is text, reasoning, refusal or tool_arguments."""
+
+    choice_index: int
+    kind: str
+    text: str = ""
+    tool_call_index: int = 0
+    end_of_part: bool = False
+    end_of_choice: bool = False
+
+
+class Released(msgspec.Struct, frozen=True):
+    """Text of an answer that may leave; `released_through` counts code points of the original part."""
+
+    choice_index: int
+    kind: str
+    tool_call_index: int
+    text: str
+    released_through: int
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """Something was found in an answer; REDACT means that the span was or will be replaced."""
+
+    choice_index: int
+    kind: str
+    verdict: Verdict
+    finding: Finding
+
+
+class ChoiceJudged(msgspec.Struct, frozen=True):
+    """A choice is over: everything of it that may leave was released."""
+
+    choice_index: int
+    verdict: Verdict
+
+
+class Assessment(msgspec.Struct, frozen=True):
+    """The judgement of all texts of one call.
+
+    `verdicts` and `replacements` go text by text; a replacement is None where the text stays as it is. Both are empty
+    at the end of a stream.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    replacements: tuple[str | None, ...] = ()
+    policy_version: str = ""
+    unscreened: bool = False
+
+
+class OutputStream(Protocol):
+    """One answer while it is judged; failures are raised as `kit.errors` classes."""
+
+    async def send(self, pieces: Sequence[OutputPiece]) -> None:
+        """Hands pieces over, in order."""
+        ...
+
+    async def done(self) -> None:
+        """Says that the answer is over."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Released | Judged | ChoiceJudged | Assessment]]:
+        """What was decided, in order; the last item is the assessment."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends it; harmless when it is over."""
+        ...
+
+
+class SafetyPort(Protocol):
+    """The safety service, or what stands for it; failures are raised as `kit.errors` classes."""
+
+    async def check_input(self, profile: str, segments: Sequence[Segment]) -> Assessment:
+        """Judges a prompt."""
+        ...
+
+    async def check_output(self, profile: str, pieces: Sequence[OutputPiece]) -> Assessment:
+        """Judges a whole answer."""
+        ...
+
+    def stream_output(self, profile: str, choice_count: int) -> OutputStream:
+        """Judges an answer as it grows."""
+        ...
+
+
+class InputScreen(msgspec.Struct, frozen=True):
+    """What came of judging the prompt: the prompt to go on with, and the event to tell where there is one."""
+
+    prompt: Prompt
+    event: SafetyEvent | None = None
+    policy_version: str = ""
+
+
+async def screen_prompt(port: SafetyPort, prompt: Prompt, profile: str, rule: SafetyRule) -> InputScreen:
+    """Judges the prompt.
+
+    Raises:
+        FailedPrecondition: The prompt is refused (CONTENT_BLOCKED); `categories` are in the metadata.
+        Unavailable: The service cannot be reached and the rule is closed (SAFETY_UNAVAILABLE).
+    """
+    segments = _segments(prompt)
+    if profile == OFF or not segments:
+        return InputScreen(prompt)
+    try:
+        said = await port.check_input(profile, segments)
+    except MillraceError as error:
+        return InputScreen(prompt, unreachable(error, profile, rule, Direction.INPUT))
+    findings = tuple(
+        msgspec.structs.replace(one, message_index=segments[one.message_index].message_index) for one in said.findings
+    )
+    if said.verdict is Verdict.BLOCK:
+        raise blocked(findings)
+    event = None
+    if said.verdict > Verdict.ALLOW or said.unscreened:
+        event = SafetyEvent(
+            Direction.INPUT, said.verdict, findings, profile, said.policy_version, unscreened=said.unscreened
+        )
+    if said.verdict is Verdict.REDACT:
+        prompt = _replaced(prompt, segments, said.replacements)
+    return InputScreen(prompt, event, said.policy_version)
+
+
+def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction: Direction) -> SafetyEvent:
+    """What a failure of the safety service means: an error where the rule is closed, else an event that says so.
+
+    Raises:
+        MillraceError: The rule is closed, or the failure is the caller's own (an unknown profile).
+    """
+    if error.field_violations:
+        raise error
+    if rule.on_unavailable == "closed":
+        raise Unavailable(
+            "SAFETY_UNAVAILABLE",
+            "the safety service cannot be reached and the policy is to refuse; retry",
+            retry_after_ms=1000,
+        ) from error
+    return SafetyEvent(direction, Verdict.ALLOW, profile=profile, unscreened=True)
+
+
+def blocked(findings: Sequence[Finding]) -> FailedPrecondition:
+    """The refusal of a prompt; it names categories, never words."""
+    categories = ",".join(sorted({one.category for one in findings})) or "unscreened"
+    return FailedPrecondition(
+        "CONTENT_BLOCKED",
+        f"the prompt was refused by the safety policy: {categories}",
+        metadata={"categories": categories},
+    )
+
+
+def _segments(prompt: Prompt) -> list[Segment]:
+    if prompt.raw_prompt is not None:
+        return [Segment(Role.USER, prompt.raw_prompt, 0, 0)] if prompt.raw_prompt else []
+    return [
+        Segment(message.role, part.text, message_index, part_index)
+        for message_index, message in enumerate(prompt.messages)
+        for part_index, part in enumerate(message.parts)
+        if isinstance(part, TextPart) and part.text
+    ]
+
+
+def _replaced(prompt: Prompt, segments: Sequence[Segment], replacements: Sequence[str | None]) -> Prompt:
+    new = {
+        (segment.message_index, segment.part_index): text
+        for segment, text in zip(segments, replacements, strict=True)
+        if text is not None
+    }
+    if prompt.raw_prompt is not None:
+        return msgspec.structs.replace(prompt, raw_prompt=new.get((0, 0), prompt.raw_prompt))
+    messages = tuple(_message(message, index, new) for index, message in enumerate(prompt.messages))
+    return msgspec.structs.replace(prompt, messages=messages)
+
+
+def _message(message: Message, index: int, new: dict[tuple[int, int], str]) -> Message:
+    parts = tuple(
+        TextPart(new[index, part_index]) if (index, part_index) in new else part
+        for part_index, part in enumerate(message.parts)
+    )
+    return msgspec.structs.replace(message, parts=parts)

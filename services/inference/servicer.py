@@ -1,0 +1,178 @@
+"""InferenceService: translate in, call, translate out. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from kit import identity, status
+from kit.errors import InvalidArgument, MillraceError
+from millrace.inference.v1 import inference_service_pb2 as pb2
+from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
+from services.inference import limits, translate
+from services.inference.catalog import Catalog, Model
+from services.inference.events import Event
+from services.inference.fleet import Fleet
+from services.inference.moderation import ScoringPort, moderate
+from services.inference.pipeline import Pipeline
+from services.inference.request import Request
+from services.inference.routing import Router
+
+BATCH_COUNT_MAX = 100
+
+
+class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Serves one pipeline and one catalogue."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        catalog: Catalog,
+        router: Router,
+        fleet: Fleet,
+        scoring: ScoringPort,
+        start_time: float,
+        batch_concurrency: int,
+    ) -> None:
+        self._pipeline, self._catalog, self._router, self._fleet = pipeline, catalog, router, fleet
+        self._scoring, self._start_time, self._batch_concurrency = scoring, start_time, batch_concurrency
+
+    async def Generate(self, request: pb2.GenerateRequest, context: Any) -> pb2.GenerateResponse:
+        """Generates a complete answer."""
+        asked = _request(request, streamed=False)
+        return pb2.GenerateResponse(generation=translate.generation(await self._run(asked)))
+
+    async def StreamGenerate(
+        self, request: pb2.StreamGenerateRequest, context: Any
+    ) -> AsyncIterator[pb2.StreamGenerateResponse]:
+        """Generates an answer as a stream of events."""
+        sequence = 0
+        async with aclosing(self._pipeline.run(_request(request, streamed=True))) as batches:
+            async for batch in batches:
+                for event in batch:
+                    sequence += 1
+                    yield translate.response(event, sequence)
+
+    async def BatchGenerate(self, request: pb2.BatchGenerateRequest, context: Any) -> pb2.BatchGenerateResponse:
+        """Generates answers to several prompts; each succeeds or fails by itself."""
+        call = identity.current()
+        request_id = limits.check_request_id(request.request_id, call.request_id)
+        count = len(request.specs)
+        if not 1 <= count <= BATCH_COUNT_MAX:
+            raise InvalidArgument("specs", f"must have 1 to {BATCH_COUNT_MAX} items; it has {count}")
+        for index, spec in enumerate(request.specs):
+            limits.check_spec(spec, f"specs[{index}]")
+        asked = [
+            translate.request(spec, call, f"{request_id[:120]}.{index}", streamed=False)
+            for index, spec in enumerate(request.specs)
+        ]
+        slots = asyncio.Semaphore(self._batch_concurrency)
+        items = await asyncio.gather(*(self._item(one, slots) for one in asked))
+        return pb2.BatchGenerateResponse(request_id=request_id, items=items)
+
+    async def _item(self, asked: Request, slots: asyncio.Semaphore) -> pb2.BatchItem:
+        async with slots:
+            try:
+                return pb2.BatchItem(generation=translate.generation(await self._run(asked)))
+            except MillraceError as error:
+                return pb2.BatchItem(error=_item_error(error))
+
+    async def _run(self, asked: Request) -> list[Event]:
+        happened: list[Event] = []
+        async with aclosing(self._pipeline.run(asked)) as batches:
+            async for batch in batches:
+                happened += batch
+        return happened
+
+    async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
+        """Turns texts into vectors, by the first target that answers."""
+        call = identity.current()
+        request_id = limits.check_request_id(request.request_id, call.request_id)
+        limits.check_texts(request.texts, 2_048, 1)
+        dimension_count = request.dimension_count if request.HasField("dimension_count") else None
+        if dimension_count is not None and dimension_count < 1:
+            raise InvalidArgument("dimension_count", "must be at least 1")
+        route = self._router.choose_embedding(request.model)
+        target = route.targets[0]
+        embedder = self._fleet.embedder_for(target.target)
+        vectors, used = await embedder.embed(target.target_model, request.texts, dimension_count, call.deadline)
+        return pb2.EmbedResponse(
+            request_id=request_id,
+            model=route.model_name,
+            embeddings=[pb2.Embedding(values=vector) for vector in vectors],
+            usage=translate.usage(used),
+        )
+
+    async def CountTokens(self, request: pb2.CountTokensRequest, context: Any) -> pb2.CountTokensResponse:
+        """Counts the tokens of a prompt as the model's first target would."""
+        asked = _request(request, streamed=False)
+        route = self._router.choose(asked)
+        model = self._catalog.find(route.model_name)
+        count = await self._fleet.engine_for(route.targets[0].target).count_tokens(asked.prompt)
+        return pb2.CountTokensResponse(
+            request_id=asked.request_id, prompt_token_count=count, context_token_count_max=model.context_token_count_max
+        )
+
+    async def Moderate(self, request: pb2.ModerateRequest, context: Any) -> pb2.ModerateResponse:
+        """Judges texts in the categories of OpenAI's moderation endpoint."""
+        request_id = limits.check_request_id(request.request_id, identity.current().request_id)
+        limits.check_texts(request.texts, 128, 0)
+        judgements, version = await moderate(self._scoring, request.texts)
+        results = [
+            pb2.ModerationResult(
+                flagged=one.is_flagged,
+                categories=[
+                    pb2.ModerationCategory(name=name, score=score, flagged=flagged)
+                    for name, score, flagged in one.categories
+                ],
+            )
+            for one in judgements
+        ]
+        return pb2.ModerateResponse(request_id=request_id, model=f"millrace-moderation-{version}", results=results)
+
+    async def ListModels(self, request: pb2.ListModelsRequest, context: Any) -> pb2.ListModelsResponse:
+        """Lists the models that can be named as they stand, by name."""
+        models = [self._model(name, self._catalog.find(name)) for name in self._catalog.listed_names()]
+        return pb2.ListModelsResponse(models=models)
+
+    async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
+        """Gets one model."""
+        if not request.name:
+            raise InvalidArgument("name", "must not be empty")
+        return pb2.GetModelResponse(model=self._model(request.name, self._catalog.find(request.name)))
+
+    def _model(self, name: str, model: Model) -> model_pb2.Model:
+        first = model.targets[0]
+        return model_pb2.Model(
+            name=name,
+            description=model.description,
+            owner=first.upstream or "millrace",
+            created_time=translate.timestamp(self._start_time),
+            capabilities=_capabilities(model),
+            context_token_count_max=model.context_token_count_max,
+            state=int(self._fleet.state_of(model)),  # type: ignore[arg-type]
+            targets=[target.label for target in model.targets],
+        )
+
+
+def _request(
+    request: pb2.GenerateRequest | pb2.StreamGenerateRequest | pb2.CountTokensRequest, streamed: bool
+) -> Request:
+    call = identity.current()
+    request_id = limits.check_request_id(request.request_id, call.request_id)
+    limits.check_spec(request.spec)
+    return translate.request(request.spec, call, request_id, streamed)
+
+
+def _item_error(error: MillraceError) -> pb2.ItemError:
+    full = status.to_proto(error)
+    return pb2.ItemError(code=full.code, message=full.message, details=full.details)
+
+
+def _capabilities(model: Model) -> list[model_pb2.ModelCapability]:
+    if model.kind == "embedding":
+        return [model_pb2.MODEL_CAPABILITY_EMBEDDING]
+    tools = [model_pb2.MODEL_CAPABILITY_TOOLS] if model.tools else []
+    return [model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION, *tools]

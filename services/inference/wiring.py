@@ -1,0 +1,214 @@
+"""The one place where the parts of inference meet; tests hand in other parts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from kit.config import ConfigError, DialSettings
+from kit.dial import dial
+from kit.document import load_yaml
+from kit.serve import Registration, Server
+from kit.telemetry import Telemetry
+from millrace.cache.v1 import cache_service_pb2
+from millrace.inference.v1 import (
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+    job_service_pb2,
+    job_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
+)
+from millrace.safety.v1 import safety_service_pb2
+from services.inference.absent import AbsentCache, AbsentSafety
+from services.inference.admission import Admission
+from services.inference.attempt import Attempts
+from services.inference.cache_client import CacheClient
+from services.inference.caching import AnswerCache
+from services.inference.catalog import Catalog, Model, Target, Upstream
+from services.inference.config import InferenceSettings
+from services.inference.dependencies import DependencyWatch
+from services.inference.engine import Embedder, Engine
+from services.inference.fleet import Fleet, State
+from services.inference.later import JobServicer, KeyServicer
+from services.inference.observation import AttemptObserver
+from services.inference.pipeline import Pipeline
+from services.inference.routing import Router
+from services.inference.safety_client import SafetyClient
+from services.inference.servicer import InferenceServicer
+from services.inference.settlement import Settlement
+from services.inference.usage_servicer import UsageServicer
+
+if TYPE_CHECKING:
+    from services.inference.engines.openai_engine import OpenAIEngine
+
+NONE = "none"
+
+
+class EngineMaker:
+    """Makes the engine of a target; what an engine needs is imported only where one is used."""
+
+    def __init__(self, settings: InferenceSettings, catalog: Catalog, environ: Mapping[str, str]) -> None:
+        self._settings, self._catalog, self._environ = settings, catalog, environ
+
+    def engine(self, target: Target) -> Engine:
+        """An engine that generates."""
+        if target.engine == "openai":
+            return self._upstream(target)
+        from services.inference.engines.local_engine import LocalEngine
+
+        settings = self._settings
+        return LocalEngine(
+            target.model,
+            active_max=settings.local_active_max,
+            queue_max=settings.local_queue_max,
+            wait_s_max=settings.local_wait_s_max,
+            threads=settings.torch_threads,
+        )
+
+    def embedder(self, target: Target) -> Embedder:
+        """An engine that embeds."""
+        if target.engine == "openai":
+            return self._upstream(target)
+        from services.inference.engines.local_embedder import LocalEmbedder
+
+        return LocalEmbedder(target.model, threads=self._settings.torch_threads)
+
+    def _upstream(self, target: Target) -> OpenAIEngine:
+        from services.inference.engines.openai_engine import OpenAIEngine
+
+        assert target.upstream
+        upstream = self._catalog.upstreams[target.upstream]
+        return OpenAIEngine(target.upstream, upstream, _api_key(target.upstream, upstream, self._environ))
+
+
+@dataclass
+class Inference:
+    """The wired service, as `kit.serve.run` takes it."""
+
+    registrations: list[Registration]
+    pipeline: Pipeline
+    fleet: Fleet
+    cache: AnswerCache
+    channels: Mapping[str, grpc.aio.Channel]
+    watch: DependencyWatch | None = field(default=None)
+
+    async def warm(self, server: Server) -> None:
+        """Loads the models; each is reported as `model/NAME` in the health service as soon as it answers."""
+
+        def report(model: Model, state: State) -> None:
+            server.set_serving(f"model/{model.name}", state is State.READY)
+
+        self.watch = DependencyWatch(self.channels, server.set_serving)
+        await self.watch.start()
+        await self.fleet.warm(report)
+
+    async def close(self) -> None:
+        """Frees everything, in the reverse order of making."""
+        if self.watch:
+            await self.watch.close()
+        await self.cache.close()
+        await self.fleet.close()
+        for channel in self.channels.values():
+            await channel.close()
+
+
+async def build(
+    settings: InferenceSettings, telemetry: Telemetry, environ: Mapping[str, str] = os.environ
+) -> Inference:
+    """Wires the service that the settings describe.
+
+    Raises:
+        ConfigError: The models file is bad; names file, line and field.
+    """
+    catalog = load_yaml(settings.models_file, Catalog)
+    channels = {
+        name: dial(to.target, to, telemetry=telemetry, service=service)
+        for name, to, service in _dependencies(settings)
+        if to.target != NONE
+    }
+    maker = EngineMaker(settings, catalog, environ)
+    fleet = Fleet(catalog, maker.engine, maker.embedder)
+    router, admission, settlement = Router(catalog), Admission(settings.running_count_max), Settlement()
+    cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max)
+    safety = _safety_port(settings, channels)
+    attempts = Attempts(fleet.engine_for, AttemptObserver(telemetry.tracer).observe)
+    pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
+    servicer = InferenceServicer(pipeline, catalog, router, fleet, safety, time.time(), settings.batch_concurrency)
+    return Inference(_registrations(servicer, UsageServicer(settlement, admission)), pipeline, fleet, cache, channels)
+
+
+def _dependencies(settings: InferenceSettings) -> list[tuple[str, DialSettings, str]]:
+    return [
+        ("cache", settings.cache, cache_service_pb2.DESCRIPTOR.services_by_name["CacheService"].full_name),
+        ("safety", settings.safety, safety_service_pb2.DESCRIPTOR.services_by_name["SafetyService"].full_name),
+    ]
+
+
+def _cache_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Channel]) -> CacheClient | AbsentCache:
+    if "cache" not in channels:
+        return AbsentCache()
+    lookup_s, store_s = settings.cache_lookup_timeout_ms / 1000, settings.cache_store_timeout_ms / 1000
+    return CacheClient(channels["cache"], lookup_s, store_s)
+
+
+def _safety_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Channel]) -> SafetyClient | AbsentSafety:
+    if "safety" not in channels:
+        return AbsentSafety()
+    return SafetyClient(channels["safety"], settings.safety_timeout_ms / 1000)
+
+
+def _registrations(servicer: InferenceServicer, usage: UsageServicer) -> list[Registration]:
+    def full_name(module: object, name: str) -> str:
+        return str(module.DESCRIPTOR.services_by_name[name].full_name)  # type: ignore[attr-defined]
+
+    return [
+        Registration(
+            full_name(inference_service_pb2, "InferenceService"),
+            inference_service_pb2_grpc.add_InferenceServiceServicer_to_server,
+            servicer,
+        ),
+        Registration(
+            full_name(usage_service_pb2, "UsageService"),
+            usage_service_pb2_grpc.add_UsageServiceServicer_to_server,
+            usage,
+        ),
+        Registration(
+            full_name(job_service_pb2, "JobService"),
+            job_service_pb2_grpc.add_JobServiceServicer_to_server,
+            JobServicer(),
+        ),
+        Registration(
+            full_name(key_service_pb2, "KeyService"),
+            key_service_pb2_grpc.add_KeyServiceServicer_to_server,
+            KeyServicer(),
+        ),
+    ]
+
+
+def _api_key(name: str, upstream: Upstream, environ: Mapping[str, str]) -> str | None:
+    """The upstream's key, from where the models file says it is.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    at = f"models file: upstreams.{name}"
+    if upstream.api_key_env:
+        key = environ.get(upstream.api_key_env)
+        if not key:
+            raise ConfigError(f"{at}.api_key_env: the environment variable {upstream.api_key_env} is not set")
+        return key
+    if upstream.api_key_file:
+        try:
+            return Path(upstream.api_key_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"{at}.api_key_file: cannot be read: {error}") from None
+    return None
