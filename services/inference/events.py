@@ -47,12 +47,13 @@ class AttemptOutcome(IntEnum):
 
 
 class Started(msgspec.Struct):
-    """The generation was admitted; `created_time` is seconds since the epoch."""
+    """The request was admitted and prepared; `created_time` is seconds since the epoch."""
 
     request_id: str
     model: str
     route_reason: str
     created_time: float
+    cache: CacheEvent | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -53,7 +53,6 @@ class Pipeline:
             route = self._router.choose(request)
             receipt = Receipt(request.request_id, route.model_name, route.reason, time.time())
             with self._settlement.settle(receipt):
-                yield [Started(request.request_id, route.model_name, route.reason, receipt.created_time)]
                 async with aclosing(self._answer(request, route, receipt)) as batches:
                     async for batch in batches:
                         yield batch
@@ -63,7 +62,9 @@ class Pipeline:
         recall, screened = await self._prepare(request, route, profile)
         receipt.cache = recall.event
         receipt.safety += [screened.event] if screened.event else []
-        yield [recall.event, *receipt.safety]
+        yield [Started(receipt.request_id, receipt.model, receipt.route_reason, receipt.created_time, recall.event)]
+        if receipt.safety:
+            yield list(receipt.safety)
         if recall.recorded:
             yield self._replay(recall, receipt)
             return

@@ -199,6 +199,7 @@ def started(event: nouns.Started) -> event_pb2.Started:
         model=event.model,
         route_reason=event.route_reason,
         created_time=timestamp(event.created_time),
+        cache=cache(event.cache) if event.cache else None,
     )
 
 

@@ -27,53 +27,53 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from millrace.inference.v1 import generation_pb2 as millrace_dot_inference_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/event.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&millrace/inference/v1/generation.proto\"t\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0croute_reason\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x02\n\x05\x44\x65lta\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x0f\n\x07refusal\x18\x04 \x01(\t\x12\x38\n\ntool_calls\x18\x05 \x03(\x0b\x32$.millrace.inference.v1.ToolCallDelta\x12\x35\n\x08logprobs\x18\x06 \x03(\x0b\x32#.millrace.inference.v1.TokenLogprob\x12#\n\x16\x63ompletion_token_count\x18\x07 \x01(\x05H\x00\x88\x01\x01\x42\x19\n\x17_completion_token_count\"P\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\"s\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\x12.\n\x03top\x18\x04 \x03(\x0b\x32!.millrace.inference.v1.TopLogprob\"A\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\"y\n\x0e\x43hoiceFinished\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12:\n\rfinish_reason\x18\x02 \x01(\x0e\x32#.millrace.inference.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x03 \x01(\t\"\xa0\x02\n\x0bSafetyEvent\x12\x39\n\tdirection\x18\x01 \x01(\x0e\x32&.millrace.inference.v1.SafetyDirection\x12\x35\n\x07verdict\x18\x02 \x01(\x0e\x32$.millrace.inference.v1.SafetyVerdict\x12\x36\n\x08\x66indings\x18\x03 \x03(\x0b\x32$.millrace.inference.v1.SafetyFinding\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\t\x12\x19\n\x0c\x63hoice_index\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nunscreened\x18\x07 \x01(\x08\x42\x0f\n\r_choice_index\"u\n\rSafetyFinding\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65tector\x18\x03 \x01(\t\x12\r\n\x05start\x18\x04 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x05\x12\x15\n\rmessage_index\x18\x06 \x01(\x05\"\xb4\x01\n\nCacheEvent\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.millrace.inference.v1.CacheOutcome\x12\x17\n\nsimilarity\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x65ntry_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\tB\r\n\x0b_similarity\"?\n\x0c\x41ttemptEvent\x12/\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1e.millrace.inference.v1.Attempt\"\xdd\x01\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x36\n\x07outcome\x18\x04 \x01(\x0e\x32%.millrace.inference.v1.AttemptOutcome\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\tCompleted\x12+\n\x05usage\x18\x01 \x01(\x0b\x32\x1c.millrace.inference.v1.Usage\x12/\n\x07receipt\x18\x02 \x01(\x0b\x32\x1e.millrace.inference.v1.Receipt\"\x98\x01\n\x05Usage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12\x1e\n\x16\x63ompletion_token_count\x18\x02 \x01(\x05\x12!\n\x19\x63\x61\x63hed_prompt_token_count\x18\x03 \x01(\x05\x12\x1d\n\x15reasoning_token_count\x18\x04 \x01(\x05\x12\x11\n\testimated\x18\x05 \x01(\x08\"\x9c\x03\n\x07Receipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x14\n\x0ctarget_model\x18\x05 \x01(\t\x12\x30\n\x08\x61ttempts\x18\x06 \x03(\x0b\x32\x1e.millrace.inference.v1.Attempt\x12\x30\n\x05\x63\x61\x63he\x18\x07 \x01(\x0b\x32!.millrace.inference.v1.CacheEvent\x12\x32\n\x06safety\x18\x08 \x03(\x0b\x32\".millrace.inference.v1.SafetyEvent\x12\x1b\n\x0e\x63ost_micro_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12system_fingerprint\x18\x0c \x01(\tB\x11\n\x0f_cost_micro_usd\"\x85\x02\n\nGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0croute_reason\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63hoices\x18\x05 \x03(\x0b\x32\x1d.millrace.inference.v1.Choice\x12+\n\x05usage\x18\x06 \x01(\x0b\x32\x1c.millrace.inference.v1.Usage\x12/\n\x07receipt\x18\x07 \x01(\x0b\x32\x1e.millrace.inference.v1.Receipt\"\x88\x02\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x0f\n\x07refusal\x18\x04 \x01(\t\x12\x33\n\ntool_calls\x18\x05 \x03(\x0b\x32\x1f.millrace.inference.v1.ToolCall\x12:\n\rfinish_reason\x18\x06 \x01(\x0e\x32#.millrace.inference.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x07 \x01(\t\x12\x35\n\x08logprobs\x18\x08 \x03(\x0b\x32#.millrace.inference.v1.TokenLogprob*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*l\n\x0fSafetyDirection\x12 \n\x1cSAFETY_DIRECTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SAFETY_DIRECTION_INPUT\x10\x01\x12\x1b\n\x17SAFETY_DIRECTION_OUTPUT\x10\x02*\x97\x01\n\rSafetyVerdict\x12\x1e\n\x1aSAFETY_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14SAFETY_VERDICT_ALLOW\x10\x01\x12\x17\n\x13SAFETY_VERDICT_FLAG\x10\x02\x12\x19\n\x15SAFETY_VERDICT_REDACT\x10\x03\x12\x18\n\x14SAFETY_VERDICT_BLOCK\x10\x04*\xcc\x01\n\x0c\x43\x61\x63heOutcome\x12\x1d\n\x19\x43\x41\x43HE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41\x43HE_OUTCOME_EXACT\x10\x01\x12\x1a\n\x16\x43\x41\x43HE_OUTCOME_SEMANTIC\x10\x02\x12\x17\n\x13\x43\x41\x43HE_OUTCOME_STALE\x10\x03\x12\x16\n\x12\x43\x41\x43HE_OUTCOME_MISS\x10\x04\x12\x18\n\x14\x43\x41\x43HE_OUTCOME_BYPASS\x10\x05\x12\x1d\n\x19\x43\x41\x43HE_OUTCOME_UNAVAILABLE\x10\x06*\xa1\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41TTEMPT_OUTCOME_OK\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x03\x12\x1b\n\x17\x41TTEMPT_OUTCOME_SKIPPED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/event.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&millrace/inference/v1/generation.proto\"\xa6\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0croute_reason\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05\x63\x61\x63he\x18\x05 \x01(\x0b\x32!.millrace.inference.v1.CacheEvent\"\x80\x02\n\x05\x44\x65lta\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x0f\n\x07refusal\x18\x04 \x01(\t\x12\x38\n\ntool_calls\x18\x05 \x03(\x0b\x32$.millrace.inference.v1.ToolCallDelta\x12\x35\n\x08logprobs\x18\x06 \x03(\x0b\x32#.millrace.inference.v1.TokenLogprob\x12#\n\x16\x63ompletion_token_count\x18\x07 \x01(\x05H\x00\x88\x01\x01\x42\x19\n\x17_completion_token_count\"P\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\"s\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\x12.\n\x03top\x18\x04 \x03(\x0b\x32!.millrace.inference.v1.TopLogprob\"A\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\"y\n\x0e\x43hoiceFinished\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12:\n\rfinish_reason\x18\x02 \x01(\x0e\x32#.millrace.inference.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x03 \x01(\t\"\xa0\x02\n\x0bSafetyEvent\x12\x39\n\tdirection\x18\x01 \x01(\x0e\x32&.millrace.inference.v1.SafetyDirection\x12\x35\n\x07verdict\x18\x02 \x01(\x0e\x32$.millrace.inference.v1.SafetyVerdict\x12\x36\n\x08\x66indings\x18\x03 \x03(\x0b\x32$.millrace.inference.v1.SafetyFinding\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\t\x12\x19\n\x0c\x63hoice_index\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nunscreened\x18\x07 \x01(\x08\x42\x0f\n\r_choice_index\"u\n\rSafetyFinding\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65tector\x18\x03 \x01(\t\x12\r\n\x05start\x18\x04 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x05\x12\x15\n\rmessage_index\x18\x06 \x01(\x05\"\xb4\x01\n\nCacheEvent\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.millrace.inference.v1.CacheOutcome\x12\x17\n\nsimilarity\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x65ntry_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\tB\r\n\x0b_similarity\"?\n\x0c\x41ttemptEvent\x12/\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1e.millrace.inference.v1.Attempt\"\xdd\x01\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x36\n\x07outcome\x18\x04 \x01(\x0e\x32%.millrace.inference.v1.AttemptOutcome\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\tCompleted\x12+\n\x05usage\x18\x01 \x01(\x0b\x32\x1c.millrace.inference.v1.Usage\x12/\n\x07receipt\x18\x02 \x01(\x0b\x32\x1e.millrace.inference.v1.Receipt\"\x98\x01\n\x05Usage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12\x1e\n\x16\x63ompletion_token_count\x18\x02 \x01(\x05\x12!\n\x19\x63\x61\x63hed_prompt_token_count\x18\x03 \x01(\x05\x12\x1d\n\x15reasoning_token_count\x18\x04 \x01(\x05\x12\x11\n\testimated\x18\x05 \x01(\x08\"\x9c\x03\n\x07Receipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x14\n\x0ctarget_model\x18\x05 \x01(\t\x12\x30\n\x08\x61ttempts\x18\x06 \x03(\x0b\x32\x1e.millrace.inference.v1.Attempt\x12\x30\n\x05\x63\x61\x63he\x18\x07 \x01(\x0b\x32!.millrace.inference.v1.CacheEvent\x12\x32\n\x06safety\x18\x08 \x03(\x0b\x32\".millrace.inference.v1.SafetyEvent\x12\x1b\n\x0e\x63ost_micro_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12system_fingerprint\x18\x0c \x01(\tB\x11\n\x0f_cost_micro_usd\"\x85\x02\n\nGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0croute_reason\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63hoices\x18\x05 \x03(\x0b\x32\x1d.millrace.inference.v1.Choice\x12+\n\x05usage\x18\x06 \x01(\x0b\x32\x1c.millrace.inference.v1.Usage\x12/\n\x07receipt\x18\x07 \x01(\x0b\x32\x1e.millrace.inference.v1.Receipt\"\x88\x02\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x0f\n\x07refusal\x18\x04 \x01(\t\x12\x33\n\ntool_calls\x18\x05 \x03(\x0b\x32\x1f.millrace.inference.v1.ToolCall\x12:\n\rfinish_reason\x18\x06 \x01(\x0e\x32#.millrace.inference.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x07 \x01(\t\x12\x35\n\x08logprobs\x18\x08 \x03(\x0b\x32#.millrace.inference.v1.TokenLogprob*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*l\n\x0fSafetyDirection\x12 \n\x1cSAFETY_DIRECTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SAFETY_DIRECTION_INPUT\x10\x01\x12\x1b\n\x17SAFETY_DIRECTION_OUTPUT\x10\x02*\x97\x01\n\rSafetyVerdict\x12\x1e\n\x1aSAFETY_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14SAFETY_VERDICT_ALLOW\x10\x01\x12\x17\n\x13SAFETY_VERDICT_FLAG\x10\x02\x12\x19\n\x15SAFETY_VERDICT_REDACT\x10\x03\x12\x18\n\x14SAFETY_VERDICT_BLOCK\x10\x04*\xcc\x01\n\x0c\x43\x61\x63heOutcome\x12\x1d\n\x19\x43\x41\x43HE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41\x43HE_OUTCOME_EXACT\x10\x01\x12\x1a\n\x16\x43\x41\x43HE_OUTCOME_SEMANTIC\x10\x02\x12\x17\n\x13\x43\x41\x43HE_OUTCOME_STALE\x10\x03\x12\x16\n\x12\x43\x41\x43HE_OUTCOME_MISS\x10\x04\x12\x18\n\x14\x43\x41\x43HE_OUTCOME_BYPASS\x10\x05\x12\x1d\n\x19\x43\x41\x43HE_OUTCOME_UNAVAILABLE\x10\x06*\xa1\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41TTEMPT_OUTCOME_OK\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x03\x12\x1b\n\x17\x41TTEMPT_OUTCOME_SKIPPED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=3022
-  _globals['_FINISHREASON']._serialized_end=3181
-  _globals['_SAFETYDIRECTION']._serialized_start=3183
-  _globals['_SAFETYDIRECTION']._serialized_end=3291
-  _globals['_SAFETYVERDICT']._serialized_start=3294
-  _globals['_SAFETYVERDICT']._serialized_end=3445
-  _globals['_CACHEOUTCOME']._serialized_start=3448
-  _globals['_CACHEOUTCOME']._serialized_end=3652
-  _globals['_ATTEMPTOUTCOME']._serialized_start=3655
-  _globals['_ATTEMPTOUTCOME']._serialized_end=3816
-  _globals['_STARTED']._serialized_start=165
-  _globals['_STARTED']._serialized_end=281
-  _globals['_DELTA']._serialized_start=284
-  _globals['_DELTA']._serialized_end=540
-  _globals['_TOOLCALLDELTA']._serialized_start=542
-  _globals['_TOOLCALLDELTA']._serialized_end=622
-  _globals['_TOKENLOGPROB']._serialized_start=624
-  _globals['_TOKENLOGPROB']._serialized_end=739
-  _globals['_TOPLOGPROB']._serialized_start=741
-  _globals['_TOPLOGPROB']._serialized_end=806
-  _globals['_CHOICEFINISHED']._serialized_start=808
-  _globals['_CHOICEFINISHED']._serialized_end=929
-  _globals['_SAFETYEVENT']._serialized_start=932
-  _globals['_SAFETYEVENT']._serialized_end=1220
-  _globals['_SAFETYFINDING']._serialized_start=1222
-  _globals['_SAFETYFINDING']._serialized_end=1339
-  _globals['_CACHEEVENT']._serialized_start=1342
-  _globals['_CACHEEVENT']._serialized_end=1522
-  _globals['_ATTEMPTEVENT']._serialized_start=1524
-  _globals['_ATTEMPTEVENT']._serialized_end=1587
-  _globals['_ATTEMPT']._serialized_start=1590
-  _globals['_ATTEMPT']._serialized_end=1811
-  _globals['_COMPLETED']._serialized_start=1813
-  _globals['_COMPLETED']._serialized_end=1918
-  _globals['_USAGE']._serialized_start=1921
-  _globals['_USAGE']._serialized_end=2073
-  _globals['_RECEIPT']._serialized_start=2076
-  _globals['_RECEIPT']._serialized_end=2488
-  _globals['_GENERATION']._serialized_start=2491
-  _globals['_GENERATION']._serialized_end=2752
-  _globals['_CHOICE']._serialized_start=2755
-  _globals['_CHOICE']._serialized_end=3019
+  _globals['_FINISHREASON']._serialized_start=3073
+  _globals['_FINISHREASON']._serialized_end=3232
+  _globals['_SAFETYDIRECTION']._serialized_start=3234
+  _globals['_SAFETYDIRECTION']._serialized_end=3342
+  _globals['_SAFETYVERDICT']._serialized_start=3345
+  _globals['_SAFETYVERDICT']._serialized_end=3496
+  _globals['_CACHEOUTCOME']._serialized_start=3499
+  _globals['_CACHEOUTCOME']._serialized_end=3703
+  _globals['_ATTEMPTOUTCOME']._serialized_start=3706
+  _globals['_ATTEMPTOUTCOME']._serialized_end=3867
+  _globals['_STARTED']._serialized_start=166
+  _globals['_STARTED']._serialized_end=332
+  _globals['_DELTA']._serialized_start=335
+  _globals['_DELTA']._serialized_end=591
+  _globals['_TOOLCALLDELTA']._serialized_start=593
+  _globals['_TOOLCALLDELTA']._serialized_end=673
+  _globals['_TOKENLOGPROB']._serialized_start=675
+  _globals['_TOKENLOGPROB']._serialized_end=790
+  _globals['_TOPLOGPROB']._serialized_start=792
+  _globals['_TOPLOGPROB']._serialized_end=857
+  _globals['_CHOICEFINISHED']._serialized_start=859
+  _globals['_CHOICEFINISHED']._serialized_end=980
+  _globals['_SAFETYEVENT']._serialized_start=983
+  _globals['_SAFETYEVENT']._serialized_end=1271
+  _globals['_SAFETYFINDING']._serialized_start=1273
+  _globals['_SAFETYFINDING']._serialized_end=1390
+  _globals['_CACHEEVENT']._serialized_start=1393
+  _globals['_CACHEEVENT']._serialized_end=1573
+  _globals['_ATTEMPTEVENT']._serialized_start=1575
+  _globals['_ATTEMPTEVENT']._serialized_end=1638
+  _globals['_ATTEMPT']._serialized_start=1641
+  _globals['_ATTEMPT']._serialized_end=1862
+  _globals['_COMPLETED']._serialized_start=1864
+  _globals['_COMPLETED']._serialized_end=1969
+  _globals['_USAGE']._serialized_start=1972
+  _globals['_USAGE']._serialized_end=2124
+  _globals['_RECEIPT']._serialized_start=2127
+  _globals['_RECEIPT']._serialized_end=2539
+  _globals['_GENERATION']._serialized_start=2542
+  _globals['_GENERATION']._serialized_end=2803
+  _globals['_CHOICE']._serialized_start=2806
+  _globals['_CHOICE']._serialized_end=3070
 # @@protoc_insertion_point(module_scope)

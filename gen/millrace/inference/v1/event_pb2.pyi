@@ -78,16 +78,18 @@ ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome
 ATTEMPT_OUTCOME_SKIPPED: AttemptOutcome
 
 class Started(_message.Message):
-    __slots__ = ("request_id", "model", "route_reason", "created_time")
+    __slots__ = ("request_id", "model", "route_reason", "created_time", "cache")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ROUTE_REASON_FIELD_NUMBER: _ClassVar[int]
     CREATED_TIME_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     route_reason: str
     created_time: _timestamp_pb2.Timestamp
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., route_reason: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    cache: CacheEvent
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., route_reason: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("choice_index", "text", "reasoning", "refusal", "tool_calls", "logprobs", "completion_token_count")
