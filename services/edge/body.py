@@ -1,0 +1,131 @@
+"""Reads JSON bodies into typed structs and says exactly what is wrong with a bad one.
+
+The fast path is one msgspec call. Only a body that it refuses is looked at again, slowly, to name the field: msgspec
+reports malformed text (a lone surrogate, NaN) without saying where. It never repairs a value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from services.edge.fault import Fault
+
+T = TypeVar("T")
+
+_WHERE = re.compile(r"(?s)(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`$", re.DOTALL)
+_TOO_DEEP = "The body is nested too deeply."
+
+
+class BodyReader(Generic[T]):
+    """Decodes the bodies of one endpoint.
+
+    Args:
+        model: The struct to read; it forbids unknown fields.
+        refused: Known fields that are not supported, each with what to do instead. Null counts as not given.
+    """
+
+    def __init__(self, model: type[T], refused: Mapping[str, str] | None = None) -> None:
+        self._decode = msgspec.json.Decoder(model).decode
+        self._model = model
+        self._refused = refused or {}
+
+    def read(self, raw: bytes) -> T:
+        """Decodes a body.
+
+        Raises:
+            Fault: 400, naming the field where there is one.
+        """
+        try:
+            return self._decode(raw)
+        except RecursionError:
+            raise Fault.invalid(_TOO_DEEP) from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return self._read_slowly(raw, error)
+
+    def _read_slowly(self, raw: bytes, error: Exception) -> T:
+        """Names the field at fault; a null in a refused field is dropped and the body read again."""
+        document = _document(raw)
+        _check_text(document)
+        if not isinstance(error, msgspec.ValidationError):
+            raise Fault.invalid(f"The body is not valid JSON: {error}.")
+        kept = self._without_refused(document) if isinstance(document, dict) else document
+        if kept == document:
+            raise _fault(error)
+        try:
+            return self._decode(msgspec.json.encode(kept))
+        except msgspec.ValidationError as second:
+            raise _fault(second) from None
+
+    def _without_refused(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The body without its refused fields, all of which must be null."""
+        for name, instead in self._refused.items():
+            if document.get(name) is not None:
+                raise Fault.invalid(f"Not supported: {instead}", name, "unsupported_parameter")
+        return {key: value for key, value in document.items() if key not in self._refused}
+
+
+def _fault(error: msgspec.ValidationError) -> Fault:
+    """The fault that a validation error stands for."""
+    match = _WHERE.match(str(error))
+    assert match is not None
+    what, path = match["what"], (match["path"] or "").lstrip(".")
+    if unknown := _UNKNOWN.match(what):
+        return Fault.invalid("Unknown field.", _join(path, unknown["name"]), "unknown_parameter")
+    if missing := _MISSING.match(what):
+        return Fault.invalid("This field is required.", _join(path, missing["name"]), "missing_required_parameter")
+    return Fault.invalid(f"{what}.", path or None, "invalid_value")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _document(raw: bytes) -> Any:
+    """Parses a body that msgspec refused, as leniently as the standard library does."""
+    try:
+        return json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        raise Fault.invalid(f"The body is not UTF-8: byte {error.start} is not text.") from None
+    except RecursionError:
+        raise Fault.invalid(_TOO_DEEP) from None
+    except ValueError as error:
+        raise Fault.invalid(f"The body is not valid JSON: {error}.") from None
+
+
+def _check_text(document: Any) -> None:
+    """Raises a fault for the first value that JSON, UTF-8 or a protobuf string cannot hold."""
+    for path, value in _leaves(document):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Fault.invalid("NaN and infinite numbers are not JSON.", path or None)
+        if isinstance(value, str) and not _is_text(value):
+            raise Fault.invalid("The text has a lone surrogate, which is not a character.", path or None)
+
+
+def _leaves(document: Any) -> Iterator[tuple[str, Any]]:
+    """Yields every scalar, and every key as a scalar of its own, with its path."""
+    pending = [("", document)]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            yield from ((path, key) for key in value)
+            pending.extend((_join(path, key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            pending.extend((f"{path}[{index}]", item) for index, item in enumerate(value))
+        else:
+            yield path, value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,39 @@
+"""Settings of the edge: MILLRACE_EDGE_<FIELD>."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from kit.config import DialSettings, ServeSettings
+
+
+class EdgeSettings(ServeSettings):
+    """Where the edge listens, whom it calls and what a request may use."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_EDGE_", frozen=True, extra="forbid")
+
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    inference: DialSettings = DialSettings(target="127.0.0.1:50051")
+    default_model: str = Field(
+        "millrace-embedded",
+        min_length=1,
+        max_length=256,
+        description="Model where `/chat` and its like name none.",
+    )
+    auto_model: str = Field("auto", min_length=1, max_length=256, description="Model of `/chat/smart`.")
+    safe_profile: str = Field("strict", min_length=1, max_length=64, description="Safety profile of `/chat/safe`.")
+    body_bytes_max: int = Field(8 * 1024 * 1024, ge=1024, description="Largest body of a request; larger ones are 413.")
+    request_timeout_s: float = Field(120.0, gt=0, description="Time for a request that sends no X-Request-Timeout-Ms.")
+    request_timeout_s_max: float = Field(3600.0, gt=0, description="Most time that X-Request-Timeout-Ms may ask for.")
+    heartbeat_s: float = Field(15.0, gt=0, description="Longest silence of a stream before a comment keeps it alive.")
+    health_timeout_s: float = Field(1.0, gt=0, description="Time for one health question to inference.")
+    cors_origins: list[str] = Field([], description="Origins whose pages may call, comma separated; * means all.")
+    drain_delay_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds between `/readyz` turning 503 and the port closing, for balancers.",
+    )
+    keep_alive_s: float = Field(75.0, ge=1, description="Seconds that an idle connection is kept.")
+    connections_max: int | None = Field(None, ge=1, description="Most connections; more are answered 503.")
+    proxies: list[str] = Field([], description="Addresses of proxies whose forwarded headers are believed.")

@@ -1,0 +1,152 @@
+"""Every endpoint of the edge, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.edge.openai import chat_answer, chat_request, completion_request, embeddings, models, moderations
+from services.edge.openai.endpoints import OpenAIEndpoints
+from services.edge.page import PageEndpoints
+from services.edge.routes import Route
+from services.edge.service import bodies
+from services.edge.service.chat import ChatEndpoints
+from services.edge.service.health import HealthEndpoints
+from services.edge.service.stats import StatsEndpoint
+from services.edge.service.text import TextEndpoints
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Who answers."""
+
+    openai: OpenAIEndpoints
+    chat: ChatEndpoints
+    text: TextEndpoints
+    health: HealthEndpoints
+    stats: StatsEndpoint
+    page: PageEndpoints
+
+
+def table(ends: Endpoints) -> list[Route]:
+    """The route table; the busiest first."""
+    return [*_openai(ends.openai), *_chat(ends.chat), *_text(ends.text), *_operations(ends), *_pages(ends.page)]
+
+
+def _openai(openai: OpenAIEndpoints) -> list[Route]:
+    return [
+        Route(
+            "POST",
+            "/v1/chat/completions",
+            openai.chat,
+            "Continue a conversation.",
+            "OpenAI",
+            body=chat_request.ChatRequest,
+            answer=chat_answer.ChatCompletion,
+            events=(chat_answer.ChatCompletionChunk,),
+            refused=chat_request.REFUSED,
+        ),
+        Route(
+            "POST",
+            "/v1/completions",
+            openai.complete,
+            "Continue raw text.",
+            "OpenAI",
+            body=completion_request.CompletionRequest,
+            answer=completion_request.Completion,
+            events=(completion_request.Completion,),
+            refused=completion_request.REFUSED,
+        ),
+        Route(
+            "POST",
+            "/v1/embeddings",
+            openai.embed,
+            "Turn texts into vectors.",
+            "OpenAI",
+            body=embeddings.EmbeddingRequest,
+            answer=embeddings.EmbeddingList,
+        ),
+        Route(
+            "POST",
+            "/v1/moderations",
+            openai.moderate,
+            "Judge texts.",
+            "OpenAI",
+            body=moderations.ModerationRequest,
+            answer=moderations.Moderation,
+        ),
+        Route("GET", "/v1/models", openai.list_models, "List the models.", "OpenAI", answer=models.ModelList),
+        Route("GET", "/v1/models/{model:path}", openai.get_model, "Get one model.", "OpenAI", answer=models.ModelCard),
+    ]
+
+
+def _chat(chat: ChatEndpoints) -> list[Route]:
+    return [
+        _own("/chat", chat.chat, "Send one message.", bodies.Chat, bodies.ChatAnswer),
+        Route(
+            "POST",
+            "/chat/stream",
+            chat.chat_stream,
+            "Send one message and stream the answer: events `token`, `done`, `error`.",
+            "Plain",
+            body=bodies.Chat,
+            events=(bodies.Token, bodies.Done),
+            explains=True,
+        ),
+        _own("/chat/smart", chat.chat_smart, "Let the router choose the model.", bodies.SmartChat, bodies.ChatAnswer),
+        _own("/chat/safe", chat.chat_safe, "Use the strict safety profile.", bodies.Chat, bodies.ChatAnswer),
+    ]
+
+
+def _text(text: TextEndpoints) -> list[Route]:
+    return [
+        _own("/summarize", text.summarize, "Summarize a text.", bodies.Summarize, bodies.Summary),
+        _own("/generate", text.generate, "Answer prompts as one batch.", bodies.Generate, list[bodies.GeneratedText]),
+        _own("/batch-process", text.process_batch, "Process items concurrently.", bodies.Batch, bodies.BatchAnswer),
+    ]
+
+
+def _own(path: str, handle: object, summary: str, body: type, answer: object) -> Route:
+    return Route("POST", path, handle, summary, "Plain", body=body, answer=answer, explains=True)  # type: ignore[arg-type]
+
+
+def _operations(ends: Endpoints) -> list[Route]:
+    health = ends.health
+    return [
+        _probe("/livez", health.live, "Whether the process lives.", bodies.Probe),
+        _probe("/readyz", health.ready, "Whether requests can be answered.", bodies.Probe),
+        _probe("/ready", health.ready, "The same as /readyz.", bodies.Probe),
+        _probe("/health", health.health, "Version and uptime.", bodies.Health),
+        Route(
+            "GET",
+            "/health/detailed",
+            health.detail,
+            "Each dependency; 503 while one that is needed is down.",
+            "Operations",
+            answer=bodies.DetailedHealth,
+            errors=(503,),
+            while_draining=True,
+        ),
+        Route("GET", "/stats", ends.stats.stats, "Counters since the start.", "Operations", answer=bodies.Stats),
+        Route(
+            "GET",
+            "/metrics",
+            ends.page.metrics,
+            "Figures for Prometheus.",
+            "Operations",
+            text="text/plain",
+            while_draining=True,
+        ),
+    ]
+
+
+def _probe(path: str, handle: object, summary: str, answer: type) -> Route:
+    return Route("GET", path, handle, summary, "Operations", answer=answer, while_draining=True)  # type: ignore[arg-type]
+
+
+def _pages(page: PageEndpoints) -> list[Route]:
+    return [
+        Route("GET", "/openapi.json", page.document, "This document.", "Pages", text="application/json"),
+        Route("GET", "/docs", page.docs, "A page that shows this document.", "Pages", text="text/html"),
+        Route("GET", "/docs/docs.js", page.docs_script, "Its script.", "Pages", text="text/javascript"),
+        Route("GET", "/docs/docs.css", page.docs_style, "Its style.", "Pages", text="text/css"),
+    ]

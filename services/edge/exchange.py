@@ -1,0 +1,210 @@
+"""One HTTP request and its answer.
+
+The one place where bytes meet the ASGI server: every answer leaves through here, so that each carries the request id,
+the time it took and the CORS headers. It never looks into a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from kit.identity import sane_request_id
+from services.edge.fault import Fault, Headers
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = b"application/json"
+_encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+_PING = b": ping\n\n"
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # asks proxies not to buffer
+)
+
+
+class Disconnected(Exception):
+    """The client is gone; nothing can be answered any more."""
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        request_id: The caller's where it is sane, else made here.
+        status: Of the answer, once it has begun; 499 where the client left before.
+        route: Template of the path, for spans and metrics.
+        timeout_s: Time that the request may take.
+        params: What the path's template matched.
+        model: Public name of the model that answers, where one does.
+        disconnected: The client left before the answer was complete.
+        failed: The answer, or the end of its stream, says that Millrace failed.
+        error: What went wrong, as a code; empty where nothing did.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_extra",
+        "_fail_stream",
+        "_receive",
+        "_send",
+        "_streaming",
+        "_wrote",
+        "disconnected",
+        "error",
+        "failed",
+        "headers",
+        "method",
+        "model",
+        "params",
+        "path",
+        "request_id",
+        "route",
+        "scheme",
+        "started",
+        "status",
+        "timeout_s",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.started = time.perf_counter()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.scheme: str = scope["scheme"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = sane_request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))
+        self.route = ""
+        self.model = ""
+        self.params: dict[str, str] = {}
+        self.status = 0
+        self.timeout_s = 0.0
+        self.disconnected = False
+        self.failed = False
+        self.error = ""
+        self._receive = receive
+        self._send = send
+        self._extra: dict[bytes, bytes] = {}
+        self._fail_stream: Callable[[Fault], bytes] | None = None
+        self._streaming = False
+        self._wrote = False
+        self._body_left = True
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the request came."""
+        return time.perf_counter() - self.started
+
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Sets a header of the answer; after the answer has begun it is too late and nothing happens."""
+        self._extra[name] = value
+
+    async def body(self, size_max: int) -> bytes:
+        """Reads the request's body.
+
+        Raises:
+            Fault: 413 when it is larger than `size_max` bytes.
+            Disconnected: The client left before it was complete.
+        """
+        if self._declared_size() > size_max:
+            raise _too_large(size_max)
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        while message.get("more_body", False) and len(body) <= size_max:
+            message = await self._receive()
+            body += message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            self.disconnected = True
+            raise Disconnected
+        if len(body) > size_max:
+            raise _too_large(size_max)
+        self._body_left = False
+        return body
+
+    async def answer(self, status: int, body: bytes, content_type: bytes = _JSON, headers: Headers = ()) -> None:
+        """Sends a whole answer."""
+        size = b"%d" % len(body)
+        await self._start(status, [(b"content-type", content_type), (b"content-length", size), *headers])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_struct(self, status: int, answer: object) -> None:
+        """Sends a struct as JSON."""
+        await self.answer(status, _encode(answer))
+
+    async def answer_empty(self, status: int) -> None:
+        """Sends an answer without a body."""
+        await self._start(status, [])
+        await self._send({"type": "http.response.body"})
+
+    async def answer_fault(self, fault: Fault, with_extra: bool = False) -> None:
+        """Sends the error envelope; in a stream that has begun, its last event says what went wrong instead."""
+        self.failed = fault.status >= 500
+        self.error = self.error or fault.code or str(fault.status)
+        if self._fail_stream is not None:
+            await self.end_stream(self._fail_stream(fault))
+            return
+        # What was not read of the body would be taken for the next request.
+        closing: Headers = ((b"connection", b"close"),) if self._body_left and self._declared_size() else ()
+        await self.answer(fault.status, fault.body(with_extra), headers=fault.headers + closing)
+
+    async def start_stream(self, fail: Callable[[Fault], bytes]) -> None:
+        """Begins a stream of server-sent events.
+
+        Args:
+            fail: Makes the last event of a stream that breaks.
+        """
+        self._fail_stream = fail
+        self._streaming = True
+        await self._start(200, list(_STREAM_HEADERS))
+
+    async def write(self, chunk: bytes) -> None:
+        """Sends a piece of a stream; waits while the client reads too slowly."""
+        self._wrote = True
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end_stream(self, chunk: bytes) -> None:
+        """Sends the last piece of a stream."""
+        self._streaming = False
+        await self._send({"type": "http.response.body", "body": chunk})
+
+    async def attend(self, cancel: Callable[[], Any], heartbeat_s: float) -> None:
+        """Waits for the client to leave and then cancels; a silent stream is kept alive by comments meanwhile."""
+        while True:
+            try:
+                async with asyncio.timeout(heartbeat_s):
+                    message = await self._receive()
+            except TimeoutError:
+                await self._beat()
+                continue
+            if message["type"] == "http.disconnect":
+                self.disconnected = True
+                cancel()
+                return
+
+    async def _beat(self) -> None:
+        if self._streaming and not self._wrote:
+            await self._send({"type": "http.response.body", "body": _PING, "more_body": True})
+        self._wrote = False
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        headers += self._extra.items()
+        headers.append((b"x-request-id", self.request_id.encode()))
+        headers.append((b"x-process-time", b"%.6f" % self.elapsed_s))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _declared_size(self) -> int:
+        """Size of the body as declared; 1 for a chunked body, whose size is not known."""
+        if b"transfer-encoding" in self.headers:
+            return 1
+        return int(self.headers.get(b"content-length", b"0"))
+
+
+def _too_large(size_max: int) -> Fault:
+    return Fault(413, f"The body is larger than {size_max} bytes.", code="body_too_large")

@@ -1,0 +1,151 @@
+"""What a failed request is told: an HTTP status and OpenAI's error envelope.
+
+One table turns gRPC codes into HTTP statuses and one set of rules turns the contract's field names into those of the
+JSON bodies. Never more detail than the error itself carries: an unknown error has none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from kit.errors import Code, MillraceError
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class ErrorBody(msgspec.Struct):
+    """Why a request failed."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(msgspec.Struct):
+    """The answer to every request that failed."""
+
+    error: ErrorBody
+
+
+_STATUS = {
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.UNAUTHENTICATED: 401,
+}
+_TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODE = {"CONTENT_BLOCKED": "content_policy_violation", "INVALID_ARGUMENT": "invalid_value"}
+# After these the work may have been done and paid for: a client's automatic retry would pay twice.
+_BILLED = {Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED, Code.CANCELLED}
+_NO_RETRY = (b"x-should-retry", b"false")
+
+# The contract's names in the words of the JSON bodies, applied in this order.
+_FIELD_RULES = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"^specs\[(\d+)\]\.raw_prompt", r"prompt[\1]"),
+        (r"^specs?(\[\d+\])?\.?", ""),
+        (r"^(sampling|conversation)\.", ""),
+        (r"^raw_prompt", "prompt"),
+        (r"^texts", "input"),
+        (r"^dimension_count", "dimensions"),
+        (r"^end_user_id", "user"),
+        (r"^output_format", "response_format"),
+        (r"^(tools\[\d+\])\.(name|description|strict)", r"\1.function.\2"),
+        (r"\.parts\b", ".content"),
+        (r"\.(arguments|parameters)_json", r".function.\1"),
+        (r"\bschema_json", "schema"),
+    )
+)
+
+
+class Fault(Exception):
+    """An answer that is no success, ready for the wire.
+
+    Args:
+        status: HTTP status.
+        message: What is wrong and what to do next.
+        param: The field at fault, in the words of the body.
+        extra: Further keys of the error object; only the suite's own endpoints have any.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str | None = None,
+        headers: Headers = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.kind = kind or _TYPE.get(status, "invalid_request_error" if status < 500 else "server_error")
+        self.headers = headers
+        self.extra = extra or {}
+
+    @classmethod
+    def invalid(cls, message: str, param: str | None = None, code: str | None = "invalid_value") -> Fault:
+        """A request that can never succeed as it stands; the message leads with the field."""
+        return cls(400, f"{param}: {message}" if param else message, param=param, code=code)
+
+    @classmethod
+    def internal(cls) -> Fault:
+        """A failure of Millrace itself; the log has what the caller must not see."""
+        return cls(500, "Internal error; the log has it under this request id.", code="internal", headers=(_NO_RETRY,))
+
+    @classmethod
+    def of(cls, error: MillraceError) -> Fault:
+        """Turns the suite's error into an answer."""
+        status = _STATUS.get(error.code, 500)
+        code = _CODE.get(error.reason) or error.reason.lower() or None
+        param, message = None, error.message
+        if error.field_violations:
+            violation = error.field_violations[0]
+            param = param_of(violation.field)
+            message = f"{param}: {violation.description}"
+        categories = [name for name in (error.metadata or {}).get("categories", "").split(",") if name]
+        if categories and error.reason == "CONTENT_BLOCKED":
+            message = f"{message} (categories: {', '.join(categories)})"
+        extra = {"categories": categories} if categories else None
+        return cls(status, message, param=param, code=code, headers=_headers_of(error), extra=extra)
+
+    def body(self, with_extra: bool = False) -> bytes:
+        """The envelope as JSON: OpenAI's four keys, and the extra ones where asked for."""
+        envelope = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": {**envelope, **self.extra} if with_extra else envelope})
+
+
+def param_of(field: str) -> str | None:
+    """The name in the JSON body of a field of the contract."""
+    for pattern, words in _FIELD_RULES:
+        field = pattern.sub(words, field)
+    return field or None
+
+
+def _headers_of(error: MillraceError) -> Headers:
+    """Says when to come back, or that an automatic retry may be billed twice."""
+    if error.retry_after_ms is not None:
+        seconds = str(max(1, math.ceil(error.retry_after_ms / 1000))).encode()
+        return (b"retry-after", seconds), (b"retry-after-ms", str(error.retry_after_ms).encode())
+    return (_NO_RETRY,) if error.code in _BILLED else ()

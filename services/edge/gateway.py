@@ -1,0 +1,153 @@
+"""The ASGI application: one wrapper around every request.
+
+Finds the endpoint, reads the body within its limit, lets the endpoint answer and turns whatever goes wrong into the
+error envelope. It is one layer on purpose: each middleware costs on every request and every streamed chunk.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from kit import identity
+from kit.errors import MillraceError
+from services.edge.exchange import Disconnected, Exchange, Receive, Scope, Send
+from services.edge.fault import Fault
+from services.edge.lifecycle import Lifecycle
+from services.edge.routes import Bound, Router, allow
+
+_log = logging.getLogger(__name__)
+_JSON_TYPE = re.compile(rb"^application/(json|[a-z0-9.+-]+\+json)\s*(;|$)", re.IGNORECASE)
+_EXPOSED = b"x-request-id, x-process-time, x-millrace-model, x-millrace-target, x-millrace-cache, retry-after"
+_PREFLIGHT_SECONDS = b"600"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may use.
+
+    Attributes:
+        body_bytes_max: Larger bodies are refused.
+        timeout_s: Time for a request that asks for none.
+        timeout_s_max: Most time that a request may ask for.
+        origins: Origins whose pages may call; "*" means all.
+    """
+
+    body_bytes_max: int
+    timeout_s: float
+    timeout_s_max: float
+    origins: Collection[str] = ()
+
+
+class Gateway:
+    """Serves the routes.
+
+    Args:
+        router: The endpoints.
+        limits: What a request may use.
+        lifecycle: Of this process; what is not for operators is refused while it drains.
+        observe: Surrounds each exchange with its span and counts it.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        limits: Limits,
+        lifecycle: Lifecycle,
+        observe: Callable[[Exchange], AbstractContextManager[None]],
+    ) -> None:
+        self._router = router
+        self._limits = limits
+        self._observe = observe
+        self._origins = frozenset(origin.encode() for origin in limits.origins)
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        assert scope["type"] == "http", "the server is configured for HTTP alone"
+        exchange = Exchange(scope, receive, send)
+        with self._observe(exchange):
+            await self._serve(exchange)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        """Answers, whatever happens; a client that has left gets nothing and counts as 499."""
+        explains = False
+        try:
+            self._allow_origin(exchange)
+            if exchange.method == "OPTIONS":
+                return await self._answer_options(exchange)
+            bound = self._router.find(exchange)
+            explains = bound.route.explains
+            await self._answer(exchange, bound)
+        except Disconnected:
+            exchange.status = exchange.status or 499
+        except Fault as fault:
+            await exchange.answer_fault(fault, explains)
+        except MillraceError as error:
+            await exchange.answer_fault(Fault.of(error), explains)
+        except Exception as error:
+            _log.exception("request failed", extra={"route": exchange.route})
+            exchange.error = type(error).__qualname__
+            await exchange.answer_fault(Fault.internal(), explains)
+
+    async def _answer(self, exchange: Exchange, bound: Bound) -> None:
+        """Lets the endpoint answer."""
+        route = bound.route
+        if self._lifecycle.draining and not route.while_draining:
+            headers = ((b"retry-after", b"1"), (b"connection", b"close"))
+            raise Fault(503, "This server is shutting down.", code="draining", headers=headers)
+        exchange.timeout_s = self._timeout_s(exchange)
+        deadline = time.monotonic() + exchange.timeout_s
+        identity.enter(identity.CallContext(exchange.request_id, deadline=deadline))
+        body = None
+        if bound.reader is not None:
+            _check_type(exchange)
+            body = bound.reader.read(await exchange.body(self._limits.body_bytes_max))
+        answer = await route.handle(exchange, body)
+        if answer is not None:
+            await exchange.answer_struct(200, answer)
+
+    def _timeout_s(self, exchange: Exchange) -> float:
+        """The time that the request may take; `X-Request-Timeout-Ms` sets it within bounds."""
+        given = exchange.headers.get(b"x-request-timeout-ms")
+        if given is None:
+            return self._limits.timeout_s
+        limit_ms = int(self._limits.timeout_s_max * 1000)
+        if not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= limit_ms:
+            raise Fault.invalid(f"Expected 1 to {limit_ms} milliseconds.", "X-Request-Timeout-Ms")
+        return int(given) / 1000
+
+    def _allow_origin(self, exchange: Exchange) -> bool:
+        """Lets the page of an allowed origin read the answer."""
+        origin = exchange.headers.get(b"origin")
+        if origin is None or not self._origins:
+            return False
+        exchange.set_header(b"vary", b"origin")
+        if origin not in self._origins and b"*" not in self._origins:
+            return False
+        exchange.set_header(b"access-control-allow-origin", origin)
+        exchange.set_header(b"access-control-expose-headers", _EXPOSED)
+        return True
+
+    async def _answer_options(self, exchange: Exchange) -> None:
+        """Answers what a path allows, for a page of an allowed origin as a CORS preflight."""
+        methods = self._router.methods(exchange)
+        exchange.route = next(iter(methods.values())).template
+        exchange.set_header(b"allow", allow(methods))
+        if self._allow_origin(exchange) and b"access-control-request-method" in exchange.headers:
+            exchange.set_header(b"access-control-allow-methods", allow(methods))
+            exchange.set_header(b"access-control-max-age", _PREFLIGHT_SECONDS)
+            if asked := exchange.headers.get(b"access-control-request-headers"):
+                exchange.set_header(b"access-control-allow-headers", asked)
+        await exchange.answer_empty(204)
+
+
+def _check_type(exchange: Exchange) -> None:
+    """A body is JSON; one that says nothing about itself is taken for it."""
+    given = exchange.headers.get(b"content-type")
+    if given is not None and not _JSON_TYPE.match(given):
+        raise Fault(415, "Send the body as application/json.", code="unsupported_media_type")

@@ -1,0 +1,142 @@
+"""The edge's one peer: the inference service.
+
+A call here lasts at most as long as its HTTP request may, and ends when the client leaves. Failures come out as the
+suite's errors. It never retries: retrying is the business of inference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from kit.errors import DeadlineExceeded
+from kit.status import from_rpc_error
+from millrace.inference.v1 import event_pb2, generation_pb2, model_pb2, usage_service_pb2
+from millrace.inference.v1 import inference_service_pb2 as pb
+from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceStub
+from services.edge.exchange import Disconnected, Exchange
+
+T = TypeVar("T")
+
+
+class InferenceClient:
+    """Calls inference on behalf of HTTP requests.
+
+    Args:
+        channel: A channel to the inference service.
+        heartbeat_s: Longest silence of a stream before a comment keeps it alive.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, heartbeat_s: float) -> None:
+        self._stub: Any = InferenceServiceStub(channel)
+        self._usage: Any = UsageServiceStub(channel)
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
+        self._heartbeat_s = heartbeat_s
+
+    async def generate(self, exchange: Exchange, spec: generation_pb2.GenerationSpec) -> event_pb2.Generation:
+        """Generates a complete answer."""
+        request = pb.GenerateRequest(request_id=exchange.request_id, spec=spec)
+        answer: pb.GenerateResponse = await self._call(exchange, self._stub.Generate, request)
+        return answer.generation
+
+    def stream(self, exchange: Exchange, spec: generation_pb2.GenerationSpec) -> EventStream:
+        """Generates an answer as events."""
+        request = pb.StreamGenerateRequest(request_id=exchange.request_id, spec=spec)
+        timeout_s = _time_left_s(exchange)
+        return EventStream(exchange, lambda: self._stub.StreamGenerate(request, timeout=timeout_s), self._heartbeat_s)
+
+    async def batch(self, exchange: Exchange, specs: list[generation_pb2.GenerationSpec]) -> list[pb.BatchItem]:
+        """Generates answers to several prompts; each item succeeds or fails by itself."""
+        request = pb.BatchGenerateRequest(request_id=exchange.request_id, specs=specs)
+        answer: pb.BatchGenerateResponse = await self._call(exchange, self._stub.BatchGenerate, request)
+        return list(answer.items)
+
+    async def embed(self, exchange: Exchange, request: pb.EmbedRequest) -> pb.EmbedResponse:
+        """Turns texts into vectors."""
+        return await self._call(exchange, self._stub.Embed, request)
+
+    async def moderate(self, exchange: Exchange, texts: list[str]) -> pb.ModerateResponse:
+        """Judges texts."""
+        request = pb.ModerateRequest(request_id=exchange.request_id, texts=texts)
+        return await self._call(exchange, self._stub.Moderate, request)
+
+    async def models(self, exchange: Exchange) -> list[model_pb2.Model]:
+        """Lists the models."""
+        answer: pb.ListModelsResponse = await self._call(exchange, self._stub.ListModels, pb.ListModelsRequest())
+        return list(answer.models)
+
+    async def model(self, exchange: Exchange, name: str) -> model_pb2.Model:
+        """Gets one model."""
+        answer: pb.GetModelResponse = await self._call(exchange, self._stub.GetModel, pb.GetModelRequest(name=name))
+        return answer.model
+
+    async def stats(self, exchange: Exchange) -> usage_service_pb2.GetStatsResponse:
+        """Gets the counters."""
+        return await self._call(exchange, self._usage.GetStats, usage_service_pb2.GetStatsRequest())
+
+    async def health(self, name: str, timeout_s: float) -> str:
+        """The state of inference itself (""), of a model or of a dependency, as inference reports it.
+
+        Returns:
+            SERVING, NOT_SERVING, UNKNOWN where inference knows no such name, or UNREACHABLE.
+        """
+        try:
+            answer = await self._health.Check(health_pb2.HealthCheckRequest(service=name), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return "UNKNOWN" if error.code() is grpc.StatusCode.NOT_FOUND else "UNREACHABLE"
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+    async def _call(self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object) -> T:
+        """Makes a unary call that ends when the client leaves."""
+        call: Any = method(request, timeout=_time_left_s(exchange))
+        attending = asyncio.create_task(exchange.attend(call.cancel, self._heartbeat_s))
+        try:
+            answer: T = await call
+            return answer
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        except asyncio.CancelledError:
+            if exchange.disconnected:
+                raise Disconnected from None
+            raise
+        finally:
+            attending.cancel()
+
+
+class EventStream:
+    """The events of one generation; leaving the context ends the call, whatever became of it."""
+
+    def __init__(self, exchange: Exchange, call: Callable[[], Any], heartbeat_s: float) -> None:
+        self._exchange = exchange
+        self._make_call = call
+        self._heartbeat_s = heartbeat_s
+
+    async def __aenter__(self) -> AsyncIterator[pb.StreamGenerateResponse]:
+        self._call = self._make_call()
+        attend = self._exchange.attend(self._call.cancel, self._heartbeat_s)
+        self._attending = asyncio.create_task(attend)
+        events: AsyncIterator[pb.StreamGenerateResponse] = self._call.__aiter__()
+        return events
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._attending.cancel()
+        self._call.cancel()
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise from_rpc_error(error) from error
+        if isinstance(error, asyncio.CancelledError) and self._exchange.disconnected:
+            raise Disconnected from None
+
+
+def _time_left_s(exchange: Exchange) -> float:
+    left = exchange.timeout_s - exchange.elapsed_s
+    if left <= 0:
+        raise DeadlineExceeded("DEADLINE_EXCEEDED", "The request's time was over before the work could begin.")
+    return left

@@ -1,0 +1,87 @@
+"""Relays a generation's events as server-sent events.
+
+The answer's status is held back until the first visible event, so that what fails before it is a proper HTTP error.
+Every OK stream ends with `completed`, or it is not OK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from kit.errors import Unavailable
+from millrace.inference.v1 import event_pb2, generation_pb2
+from millrace.inference.v1 import inference_service_pb2 as pb
+from services.edge.exchange import Exchange
+from services.edge.fault import Fault
+from services.edge.inference_client import InferenceClient
+from services.edge.provenance import set_cache, set_model, set_target
+
+
+class Frames(Protocol):
+    """Turns events into the bytes that a client gets."""
+
+    def open(self, started: event_pb2.Started) -> None:
+        """Takes what later frames need; always first."""
+
+    def delta(self, delta: event_pb2.Delta) -> bytes:
+        """A choice grew; may be nothing to say."""
+
+    def finished(self, finished: event_pb2.ChoiceFinished) -> bytes:
+        """A choice ended; may be nothing to say."""
+
+    def completed(self, completed: event_pb2.Completed) -> bytes:
+        """The answer is complete."""
+
+    def failed(self, fault: Fault) -> bytes:
+        """The answer broke."""
+
+
+async def relay(
+    exchange: Exchange, inference: InferenceClient, spec: generation_pb2.GenerationSpec, frames: Frames
+) -> None:
+    """Answers a request with a streamed generation.
+
+    Raises:
+        MillraceError: Inference failed, or ended without `completed`; the answer may have begun.
+    """
+    async with inference.stream(exchange, spec) as events:
+        last = await _relay_events(exchange, events, frames)
+    await exchange.end_stream(last)
+
+
+async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGenerateResponse], frames: Frames) -> bytes:
+    """Relays all events but `completed`, whose frame is returned once the call has ended well."""
+    last = b""
+    async for response in events:
+        match response.WhichOneof("event"):
+            case "delta":
+                chunk = frames.delta(response.delta)
+            case "choice_finished":
+                chunk = frames.finished(response.choice_finished)
+            case "completed":
+                last = frames.completed(response.completed)
+                continue
+            case "started":
+                frames.open(response.started)
+                set_model(exchange, response.started.model)
+                if response.started.HasField("cache"):
+                    set_cache(exchange, response.started.cache.outcome)
+                continue
+            case "cache":
+                set_cache(exchange, response.cache.outcome)
+                continue
+            case "attempt":
+                set_target(exchange, response.attempt.attempt.target)
+                continue
+            case _:
+                continue
+        if not exchange.status:
+            await exchange.start_stream(frames.failed)
+        if chunk:
+            await exchange.write(chunk)
+    if not last:
+        raise Unavailable("STREAM_TRUNCATED", "The answer ended before it was complete.")
+    if not exchange.status:
+        await exchange.start_stream(frames.failed)
+    return last

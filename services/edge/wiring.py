@@ -1,0 +1,84 @@
+"""Where the parts of the edge meet. Tests hand in other parts here."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import grpc
+
+from kit.dial import dial
+from kit.telemetry import Telemetry
+from services.edge.config import EdgeSettings
+from services.edge.endpoints import Endpoints, table
+from services.edge.gateway import Gateway, Limits
+from services.edge.inference_client import InferenceClient
+from services.edge.lifecycle import Lifecycle
+from services.edge.metrics import Metrics
+from services.edge.observer import Observer
+from services.edge.openai.endpoints import OpenAIEndpoints
+from services.edge.openapi import document
+from services.edge.page import PageEndpoints
+from services.edge.routes import Router
+from services.edge.server import EdgeServer
+from services.edge.service.chat import ChatEndpoints, Defaults
+from services.edge.service.health import HealthEndpoints
+from services.edge.service.stats import StatsEndpoint
+from services.edge.service.text import TextEndpoints
+
+INFERENCE_SERVICE = "millrace.inference.v1.InferenceService"
+
+
+class Edge:
+    """The running edge.
+
+    Attributes:
+        server: Serves HTTP.
+    """
+
+    def __init__(self, server: EdgeServer, channel: grpc.aio.Channel) -> None:
+        self.server = server
+        self._channel = channel
+
+    async def start(self) -> int:
+        """Listens and serves; returns the bound port."""
+        return await self.server.start()
+
+    async def stop(self) -> None:
+        """Drains, stops and hangs up."""
+        await self.server.stop()
+        await self._channel.close()
+
+
+def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
+    """Puts the edge together."""
+    channel = dial(settings.inference.target, settings.inference, telemetry, service=INFERENCE_SERVICE)
+    inference = InferenceClient(channel, settings.heartbeat_s)
+    lifecycle = Lifecycle(_version())
+    metrics = Metrics(telemetry.registry)
+    page = PageEndpoints(metrics)
+    routes = table(
+        Endpoints(
+            openai=OpenAIEndpoints(inference),
+            chat=ChatEndpoints(inference, Defaults(settings.default_model, settings.auto_model, settings.safe_profile)),
+            text=TextEndpoints(inference, settings.default_model),
+            health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),
+            stats=StatsEndpoint(inference),
+            page=page,
+        )
+    )
+    page.openapi = document(routes, lifecycle.version)
+    limits = Limits(
+        body_bytes_max=settings.body_bytes_max,
+        timeout_s=settings.request_timeout_s,
+        timeout_s_max=settings.request_timeout_s_max,
+        origins=settings.cors_origins,
+    )
+    gateway = Gateway(Router(routes), limits, lifecycle, Observer(telemetry, metrics).observe)
+    return Edge(EdgeServer(gateway, lifecycle, settings), channel)
+
+
+def _version() -> str:
+    try:
+        return version("millrace")
+    except PackageNotFoundError:
+        return "0"
