@@ -15,10 +15,10 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 import pydantic
 
-from kit.document import load_yaml
+from kit.document import Document, load_yaml
 from kit.errors import InvalidArgument
 from services.safety.detectors.lexicon import parse
-from services.safety.detectors.pii import PersonalData
+from services.safety.detectors.pii import PiiCategory
 
 _HERE = pathlib.Path(__file__).parent
 EMBEDDED_POLICIES = _HERE / "policies.yaml"
@@ -156,11 +156,7 @@ def _check_phrase(phrase: str) -> str:
     return phrase
 
 
-class _Document(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class TermGroup(_Document):
+class TermGroup(Document):
     """Forbidden phrases of one category, in the policy file."""
 
     category: _Category
@@ -172,13 +168,13 @@ class TermGroup(_Document):
         return (Term(self.category, self.score, phrase) for phrase in self.phrases)
 
 
-class TermsDocument(_Document):
+class TermsDocument(Document):
     """The file of embedded terms."""
 
     terms: list[TermGroup]
 
 
-class RuleDocument(_Document):
+class RuleDocument(Document):
     """One rule of the policy file."""
 
     action: _ActionName
@@ -197,10 +193,10 @@ class RuleDocument(_Document):
 class PiiRuleDocument(RuleDocument):
     """A rule for personal data: its categories are known in advance, so a misspelt one is an error."""
 
-    actions: dict[Literal[PersonalData.categories], _ActionName] = {}  # type: ignore[assignment]
+    actions: dict[PiiCategory, _ActionName] = {}  # type: ignore[assignment]
 
 
-class DirectionDocument(_Document):
+class DirectionDocument(Document):
     """The rules for one direction in the policy file; a detector that is left out does not run."""
 
     forbidden_terms: RuleDocument | None = None
@@ -212,7 +208,7 @@ class DirectionDocument(_Document):
         return tuple(rule.read(name) for name, rule in named if rule is not None)
 
 
-class ProfileDocument(_Document):
+class ProfileDocument(Document):
     """One profile of the policy file."""
 
     description: str = pydantic.Field(min_length=1, max_length=400)
@@ -226,7 +222,7 @@ class ProfileDocument(_Document):
         return Profile(name, self.description, self.strictness, rules)
 
 
-class PolicyDocument(_Document):
+class PolicyDocument(Document):
     """The policy file."""
 
     embedded_terms: bool = True

@@ -14,16 +14,14 @@ import unicodedata
 from typing import NamedTuple
 
 # Letters that look like Latin ones in most fonts, from Unicode's confusables table (UTS 39), in folded lower case.
-_LOOKALIKES = dict(
-    pair.split("=")
-    for pair in (
-        "а=a в=b е=e ё=e к=k м=m н=h о=o р=p с=c т=t у=y х=x ѕ=s і=i ї=i ј=j һ=h ԁ=d ԛ=q ԝ=w ӏ=l ґ=r "  # Cyrillic
-        "ո=n ս=u օ=o ց=g հ=h զ=q "  # Armenian
-        "α=a β=b ε=e ι=i κ=k ν=v ο=o ρ=p τ=t υ=u χ=x ϲ=c ϳ=j η=n "  # Greek
-        "ɑ=a ɡ=g ɩ=i ı=i ʟ=l ɴ=n ʀ=r ʏ=y ɪ=i ᴀ=a ʙ=b ᴄ=c ᴅ=d ᴇ=e ʜ=h ᴊ=j ᴋ=k ᴍ=m ᴏ=o ᴘ=p ᴛ=t ᴜ=u ᴠ=v ᴡ=w ᴢ=z "
-        "ł=l ø=o đ=d"
-    ).split()
+_LOOKALIKES_TEXT = (
+    "а=a в=b е=e ё=e к=k м=m н=h о=o р=p с=c т=t у=y х=x ѕ=s і=i ї=i ј=j һ=h ԁ=d ԛ=q ԝ=w ӏ=l ґ=r "  # Cyrillic
+    "ո=n ս=u օ=o ց=g հ=h զ=q "  # Armenian
+    "α=a β=b ε=e ι=i κ=k ν=v ο=o ρ=p τ=t υ=u χ=x ϲ=c ϳ=j η=n "  # Greek
+    "ɑ=a ɡ=g ɩ=i ı=i ʟ=l ɴ=n ʀ=r ʏ=y ɪ=i ᴀ=a ʙ=b ᴄ=c ᴅ=d ᴇ=e ʜ=h ᴊ=j ᴋ=k ᴍ=m ᴏ=o ᴘ=p ᴛ=t ᴜ=u ᴠ=v ᴡ=w ᴢ=z "
+    "ł=l ø=o đ=d"
 )
+_LOOKALIKES = dict(pair.split("=") for pair in _LOOKALIKES_TEXT.split())
 
 # Signs that stand for letters, as people write them ("b0mb", "a$$"). What looks like both i and l folds to i.
 _LEET = str.maketrans("013457@$!|89l", "oieastasiibgi")
@@ -71,8 +69,8 @@ class Folder:
 
     def __init__(self) -> None:
         self._letters = _Letters()
-        # A run of what may belong to a word: letters, digits, signs that may stand for letters, apostrophes, circled and
-        # squared letters, marks and invisible characters.
+        # A run of what may belong to a word: letters, digits, signs that may stand for letters, apostrophes, circled
+        # and squared letters, marks and invisible characters.
         extra = "@$!|\u24b6-\u24e9\U0001f130-\U0001f149" + re.escape(_APOSTROPHES) + invisible_class()
         self.word = re.compile(rf"(?:[^\W_]|[{extra}])+")
 

@@ -2,7 +2,7 @@
 
 A term is a phrase of words in which a group offers alternatives: "(make|build) (a)? (pipe)? bomb". Each phrase becomes
 a small graph with an edge per word, all of them hung into one start, so that the size of the whole grows with the text
-of the phrases and not with what they multiply to. The lexicon knows nothing of texts and positions; `terms.py` walks it.
+of the phrases and not with what they multiply to. The lexicon knows nothing of texts; `terms.py` walks it.
 """
 
 from __future__ import annotations

@@ -9,10 +9,13 @@ cut: an island is judged once it can no longer grow.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Literal, get_args
 
 from services.safety.detectors.detector import Match
 from services.safety.detectors.islands import EMAIL_HOLD, Emails, Ibans, Ipv6s, Layer, Numbers, Urls
 from services.safety.detectors.recognisers import Recogniser
+
+PiiCategory = Literal["CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "PHONE_NUMBER", "URL", "US_SSN"]
 
 _LAYERS: tuple[tuple[type[Layer], frozenset[str]], ...] = (
     (Emails, frozenset({"EMAIL_ADDRESS"})),
@@ -27,13 +30,13 @@ class PersonalData:
     """The detector of structured personal data."""
 
     name = "pii"
-    categories = ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "PHONE_NUMBER", "URL", "US_SSN")
+    categories: tuple[str, ...] = get_args(PiiCategory)
     # Addresses of pages are rarely anyone's secret.
     optional_categories = frozenset({"URL"})
     context = 2
     hold = EMAIL_HOLD
-    # A number may cost 0.5 ms, and 300 code points rarely hold more than two.
-    inline_code_points = 300
+    # Measured: 0.6 us per code point, and up to 0.5 ms per phone number.
+    inline_code_points = 500
 
     def __init__(self, recognisers: Mapping[str, Recogniser]) -> None:
         self._recognisers = recognisers

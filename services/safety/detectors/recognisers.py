@@ -8,6 +8,7 @@ network.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ Recogniser = Callable[[str], list[Found]]
 
 def load_recognisers() -> dict[str, Recogniser]:
     """Builds the recognisers by entity type; "PHONE_NUMBER" takes national and "+PHONE_NUMBER" international ones."""
+    # Presidio logs what it failed to validate, which is the very text that must not be logged.
+    logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL + 1)
     with _without(_NOT_NEEDED):
         from presidio_analyzer import predefined_recognizers as presidio
     built = {

@@ -1,0 +1,152 @@
+"""Writes what the service found into messages of the contract."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+
+from millrace.safety.v1 import policy_pb2, verdict_pb2
+from millrace.safety.v1 import safety_service_pb2 as pb
+from services.safety.anonymising import Placeholder
+from services.safety.checking import Screened
+from services.safety.policy import Direction, Policies, Profile, Rule
+from services.safety.screening import Finding, Run, Screening
+from services.safety.stream import ChoiceDone, Event, Judged, PartKey, Released
+
+# The contract lists at most this many findings and counts the rest.
+FINDINGS_MAX = 1000
+
+
+def assessment(
+    screening: Screening, policies: Policies, findings: Iterable[verdict_pb2.Finding] = ()
+) -> verdict_pb2.Assessment:
+    """The judgement of a whole call."""
+    return verdict_pb2.Assessment(
+        verdict=int(screening.verdict),  # type: ignore[arg-type]  # Numbered as in the contract.
+        findings=findings,
+        finding_count=screening.finding_count,
+        scores=_scores(screening.runs),
+        runs=[_run(run) for run in screening.runs],
+        profile=screening.profile.name,
+        policy_version=policies.version,
+    )
+
+
+def segment_findings(screened: Sequence[Screened]) -> Iterator[verdict_pb2.Finding]:
+    """The findings of a prompt, as many as the contract lists."""
+    found = ((index, finding) for index, text in enumerate(screened) for finding in text.findings)
+    for _, (index, each) in zip(range(FINDINGS_MAX), found, strict=False):
+        message = _finding(each, Direction.INPUT)
+        message.segment_index = index
+        yield message
+
+
+def part_findings(keys: Sequence[PartKey], screened: Sequence[Screened]) -> Iterator[verdict_pb2.Finding]:
+    """The findings of an answer, as many as the contract lists."""
+    found = ((key, finding) for key, text in zip(keys, screened, strict=True) for finding in text.findings)
+    for _, (key, each) in zip(range(FINDINGS_MAX), found, strict=False):
+        yield _part_finding(key, each)
+
+
+def screened_text(text: Screened) -> pb.ScreenedText:
+    """The judgement of one text."""
+    return pb.ScreenedText(verdict=int(text.verdict), replacement=text.replacement)  # type: ignore[arg-type]
+
+
+def events(found: Iterable[Event]) -> list[pb.OutputEvent]:
+    """What a stream has to say."""
+    return [_event(each) for each in found]
+
+
+def placeholder(each: Placeholder) -> pb.Placeholder:
+    """A placeholder and the way back."""
+    return pb.Placeholder(token=each.token, original=each.original, category=each.category)
+
+
+def policy(profile: Profile, version: str, hold: int) -> policy_pb2.Policy:
+    """A profile of the policy file."""
+    rules = [_rule(direction, rule) for direction, rules in profile.rules.items() for rule in rules]
+    return policy_pb2.Policy(
+        profile=profile.name,
+        description=profile.description,
+        version=version,
+        rules=rules,
+        hold_code_point_max=hold,
+        strictness=profile.strictness,
+    )
+
+
+def _event(event: Event) -> pb.OutputEvent:
+    if isinstance(event, Released):
+        key = event.part
+        return pb.OutputEvent(
+            released=pb.ReleasedText(
+                choice_index=key.choice_index,
+                kind=int(key.kind),  # type: ignore[arg-type]
+                tool_call_index=key.tool_call_index,
+                text=event.text,
+                released_through=event.through,
+            )
+        )
+    if isinstance(event, Judged):
+        return pb.OutputEvent(judgement=pb.Judgement(finding=_part_finding(event.part, event.finding)))
+    assert isinstance(event, ChoiceDone)
+    done = pb.ChoiceDone(choice_index=event.choice_index, verdict=int(event.verdict))  # type: ignore[arg-type]
+    return pb.OutputEvent(choice_done=done)
+
+
+def _finding(finding: Finding, direction: Direction) -> verdict_pb2.Finding:
+    redacts = finding.action.name == "REDACT"
+    return verdict_pb2.Finding(
+        category=finding.category,
+        score=finding.score,
+        detector=finding.detector,
+        direction=int(direction),  # type: ignore[arg-type]
+        action=int(finding.action),  # type: ignore[arg-type]
+        span=verdict_pb2.Span(start=finding.start, end=finding.end),
+        placeholder=finding.placeholder if redacts else "",
+    )
+
+
+def _part_finding(key: PartKey, finding: Finding) -> verdict_pb2.Finding:
+    message = _finding(finding, Direction.OUTPUT)
+    message.choice_index = key.choice_index
+    message.kind = int(key.kind)  # type: ignore[assignment]
+    if key.tool_call_index is not None:
+        message.tool_call_index = key.tool_call_index
+    return message
+
+
+def _run(run: Run) -> verdict_pb2.DetectorRun:
+    return verdict_pb2.DetectorRun(
+        detector=run.detector.name,
+        state=int(run.state),  # type: ignore[arg-type]
+        duration=datetime.timedelta(seconds=run.spent_s),
+        failed_open=run.failed_open,
+    )
+
+
+def _scores(runs: Iterable[Run]) -> list[verdict_pb2.CategoryScore]:
+    return [
+        verdict_pb2.CategoryScore(category=category, score=score, flagged=score > 0 and score >= run.rule.threshold)
+        for run in runs
+        if run.rule is not None
+        for category in sorted(run.categories)
+        for score in (run.scores.get(category, 0.0),)
+    ]
+
+
+def _rule(direction: Direction, rule: Rule) -> policy_pb2.PolicyRule:
+    open_or_closed = policy_pb2.FAILURE_MODE_OPEN if rule.fails_open else policy_pb2.FAILURE_MODE_CLOSED
+    return policy_pb2.PolicyRule(
+        direction=int(direction),  # type: ignore[arg-type]
+        detector=rule.detector,
+        threshold=rule.threshold,
+        action=int(rule.action),  # type: ignore[arg-type]
+        category_actions=[
+            policy_pb2.CategoryAction(category=category, action=int(action))  # type: ignore[arg-type]
+            for category, action in rule.actions.items()
+        ],
+        on_failure=open_or_closed,
+        deadline=datetime.timedelta(seconds=rule.deadline_s),
+    )

@@ -1,0 +1,268 @@
+"""Screens texts against a profile: runs its detectors, applies its rules, and lets go of what is judged.
+
+A screening is one call. Each text of the call is a lane: text goes in piece by piece, and comes out as soon as no
+finding can begin in it any more, redacted where the policy says so. A whole text is a lane with one piece, so streams
+and whole texts cannot differ. A detector that raises or overruns never looks like one that found nothing: its run says
+so, and the policy decides. Texts are kept no longer than a lane lives and never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import concurrent.futures
+import enum
+import logging
+import operator
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from services.safety.detectors.detector import Cursor, Detector, Match
+from services.safety.policy import Direction, Profile, Rule, Verdict
+
+# A detector sees long texts in pieces, so that a deadline can end its work and other calls get their turn.
+_PIECE_CODE_POINTS = 4096
+
+_PLACE = operator.attrgetter("place")
+_log = logging.getLogger(__name__)
+
+
+class State(enum.IntEnum):
+    """How the run of a detector went; numbered as in the contract."""
+
+    OK = 1
+    SKIPPED = 2
+    TIMED_OUT = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A match that the policy acts on."""
+
+    start: int
+    end: int
+    category: str
+    detector: str
+    score: float
+    action: Verdict
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Sorts findings in the order of the text, the longest first."""
+        return self.start, -self.end, self.category
+
+    @property
+    def placeholder(self) -> str:
+        """What stands in its place when it is redacted."""
+        return f"<{self.category.upper()}>"
+
+
+@dataclass(slots=True)
+class Run:
+    """One detector at work in one call."""
+
+    detector: Detector
+    rule: Rule | None
+    state: State = State.SKIPPED
+    spent_s: float = 0.0
+    deadline_s: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still judges."""
+        return self.rule is not None and self.state in (State.OK, State.SKIPPED)
+
+    @property
+    def failed_open(self) -> bool:
+        """Whether text passes unscreened because of it."""
+        return self.rule is not None and not self.is_live and self.rule.fails_open
+
+    @property
+    def failed_closed(self) -> bool:
+        """Whether text is blocked because of it."""
+        return self.rule is not None and not self.is_live and not self.rule.fails_open
+
+    @property
+    def categories(self) -> frozenset[str]:
+        """What the policy wants it to look for."""
+        if self.rule is None:
+            return frozenset()
+        named = self.rule.actions
+        wanted = (set(self.detector.categories) - self.detector.optional_categories) | named.keys()
+        return frozenset(c for c in wanted if self.rule.action_for(c) is not Verdict.ALLOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a lane lets go of: text for the end user, how far it is judged, and what was found on the way."""
+
+    text: str
+    through: int
+    findings: tuple[Finding, ...] = ()
+    blocked: bool = False
+
+
+class Screening:
+    """One call: the runs of its detectors and what they found over all lanes."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        direction: Direction,
+        detectors: Mapping[str, Detector],
+        pool: concurrent.futures.Executor,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        rules = {rule.detector: rule for rule in profile.rules[direction]}
+        self.profile = profile
+        self.direction = direction
+        self.runs = [Run(detector, rules.get(name)) for name, detector in detectors.items()]
+        self.finding_count = 0
+        self.verdict = Verdict.ALLOW
+        self._pool = pool
+        self._clock = clock
+        self.refill()
+
+    @property
+    def blocks_all(self) -> bool:
+        """Whether a detector failed that the policy does not do without."""
+        return any(run.failed_closed for run in self.runs)
+
+    def refill(self) -> None:
+        """Gives every detector its whole deadline again; for the next delta of a stream."""
+        for run in self.runs:
+            run.deadline_s = run.spent_s + (run.rule.deadline_s if run.rule else 0.0)
+
+    def lane(self) -> Lane:
+        """Begins a text."""
+        return Lane(self)
+
+    async def scan(self, run: Run, cursor: Cursor, text: str, offset: int, final: bool) -> list[Match]:
+        """Lets a detector read on; a failure ends its run and is never raised."""
+        started = self._clock()
+        try:
+            return await self._within_deadline(run, cursor, text, offset, final)
+        except TimeoutError:
+            run.state = State.TIMED_OUT
+        except Exception as error:  # A detector may fail in any way, and must not take the call with it.
+            run.state = State.FAILED
+            # Only the kind of error: its message may quote the text.
+            _log.error("detector failed", extra={"detector": run.detector.name, "error": type(error).__name__})
+        finally:
+            run.spent_s += self._clock() - started
+        return []
+
+    async def _within_deadline(self, run: Run, cursor: Cursor, text: str, offset: int, final: bool) -> list[Match]:
+        left_s = run.deadline_s - run.spent_s
+        if left_s <= 0:
+            raise TimeoutError
+        if len(text) <= run.detector.inline_code_points:
+            matches = cursor.scan(text, offset, final)
+        else:
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._pool, cursor.scan, text, offset, final)
+            matches = await asyncio.wait_for(work, left_s)
+        run.state = State.OK
+        return matches
+
+    def judge(self, run: Run, match: Match) -> Finding | None:
+        """Applies the rule to a match; None when it only counts as a score."""
+        rule = run.rule
+        assert rule is not None, "a detector without a rule does not run"
+        run.scores[match.category] = max(match.score, run.scores.get(match.category, 0.0))
+        if match.score < rule.threshold:
+            return None
+        action = rule.action_for(match.category)
+        return Finding(match.start, match.end, match.category, rule.detector, match.score, action)
+
+    def count(self, finding: Finding) -> None:
+        """Takes a finding into the judgement of the call."""
+        self.finding_count += 1
+        self.verdict = max(self.verdict, finding.action)
+
+
+class Lane:
+    """One text on its way through a screening."""
+
+    def __init__(self, screening: Screening) -> None:
+        self.verdict = Verdict.ALLOW
+        self.is_blocked = False
+        self._screening = screening
+        self._readers = [(run, run.detector.cursor(run.categories)) for run in screening.runs if run.rule is not None]
+        self._context = max((run.detector.context for run, _ in self._readers), default=0)
+        self._text = ""
+        self._offset = 0
+        self._pending: list[Finding] = []
+        self._released = 0
+        self._covered = 0
+
+    async def push(self, text: str, final: bool) -> Release:
+        """Takes the next piece of the text; `final` when it is the last.
+
+        Returns:
+            What has become certain. After a block nothing comes any more.
+        """
+        if not text and not final:
+            return Release("", self._released)
+        pieces = [text[i : i + _PIECE_CODE_POINTS] for i in range(0, len(text), _PIECE_CODE_POINTS)] or [""]
+        released: list[str] = []
+        findings: list[Finding] = []
+        for number, piece in enumerate(pieces, 1):
+            if self.is_blocked:
+                break
+            safe = await self._read(piece, final and number == len(pieces))
+            self._let_go(safe, released, findings)
+        return Release("".join(released), self._released, tuple(findings), self.is_blocked)
+
+    async def _read(self, piece: str, final: bool) -> int:
+        """Has every detector read a piece; returns up to where all that begins is known."""
+        self._text += piece
+        arrived = self._offset + len(self._text)
+        safe = arrived
+        for run, cursor in self._readers:
+            if not run.is_live:
+                continue
+            for match in await self._screening.scan(run, cursor, self._text, self._offset, final):
+                if finding := self._screening.judge(run, match):
+                    bisect.insort(self._pending, finding, key=_PLACE)
+            if run.is_live:
+                safe = min(safe, cursor.safe)
+        return safe
+
+    def _let_go(self, safe: int, released: list[str], findings: list[Finding]) -> None:
+        """Releases what is safe, up to the first finding that blocks."""
+        if self._screening.blocks_all:
+            self.is_blocked = True
+            self.verdict = self._screening.verdict = Verdict.BLOCK
+            return
+        while self._pending and self._pending[0].start < safe:
+            finding = self._pending.pop(0)
+            findings.append(finding)
+            self._screening.count(finding)
+            self.verdict = max(self.verdict, finding.action)
+            if finding.action >= Verdict.REDACT:
+                self._release_to(finding.start, released)
+            if finding.action is Verdict.BLOCK:
+                self.is_blocked = True
+                return
+            if finding.action is Verdict.REDACT:
+                if finding.start >= self._covered:
+                    released.append(finding.placeholder)
+                self._covered = max(self._covered, finding.end)
+        self._release_to(safe, released)
+        self._forget()
+
+    def _release_to(self, end: int, released: list[str]) -> None:
+        begin = max(self._released, self._covered)
+        if begin < end:
+            released.append(self._text[begin - self._offset : end - self._offset])
+        self._released = max(self._released, end)
+
+    def _forget(self) -> None:
+        """Drops text that no detector looks at any more."""
+        keep = max(self._released - self._context, self._offset)
+        self._text = self._text[keep - self._offset :]
+        self._offset = keep

@@ -1,0 +1,171 @@
+"""Screens an answer while it is generated: several choices, each of several parts, in one stream.
+
+Every part is a lane of its own. Arguments of a tool call are held until the call has ended, because half of a call can
+already do harm. What is blocked ends its choice; the other choices go on.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kit.errors import InvalidArgument
+from services.safety.policy import Verdict
+from services.safety.screening import Finding, Lane, Screening
+
+PART_CODE_POINTS_MAX = 1_000_000
+TOOL_CALLS_MAX = 128
+
+
+class OutputKind(enum.IntEnum):
+    """What part of an answer a text belongs to; numbered as in the contract."""
+
+    TEXT = 1
+    REASONING = 2
+    REFUSAL = 3
+    TOOL_ARGUMENTS = 4
+
+
+class PartKey(NamedTuple):
+    """Names one part of the answer."""
+
+    choice_index: int
+    kind: OutputKind
+    tool_call_index: int | None = None
+
+
+class Delta(NamedTuple):
+    """A piece of a part, as the model made it."""
+
+    part: PartKey
+    text: str
+    ends_part: bool = False
+    ends_choice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Text that may go to the end user."""
+
+    part: PartKey
+    text: str
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Something was found."""
+
+    part: PartKey
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceDone:
+    """A choice is over."""
+
+    choice_index: int
+    verdict: Verdict
+
+
+Event = Released | Judged | ChoiceDone
+
+
+@dataclass(slots=True)
+class _Part:
+    lane: Lane
+    code_point_count: int = 0
+    held: list[str] = field(default_factory=list)
+    has_ended: bool = False
+
+
+@dataclass(slots=True)
+class _Choice:
+    parts: dict[PartKey, _Part] = field(default_factory=dict)
+    verdict: Verdict = Verdict.ALLOW
+    is_done: bool = False
+    is_blocked: bool = False
+
+
+class OutputStream:
+    """The screening of one generation."""
+
+    def __init__(self, screening: Screening, choice_count: int) -> None:
+        self._screening = screening
+        self._choices = [_Choice() for _ in range(choice_count)]
+
+    async def push(self, deltas: Sequence[Delta]) -> list[Event]:
+        """Takes what was generated and returns what that made certain.
+
+        Raises:
+            InvalidArgument: A delta belongs nowhere: to an unknown choice, or to what has ended.
+        """
+        self._screening.refill()
+        events: list[Event] = []
+        for delta in deltas:
+            await self._take(delta, events)
+        return events
+
+    async def finish(self) -> list[Event]:
+        """Ends every choice that has not ended."""
+        self._screening.refill()
+        events: list[Event] = []
+        for index, choice in enumerate(self._choices):
+            if not choice.is_done:
+                await self._end_choice(index, choice, events)
+        return events
+
+    async def _take(self, delta: Delta, events: list[Event]) -> None:
+        index = delta.part.choice_index
+        if not 0 <= index < len(self._choices):
+            raise InvalidArgument("deltas.choice_index", f"must be 0 to {len(self._choices) - 1}, the stream's choices")
+        choice = self._choices[index]
+        if choice.is_blocked:
+            return
+        if choice.is_done:
+            raise InvalidArgument("deltas.choice_index", f"choice {index} has ended")
+        if delta.text or delta.ends_part:
+            await self._feed(choice, delta, events)
+        if delta.ends_choice and not choice.is_done:
+            await self._end_choice(index, choice, events)
+
+    async def _feed(self, choice: _Choice, delta: Delta, events: list[Event]) -> None:
+        part = choice.parts.get(delta.part)
+        if part is None:
+            part = choice.parts[delta.part] = _Part(self._screening.lane())
+        part.code_point_count += len(delta.text)
+        if part.has_ended:
+            raise InvalidArgument("deltas.end_of_part", "the part has ended; it takes no further text")
+        if part.code_point_count > PART_CODE_POINTS_MAX:
+            raise InvalidArgument("deltas.text", f"a part holds at most {PART_CODE_POINTS_MAX} code points")
+        await self._push(choice, delta.part, part, delta.text, delta.ends_part, events)
+
+    async def _push(
+        self, choice: _Choice, key: PartKey, part: _Part, text: str, final: bool, events: list[Event]
+    ) -> None:
+        release = await part.lane.push(text, final)
+        part.has_ended = final
+        choice.verdict = max(choice.verdict, part.lane.verdict)
+        events += [Judged(key, finding) for finding in release.findings]
+        if release.text:
+            part.held.append(release.text)
+        holds = key.kind is OutputKind.TOOL_ARGUMENTS and (release.blocked or not final)
+        if part.held and not holds:
+            events.append(Released(key, "".join(part.held), release.through))
+            part.held.clear()
+        if release.blocked or self._screening.blocks_all:
+            choice.is_done = choice.is_blocked = True
+            choice.verdict = Verdict.BLOCK
+            choice.parts.clear()
+            events.append(ChoiceDone(key.choice_index, Verdict.BLOCK))
+
+    async def _end_choice(self, index: int, choice: _Choice, events: list[Event]) -> None:
+        for key, part in list(choice.parts.items()):
+            if not part.has_ended and not choice.is_done:
+                await self._push(choice, key, part, "", True, events)
+        if not choice.is_done:
+            choice.is_done = True
+            choice.parts.clear()
+            events.append(ChoiceDone(index, choice.verdict))

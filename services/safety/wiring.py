@@ -1,0 +1,69 @@
+"""The one place where the safety service's parts meet. Tests hand in other parts; nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kit.serve import Registration, Server
+from millrace.safety.v1 import safety_service_pb2 as service_pb
+from millrace.safety.v1 import safety_service_pb2_grpc as service_grpc
+from services.safety.anonymising import Anonymiser
+from services.safety.config import SafetySettings
+from services.safety.detectors.detector import Detector
+from services.safety.detectors.folding import Folder
+from services.safety.detectors.lexicon import Lexicon
+from services.safety.detectors.pii import PersonalData
+from services.safety.detectors.recognisers import load_recognisers
+from services.safety.detectors.terms import ForbiddenTerms
+from services.safety.policy import load_policies
+from services.safety.safety import Safety
+from services.safety.servicer import SafetyServicer
+
+FULL_NAME = service_pb.DESCRIPTOR.services_by_name["SafetyService"].full_name
+
+# Makes every recogniser compile its patterns and read its tables before the first caller waits for them.
+_WARM_UP = (
+    "a@b.co 212-555-0147 +44 20 7946 0958 4111 1111 1111 1111 DE89 3704 0044 0532 0130 00 212-45-6789 10.0.0.1 a.co"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyService:
+    """The safety service, ready to be served."""
+
+    safety: Safety
+    detectors: Mapping[str, Detector]
+    pool: concurrent.futures.Executor
+    registrations: tuple[Registration, ...]
+
+    async def warm(self, server: Server) -> None:
+        """Has every detector read a text once."""
+        self.safety.announce()
+        await asyncio.to_thread(self._read_once)
+
+    async def close(self) -> None:
+        """Ends the threads; a detector that hangs does not keep the process."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_once(self) -> None:
+        for detector in self.detectors.values():
+            detector.cursor(detector.categories).scan(_WARM_UP, 0, True)
+
+
+def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = None) -> SafetyService:
+    """Joins the parts; `detectors` replaces those of the same name.
+
+    Raises:
+        kit.errors.ConfigError: The policy file is wrong.
+    """
+    policies = load_policies(settings.policies_file)
+    personal_data = PersonalData(load_recognisers())
+    terms = ForbiddenTerms(Lexicon(Folder(), policies.terms))
+    all_detectors: dict[str, Detector] = {"forbidden_terms": terms, "pii": personal_data, **(detectors or {})}
+    pool = concurrent.futures.ThreadPoolExecutor(settings.detector_threads, "detector")
+    safety = Safety(policies, all_detectors, Anonymiser(personal_data, pool), pool)
+    registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))
+    return SafetyService(safety, all_detectors, pool, (registration,))
