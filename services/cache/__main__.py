@@ -1,21 +1,8 @@
 """Starts the cache service: `python -m services.cache`."""
 
-from kit.config import load
-from kit.serve import run
-from kit.telemetry import Telemetry
+from kit.serve import main
 from services.cache.config import CacheSettings
-from services.cache.wiring import CacheService, build
-
-
-def main() -> None:
-    """Loads the settings, then serves until told to stop."""
-    settings = load(CacheSettings)
-
-    async def build_service(telemetry: Telemetry) -> CacheService:
-        return build(settings)
-
-    run("cache", settings, build_service)
-
+from services.cache.wiring import build
 
 if __name__ == "__main__":
-    main()
+    main("cache", CacheSettings, build)

@@ -24,6 +24,8 @@ from services.cache.store import Clock, Selector, Size, StoreUnavailable
 PREFIX: Final = "millrace:cache"
 # Entries handled by one script: Redis does nothing else meanwhile.
 PAGE_COUNT: Final = 256
+# Calls to Redis under way at once, each on a connection of its own; redis-py refuses what its pool (100) cannot hold.
+CONNECTIONS_MAX: Final = 64
 # Timeouts or failures in a row that open the breaker, and the time between trials to close it.
 FAILURES_MAX: Final = 3
 PROBE_INTERVAL_S: Final = 0.5
@@ -58,6 +60,7 @@ class RedisStore:
             interval_s=PROBE_INTERVAL_S,
             on_change=lambda available: self.on_change(available),
         )
+        self._connections = asyncio.Semaphore(CONNECTIONS_MAX)
         self._known_tenants: set[bytes] = set()
         self.eviction_count = 0
 
@@ -125,7 +128,7 @@ class RedisStore:
         if not self._breaker.closed:
             raise StoreUnavailable("Redis does not answer; retry.", int(PROBE_INTERVAL_S * 1000))
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s), self._connections:
                 yield
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.fail()

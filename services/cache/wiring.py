@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from kit.serve import Registration, Server
+from kit.telemetry import Telemetry
 from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
 from services.cache.cache import Cache, Lifetime
@@ -48,7 +49,7 @@ class CacheService:
         await self.cache.store.close()
 
 
-def build(settings: CacheSettings, store: EntryStore | None = None) -> CacheService:
+async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore | None = None) -> CacheService:
     """Joins the parts that the settings name."""
     cache = Cache(
         store or build_store(settings),

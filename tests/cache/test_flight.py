@@ -1,0 +1,165 @@
+import asyncio
+
+from services.cache import flight as flight_module
+from services.cache.flight import Flight, FlightTable
+from tests.cache.conftest import ManualClock, make_entry, make_key
+
+KEY = make_key().address().entry
+SOON_S = 5
+
+
+def until(seconds: float = SOON_S) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def lead(table: FlightTable, key: bytes = KEY, ttl_s: float = SOON_S) -> Flight:
+    flight, leads = table.join(key, ttl_s)
+    assert flight is not None
+    assert leads
+    return flight
+
+
+async def test_one_leads_and_the_others_join():
+    """Of many that miss at once, exactly one leads; another key has a flight of its own."""
+    table = FlightTable()
+    joined = [table.join(KEY, SOON_S) for _ in range(100)]
+
+    assert [leads for _, leads in joined] == [True] + [False] * 99
+    assert len({id(flight) for flight, _ in joined}) == 1
+    lead(table, b"other")
+
+
+async def test_landing_wakes_all_with_the_entry(clock: ManualClock):
+    """Everyone who waits gets the answer that landed."""
+    table, entry = FlightTable(), make_entry(make_key(), clock)
+    flight = lead(table)
+    waiters = [asyncio.create_task(table.settlement(flight, until())) for _ in range(100)]
+    table.land(entry, flight.lease_id)
+
+    assert all(await asyncio.gather(*waiters))
+    assert flight.entry is entry
+    assert len(table) == 0
+
+
+async def test_exactly_one_takes_over_from_a_leader_that_fails():
+    """When a leader gives up, one of those who wait leads next and the others wait for it."""
+    table = FlightTable()
+    flight = lead(table)
+    leaders: list[Flight] = []
+
+    async def wait() -> None:
+        assert await table.settlement(flight, until())
+        following, leads = table.join(KEY, SOON_S)
+        if leads and following:
+            leaders.append(following)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(wait())
+        await asyncio.sleep(0)
+        assert table.fail(flight.lease_id)
+
+    assert len(leaders) == 1
+    assert table.led(leaders[0].lease_id) is leaders[0]
+
+
+async def test_lease_runs_out():
+    """A leader that says nothing loses its lease, which wakes those who wait, and its later release is void."""
+    table = FlightTable()
+    flight = lead(table, ttl_s=0.02)
+
+    assert await table.settlement(flight, until())
+    assert flight.entry is None
+    assert not table.fail(flight.lease_id)
+    lead(table)
+
+
+async def test_chunks_renew_the_lease():
+    """A streamed flight goes on as long as its chunks come before the lease runs out."""
+    table = FlightTable()
+    flight = lead(table, ttl_s=0.2)
+    first_end = flight.ends_at
+    while asyncio.get_running_loop().time() < first_end + 0.1:
+        table.append(flight, b"x")
+        await asyncio.wait([asyncio.create_task(table.settlement(flight, until(0.05)))])
+
+    assert table.led(flight.lease_id) is flight
+    assert await table.settlement(flight, until())
+
+
+async def test_wait_ends_in_time():
+    """Who waits no longer than it may is told that nothing came, and the flight goes on."""
+    table = FlightTable()
+    flight = lead(table)
+
+    assert not await table.settlement(flight, until(0.01))
+    assert not await table.progress(flight, until(0.01))
+    assert table.led(flight.lease_id) is flight
+
+
+async def test_followers_see_every_chunk_in_order(clock: ManualClock):
+    """Whoever follows, from the start or late, sees all chunks once and in order."""
+    table = FlightTable()
+    flight = lead(table)
+
+    async def follow() -> list[bytes]:
+        return [chunk async for chunk in table.follow(flight)]
+
+    followers = [asyncio.create_task(follow())]
+    for number in range(20):
+        table.append(flight, bytes([number]))
+        if number % 3 == 0:
+            await asyncio.sleep(0)
+        followers.append(asyncio.create_task(follow()))
+    table.land(make_entry(make_key(), clock), flight.lease_id)
+
+    for seen in await asyncio.gather(*followers):
+        assert seen == [bytes([number]) for number in range(20)]
+
+
+async def test_another_answer_does_not_cut_into_a_streamed_one(clock: ManualClock):
+    """An answer stored by someone else ends a flight that says nothing, but not one that is being streamed."""
+    table, entry = FlightTable(), make_entry(make_key(), clock)
+    silent = lead(table)
+    table.land(entry, "")
+    assert silent.entry is entry
+
+    streamed = lead(table)
+    streamed.schema_tag = "test.v1"
+    table.land(entry, "")
+    assert not streamed.settled
+
+
+async def test_landings_are_remembered(clock: ManualClock):
+    """A lookup that was under way when an answer landed can tell; other keys are not disturbed."""
+    table, address = FlightTable(), make_key().address()
+    mark = table.mark()
+    assert not table.landed_since(address.entry, mark)
+    table.land(make_entry(make_key(), clock), "")
+
+    assert table.landed_since(address.entry, mark)
+    assert not table.landed_since(b"other", mark)
+    assert not table.landed_since(address.entry, table.mark())
+
+
+async def test_table_is_bounded(clock: ManualClock):
+    """When there are too many flights nobody leads, and those that ended make room without anyone asking for them."""
+    table = FlightTable(flights_max=2)
+    lead(table, b"1", ttl_s=0.01)
+    last = lead(table, b"2", ttl_s=0.02)
+    assert table.join(b"3", SOON_S) == (None, False)
+
+    assert await table.settlement(last, until())
+    lead(table, b"3")
+    lead(table, b"4")
+
+
+async def test_forgotten_landings_count_as_landed(clock: ManualClock, monkeypatch):
+    """When more has landed than is remembered, a lookup is told to look again rather than to lead in vain."""
+    monkeypatch.setattr(flight_module, "LANDINGS_MAX", 2)
+    table = FlightTable()
+    mark = table.mark()
+    for number in range(3):
+        table.land(make_entry(make_key(request=bytes([number])), clock), "")
+
+    assert table.landed_since(b"other", mark)

@@ -1,0 +1,118 @@
+import asyncio
+import time
+
+import pytest
+
+from services.cache.store import StoreUnavailable
+from tests.cache.conftest import ManualClock, RedisServer, make_entry, make_key, redis_store
+
+# Far above what a refused call takes, far below the deadline that it must not wait for.
+AT_ONCE_S = 0.02
+
+
+async def test_frozen_redis_costs_the_deadline_then_nothing(own_redis: RedisServer, clock: ManualClock):
+    """Lookups on a frozen Redis take their deadline, then nothing; when it thaws the store recovers by itself."""
+    store = redis_store(own_redis.url, clock, read_timeout_s=0.05, write_timeout_s=1)
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+    store.on_change = changes.put_nowait
+    await store.open()
+    try:
+        entry = make_entry(make_key(), clock)
+        await store.put(entry)
+        own_redis.freeze()
+        while store.available:
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await store.get(entry.address)
+            assert time.monotonic() - started < 0.05 + AT_ONCE_S
+        started = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(StoreUnavailable):
+                await store.get(entry.address)
+        assert (time.monotonic() - started) / 100 < AT_ONCE_S / 10
+        assert await changes.get() is False
+
+        own_redis.thaw()
+        assert await asyncio.wait_for(changes.get(), 10) is True
+        assert await store.get(entry.address) == entry
+    finally:
+        await store.close()
+
+
+async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, clock: ManualClock, tmp_path):
+    """A store whose Redis is down opens, says so, and works as soon as Redis is there."""
+    own_redis.kill()
+    store = redis_store(own_redis.url, clock)
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+    store.on_change = changes.put_nowait
+    await store.open()
+    assert not store.available
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.put(make_entry(make_key(), clock))
+    assert caught.value.retry_after_ms
+
+    server = RedisServer(tmp_path, port=own_redis.port)
+    try:
+        while not await asyncio.wait_for(changes.get(), 10):
+            pass
+        entry = make_entry(make_key(), clock)
+        await store.put(entry)
+        assert await store.get(entry.address) == entry
+    finally:
+        await store.close()
+        server.kill()
+
+
+async def test_keys_expire_by_themselves(shared_redis: RedisServer, clock: ManualClock):
+    """Every key that the store makes has an expiry, so that nothing is left behind for good."""
+    store = redis_store(shared_redis.url, clock)
+    await store.open()
+    try:
+        entry = make_entry(make_key("expiring"), clock, tags=("kb",))
+        await store.put(entry)
+        tenant = entry.address.tenant.hex()
+        keys = [key async for key in store._client.scan_iter(match=f"*{tenant}*")]
+        lifetimes = [await store._client.pexpiretime(key) for key in keys]
+
+        assert len(keys) == 5
+        assert set(lifetimes) == {entry.gone_ms}
+    finally:
+        await store.close()
+
+
+async def test_flushed_redis_is_an_empty_cache(shared_redis: RedisServer, clock: ManualClock):
+    """Redis may forget everything, scripts included: then nothing is found, and storing works on."""
+    store = redis_store(shared_redis.url, clock)
+    await store.open()
+    try:
+        entry = make_entry(make_key(), clock)
+        await store.put(entry)
+        await store._client.flushall()
+        await store._client.script_flush()
+
+        assert await store.get(entry.address) is None
+        await store.put(entry)
+        assert await store.get(entry.address) == entry
+        assert (await store.size(entry.address.tenant)).entry_count == 1
+    finally:
+        await store.close()
+
+
+async def test_damaged_entry_is_a_miss(shared_redis: RedisServer, clock: ManualClock):
+    """Bytes that are no entry, or another's, are never served."""
+    store = redis_store(shared_redis.url, clock)
+    await store.open()
+    try:
+        mine, other = make_entry(make_key("mine"), clock), make_entry(make_key("other"), clock)
+        await store.put(mine)
+        await store.put(other)
+        names = {
+            entry: f"millrace:cache:{{{entry.tenant.hex()}}}:entry:{entry.entry.hex()}"
+            for entry in (mine.address, other.address)
+        }
+        whole = await store._client.get(names[other.address])
+        for damaged in (b"", b"\x01", b"\x02" + whole[1:], whole[:-1], whole):
+            await store._client.set(names[mine.address], damaged)
+            assert await store.get(mine.address) is None
+    finally:
+        await store.close()
