@@ -5,6 +5,7 @@ The table comes from the settings classes, so it cannot say anything that the se
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from cli.errors import CommandError
@@ -16,7 +17,7 @@ from services.safety.config import SafetySettings
 
 BEGIN = "<!-- configuration: begin (made by `make docs-config`) -->"
 END = "<!-- configuration: end -->"
-SECTIONS = {
+SECTIONS: dict[str, type[config.Settings]] = {
     "edge": EdgeSettings,
     "inference": InferenceSettings,
     "cache": CacheSettings,
@@ -25,8 +26,25 @@ SECTIONS = {
 
 
 def markdown() -> str:
-    """Returns the tables of all four services."""
-    return "\n\n".join(f"#### {name}\n\n{config.table(settings).strip()}" for name, settings in SECTIONS.items())
+    """Returns what all services share as one table, then a table for each service's own."""
+    rows = {name: _rows(name, settings) for name, settings in SECTIONS.items()}
+    counts = Counter(row for each in rows.values() for row in each)
+    shared = [row for row in rows["inference"] if counts[row] == len(SECTIONS)]
+    sections = [_section("every service (`<SERVICE>` is EDGE, INFERENCE, CACHE or SAFETY)", shared, "<SERVICE>")]
+    for name, each in rows.items():
+        sections.append(_section(name, [row for row in each if row not in shared], name.upper()))
+    return "\n\n".join(sections)
+
+
+def _rows(name: str, settings: type[config.Settings]) -> list[str]:
+    """Returns the rows of a service's table with a blank in place of its name."""
+    _, _, *rows = config.table(settings).strip().splitlines()
+    return [row.replace(f"`MILLRACE_{name.upper()}_", "`MILLRACE_{}_", 1) for row in rows]
+
+
+def _section(title: str, rows: list[str], name: str) -> str:
+    head = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    return f"#### {title}\n\n" + "\n".join([*head, *(row.replace("{}", name, 1) for row in rows)])
 
 
 def fill(document: str) -> str:

@@ -23,7 +23,12 @@ def test_table_has_every_variable_with_a_meaning():
     rows = [line.split("|") for line in tables.markdown().splitlines() if line.startswith("| `")]
     names = [row[1].strip() for row in rows]
 
-    assert {"`MILLRACE_EDGE_PORT`", "`MILLRACE_CACHE_STORE`", "`MILLRACE_INFERENCE_MODELS_FILE`"} <= set(names)
+    assert {
+        "`MILLRACE_<SERVICE>_GRACE_S`",
+        "`MILLRACE_EDGE_PORT`",
+        "`MILLRACE_CACHE_STORE`",
+        "`MILLRACE_INFERENCE_MODELS_FILE`",
+    } <= set(names)
     assert len(set(names)) == len(names)
     assert [row[1] for row in rows if not row[3].strip()] == []
 
@@ -31,7 +36,7 @@ def test_table_has_every_variable_with_a_meaning():
 def test_writing_fills_the_place_between_the_markers(tmp_path):
     """Writing replaces what is between the markers, leaves the rest alone, and is then current."""
     document = tmp_path / "README.md"
-    document.write_text(f"# Before\n{tables.BEGIN}\nold\n{tables.END}\nAfter\n")
+    document.write_text(f"# Before\n{tables.BEGIN}\nyesterday's words\n{tables.END}\nAfter\n")
     assert main(["config", "--check", str(document)]) == 1
 
     assert main(["config", "--write", str(document)]) == 0
@@ -39,7 +44,7 @@ def test_writing_fills_the_place_between_the_markers(tmp_path):
     text = document.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter\n")
-    assert "old" not in text
+    assert "yesterday" not in text
 
 
 def test_a_document_without_a_place_is_refused():
