@@ -90,15 +90,16 @@ def _locate(root: yaml.Node | None, location: Location) -> tuple[Location, int]:
 
     Pydantic's locations also hold what is not in the file: the tag of a union's member, a validator's name.
     """
-    node, line, found = root, 1 if root is None else root.start_mark.line + 1, []
+    found: Location = ()
+    node, line = root, 1 if root is None else root.start_mark.line + 1
     for position, part in enumerate(location):
         key, child = _child(node, part)
         if child is not None:
-            node, found = child, [*found, part]
+            node, found = child, (*found, part)
             line = (key or child).start_mark.line + 1
-        elif position == len(location) - 1 and isinstance(node, yaml.MappingNode):
-            found = [*found, part]
-    return tuple(found), line
+        elif position == len(location) - 1 and (node is None or isinstance(node, yaml.MappingNode)):
+            found = (*found, part)
+    return found, line
 
 
 def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node | None, yaml.Node | None]:

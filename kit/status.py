@@ -8,10 +8,12 @@ too big to arrive helps nobody.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 from grpc_status import rpc_status
@@ -64,8 +66,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> MillraceError:
     """
     code = code_of(error.code())
     found: dict[str, Any] = {"reason": code.name, "message": error.details() or code.name}
-    for detail in _details_of(error):
-        _read(detail, found)
+    # What a proxy mangled is as good as absent.
+    with suppress(DecodeError):
+        for detail in _details_of(error):
+            _read(detail, found)
     reason, message = found.pop("reason"), found.pop("message")
     return error_of(code, reason, message, **found)
 
@@ -93,12 +97,7 @@ def _details(error: MillraceError) -> Iterable[Any]:
 def _details_of(error: grpc.aio.AioRpcError) -> Iterable[AnyMessage]:
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY:
-            status = status_pb2.Status()
-            try:
-                status.ParseFromString(value)
-            except ValueError:  # What a proxy mangled is as good as absent.
-                return ()
-            details: Iterable[AnyMessage] = status.details
+            details: Iterable[AnyMessage] = status_pb2.Status.FromString(value).details
             return details
     return ()
 
