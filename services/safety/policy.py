@@ -179,7 +179,7 @@ class RuleDocument(Document):
 
     action: _ActionName
     threshold: float = pydantic.Field(default=0.4, ge=0, le=1)
-    actions: dict[_Category, _ActionName] = {}
+    actions: dict[_Category, _ActionName] = pydantic.Field(default={})
     on_failure: Literal["open", "closed"] = "closed"
     deadline_ms: int = pydantic.Field(default=2000, ge=1, le=60_000)
 
@@ -193,7 +193,7 @@ class RuleDocument(Document):
 class PiiRuleDocument(RuleDocument):
     """A rule for personal data: its categories are known in advance, so a misspelt one is an error."""
 
-    actions: dict[PiiCategory, _ActionName] = {}  # type: ignore[assignment]
+    actions: dict[PiiCategory, _ActionName] = pydantic.Field(default={})  # type: ignore[assignment]
 
 
 class DirectionDocument(Document):
@@ -226,8 +226,8 @@ class PolicyDocument(Document):
     """The policy file."""
 
     embedded_terms: bool = True
-    terms: list[TermGroup] = []
-    profiles: dict[_Name, ProfileDocument] = {}
+    terms: list[TermGroup] = pydantic.Field(default=[])
+    profiles: dict[_Name, ProfileDocument] = pydantic.Field(default={})
 
     @pydantic.model_validator(mode="after")
     def _check_categories(self) -> Self:

@@ -1,0 +1,58 @@
+"""What the safety service's tests share: the real server on a free port, with other detectors or policies at will."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit import telemetry
+from kit.dial import dial
+from kit.serve import Server
+from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceStub
+from services.safety import wiring
+from services.safety.config import SafetySettings
+from services.safety.detectors.detector import Detector
+
+if TYPE_CHECKING:
+    from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceAsyncStub as Stub
+
+Serve = Callable[..., Awaitable["Stub"]]
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[wiring.SafetyService]:
+    """The service as it comes; it keeps no state, so that one does for all tests."""
+    yield wiring.build(SafetySettings(port=0))
+
+
+@pytest.fixture
+async def serve(embedded: wiring.SafetyService, tmp_path: Path) -> AsyncIterator[Serve]:
+    """Starts a server, with policies given as YAML and detectors that replace the embedded ones."""
+    async with AsyncExitStack() as stack:
+
+        async def start(policies: str = "", detectors: Mapping[str, Detector] | None = None) -> "Stub":
+            service = embedded
+            if policies or detectors:
+                path = tmp_path / "policies.yaml"
+                path.write_text(policies or "profiles: {}")
+                service = wiring.build(SafetySettings(port=0, policies_file=path), detectors)
+                stack.push_async_callback(service.close)
+            off = telemetry.off()
+            server = Server("safety", SafetySettings(port=0), service.registrations, off)
+            port = await server.start()
+            stack.push_async_callback(server.stop, 0)
+            await service.warm(server)
+            server.set_serving("", True)
+            channel = dial(f"127.0.0.1:{port}", service=wiring.FULL_NAME)
+            stack.push_async_callback(channel.close)
+            return SafetyServiceStub(channel)
+
+        yield start
+
+
+@pytest.fixture
+async def stub(serve: Serve) -> "Stub":
+    """The service as it comes, over gRPC."""
+    return await serve()
