@@ -1,0 +1,151 @@
+"""A causal language model from a Hugging Face directory or hub name, with its tokenizer and its defaults.
+
+Loads with transformers' own code and never runs code that comes with a model. It knows nothing of requests in flight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from kit.errors import InvalidArgument
+from services.inference.generation import Message, Prompt, Role
+
+EMBEDDED = "embedded"
+EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "models" / EMBEDDED
+# Tokenizers without a limit report a huge number instead.
+UNLIMITED = 10**9
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the model's own generation_config.json asks for where a request says nothing."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+class LocalModel:
+    """A loaded model. One thread may run it; `encode` belongs to another, and to one only."""
+
+    def __init__(self, network: Any, tokenizer: Any) -> None:
+        self.network = network
+        self.device = network.device
+        self._tokenizer = tokenizer
+        config = network.config.get_text_config()
+        self.vocab_size: int = config.vocab_size
+        self.parameter_count: int = network.num_parameters()
+        self.context_token_count_max = _context(config, tokenizer)
+        generation = network.generation_config
+        self.end_ids = frozenset(_as_ids(generation.eos_token_id) or _as_ids(tokenizer.eos_token_id))
+        self.defaults = _defaults(generation)
+        self._byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+        self._is_byte_level = '"ByteLevel"' in _decoder_json(tokenizer)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Turns a prompt into ids: a conversation by the model's chat template, a raw prompt as it stands.
+
+        Raises:
+            InvalidArgument: There is no template, the template refuses the conversation, or nothing is left of the
+            text.
+        """
+        if prompt.raw_prompt is not None:
+            ids: list[int] = self._tokenizer(prompt.raw_prompt)["input_ids"]
+            field = "spec.raw_prompt"
+        else:
+            ids, field = self._render(prompt.messages), "spec.conversation"
+        if not ids:
+            raise InvalidArgument(field, "the tokenizer leaves nothing of this text; send some more")
+        return ids
+
+    def decode(self, token_ids: Sequence[int], /) -> str:
+        """Turns ids into text, without special tokens."""
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for, which need not be whole characters."""
+        token = self._tokenizer.convert_ids_to_tokens(token_id)
+        if token is None:
+            return b""
+        if self._is_byte_level and all(character in self._byte_of for character in token):
+            return bytes(self._byte_of[character] for character in token)
+        if match := BYTE_TOKEN.fullmatch(token):
+            return bytes([int(match[1], 16)])
+        return str(token).replace("\u2581", " ").encode()
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        if not self._tokenizer.chat_template:
+            raise InvalidArgument("spec.conversation", "this model has no chat template; send a raw prompt")
+        turns = [_turn(message) for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise InvalidArgument("spec.conversation.messages", f"the model's chat template says: {error}") from error
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def load(name: str) -> LocalModel:
+    """Loads a model by directory, hub name, or `embedded`.
+
+    Float32 on a processor, as most have no fast half precision; on CUDA the precision of the checkpoint.
+
+    Raises:
+        OSError, ValueError: What transformers raises where there is no such model.
+    """
+    source = str(EMBEDDED_DIRECTORY) if name == EMBEDDED else name
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    network = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32 if device == "cpu" else "auto", trust_remote_code=False
+    )
+    return LocalModel(network.to(device).eval(), tokenizer)
+
+
+def _turn(message: Message) -> dict[str, str]:
+    """A message as templates want it: they know `system`, not OpenAI's newer word `developer`."""
+    role = Role.SYSTEM if message.role is Role.DEVELOPER else message.role
+    return {"role": role.value, "content": message.text or message.refusal or ""}
+
+
+def _context(config: Any, tokenizer: Any) -> int | None:
+    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    return min((limit for limit in limits if limit and limit < UNLIMITED), default=None)
+
+
+def _as_ids(value: int | Sequence[int] | None) -> Sequence[int]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else value
+
+
+def _defaults(generation: Any) -> Defaults:
+    penalty = generation.repetition_penalty or 1.0
+    if not generation.do_sample:
+        return Defaults(repetition_penalty=penalty)
+    return Defaults(
+        temperature=1.0 if generation.temperature is None else generation.temperature,
+        top_p=generation.top_p or 1.0,
+        top_k=generation.top_k or 0,
+        min_p=generation.min_p or 0.0,
+        repetition_penalty=penalty,
+    )
+
+
+def _decoder_json(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    decoder = getattr(backend, "decoder", None)
+    return decoder.__getstate__().decode() if decoder is not None else ""

@@ -1,0 +1,93 @@
+"""Places at a local model: so many generations work at once, so many wait their turn, and none waits for ever.
+
+It belongs to one event loop and holds no thread. First come, first served; priorities come with batching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from kit.errors import ResourceExhausted
+
+# A generation of a small model takes about this long, so a place is likely to be free then.
+RETRY_AFTER_MS = 1_000
+
+
+@dataclass(frozen=True)
+class SlotLimits:
+    """How many generations one model holds."""
+
+    active_max: int = 16
+    queue_max: int = 256
+    wait_s_max: float = 30.0
+
+
+class Slots:
+    """Hands out the places of one model."""
+
+    def __init__(self, limits: SlotLimits) -> None:
+        self._limits = limits
+        self._active_count = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def active_count(self) -> int:
+        """Places that are taken."""
+        return self._active_count
+
+    @property
+    def waiting_count(self) -> int:
+        """Generations that wait for a place."""
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def place(self, wait_s: float | None = None) -> AsyncIterator[None]:
+        """Holds a place while the block runs.
+
+        Args:
+            wait_s: Longest wait, where it is shorter than the limit.
+        Raises:
+            ResourceExhausted: QUEUE_FULL at once, or QUEUE_TIMEOUT after the longest wait.
+        """
+        await self._enter(self._limits.wait_s_max if wait_s is None else min(wait_s, self._limits.wait_s_max))
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, wait_s: float) -> None:
+        if self._active_count < self._limits.active_max:
+            self._active_count += 1
+            return
+        if len(self._waiting) >= self._limits.queue_max:
+            raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(wait_s):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._leave()  # the place came in the same tick as the end of the wait: pass it on
+            else:
+                self._waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise _exhausted("QUEUE_TIMEOUT", "no place at the model became free in time; retry later") from error
+            raise
+
+    def _leave(self) -> None:
+        """Passes the place to who waits longest, else frees it."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._active_count -= 1
+
+
+def _exhausted(reason: str, message: str) -> ResourceExhausted:
+    return ResourceExhausted(reason, message, retry_after_ms=RETRY_AFTER_MS)
