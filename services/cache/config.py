@@ -21,8 +21,8 @@ class CacheSettings(ServeSettings):
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis 7.0 or later; rediss:// for TLS."
     )
     redis_cluster: bool = Field(False, description="Whether the URL names a node of a Redis Cluster.")
-    lookup_timeout_s: float = Field(
-        0.05, gt=0, le=5, description="Longest that a lookup asks the store; after that it is a miss."
+    redis_read_timeout_s: float = Field(
+        0.05, gt=0, le=5, description="Longest that a lookup asks Redis; after that it is a miss."
     )
     redis_write_timeout_s: float = Field(1.0, gt=0, le=30, description="Longest that a write asks Redis.")
     entries_max: int = Field(100_000, ge=1, description="Most entries kept; on Redis, of each tenant.")
@@ -46,5 +46,5 @@ class CacheSettings(ServeSettings):
     @model_validator(mode="after")
     def _an_entry_fits(self) -> Self:
         if self.entry_bytes_max >= self.bytes_max:
-            raise ValueError(f"entry_bytes_max ({self.entry_bytes_max}) must be below bytes_max ({self.bytes_max})")
+            raise ValueError(f"ENTRY_BYTES_MAX ({self.entry_bytes_max}) must be below BYTES_MAX ({self.bytes_max})")
         return self

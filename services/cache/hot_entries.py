@@ -1,11 +1,12 @@
 """The entries asked for last, in memory.
 
-They spare a lookup the way to the store's thread. They are read by one thread and written by another, so every step is
-under a lock. This module decides nothing about freshness.
+They spare a lookup the way to the file. They are read by one thread and forgotten by another, so every step is under a
+lock. This module decides nothing about freshness.
 """
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from services.cache.entry import Entry
 from services.cache.key import Address
@@ -22,7 +23,13 @@ class HotEntries:
         self._size_bytes = 0
         self._entries: OrderedDict[bytes, tuple[Entry, int]] = OrderedDict()
         self._touched: dict[bytes, None] = {}
+        self._epoch = 0
         self._lock = threading.Lock()
+
+    @property
+    def epoch(self) -> int:
+        """Changes whenever something is forgotten; to be read before the entry that is then put."""
+        return self._epoch
 
     def get(self, address: Address) -> Entry | None:
         """Finds the entry at an address, and remembers that it was used."""
@@ -31,31 +38,27 @@ class HotEntries:
             if found is None or found[0].address != address:
                 return None
             self._entries.move_to_end(address.entry)
-            if len(self._touched) < TOUCHED_MAX:
-                self._touched[address.entry] = None
+            self._touch(address.entry)
             return found[0]
 
-    def put(self, entry: Entry, size_bytes: int) -> None:
-        """Adds an entry in place of any at its address; the least recently used leave."""
+    def put(self, entry: Entry, size_bytes: int, epoch: int) -> None:
+        """Adds an entry that was used and read at an epoch, unless something was forgotten since: it might be that."""
         with self._lock:
-            self._drop(entry.address.entry)
-            if size_bytes > self._bytes_max:
+            self._touch(entry.address.entry)
+            if epoch != self._epoch or size_bytes > self._bytes_max:
                 return
+            self._drop(entry.address.entry)
             self._entries[entry.address.entry] = (entry, size_bytes)
             self._size_bytes += size_bytes
             while self._size_bytes > self._bytes_max:
                 self._drop(next(iter(self._entries)))
 
-    def remove(self, digest: bytes) -> None:
-        """Forgets an entry."""
+    def forget(self, digests: Iterable[bytes]) -> None:
+        """Forgets entries, and turns away those being read meanwhile."""
         with self._lock:
-            self._drop(digest)
-
-    def clear(self) -> None:
-        """Forgets all entries."""
-        with self._lock:
-            self._entries.clear()
-            self._size_bytes = 0
+            self._epoch += 1
+            for digest in digests:
+                self._drop(digest)
 
     def take_touched(self, count: int) -> list[bytes]:
         """Hands over up to `count` entries that were used since they were last handed over."""
@@ -64,6 +67,10 @@ class HotEntries:
             for digest in touched:
                 del self._touched[digest]
             return touched
+
+    def _touch(self, digest: bytes) -> None:
+        if len(self._touched) < TOUCHED_MAX:
+            self._touched[digest] = None
 
     def _drop(self, digest: bytes) -> None:
         dropped = self._entries.pop(digest, None)

@@ -38,6 +38,11 @@ def write_event(event: LookupEvent) -> service_pb.LookupStreamResponse:
             return service_pb.LookupStreamResponse(completed=completed)
 
 
+def outcome(found: Found) -> str:
+    """Names an outcome for a span: the kind of a hit, or `miss`."""
+    return found.kind.name.lower() if isinstance(found, Hit) else "miss"
+
+
 def write_time(instant_ms: int) -> Timestamp:
     """Writes an instant."""
     return Timestamp(seconds=instant_ms // 1000, nanos=instant_ms % 1000 * 1_000_000)

@@ -35,6 +35,7 @@ class SqliteThread:
     Args:
         path: The file; made if it is not there.
         before_commit: Runs at the end of each transaction, within it.
+        after_commit: Runs when a transaction is on the disk, before anyone is told.
         after_rollback: Runs when a transaction was undone, to forget what was believed of it.
     """
 
@@ -42,9 +43,10 @@ class SqliteThread:
         self,
         path: Path,
         before_commit: Callable[[sqlite3.Connection], None],
+        after_commit: Callable[[], None],
         after_rollback: Callable[[sqlite3.Connection], None],
     ) -> None:
-        self._before_commit, self._after_rollback = before_commit, after_rollback
+        self._before_commit, self._after_commit, self._after_rollback = before_commit, after_commit, after_rollback
         self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE_MAX)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._thread = threading.Thread(target=self._run, name="cache-sqlite", daemon=True)
@@ -100,6 +102,7 @@ class SqliteThread:
             results = [job.operation(connection) for job in jobs]
             self._before_commit(connection)
             connection.execute("COMMIT")
+            self._after_commit()
         except Exception as error:  # The outermost edge of this thread: whoever waits gets the error.
             self._undo(connection)
             for job in jobs:

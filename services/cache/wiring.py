@@ -71,7 +71,7 @@ def build_store(settings: CacheSettings) -> EntryStore:
             _redis(settings),
             entries_max=settings.entries_max,
             bytes_max=settings.bytes_max,
-            read_timeout_s=settings.lookup_timeout_s,
+            read_timeout_s=settings.redis_read_timeout_s,
             write_timeout_s=settings.redis_write_timeout_s,
             clock=now_ms,
         )
@@ -80,7 +80,6 @@ def build_store(settings: CacheSettings) -> EntryStore:
         entries_max=settings.entries_max,
         bytes_max=settings.bytes_max,
         hot_bytes_max=settings.hot_bytes_max,
-        timeout_s=settings.lookup_timeout_s,
         clock=now_ms,
     )
 

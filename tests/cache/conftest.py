@@ -141,7 +141,7 @@ def redis_store(url: str, clock: Callable[[], int], *, cluster: bool = False, **
 
 def sqlite_store(path: Path, clock: Callable[[], int], **settings: float) -> SqliteStore:
     """A store on a file."""
-    bounds = {"entries_max": 1000, "bytes_max": 1 << 30, "hot_bytes_max": 1 << 20, "timeout_s": 5.0} | settings
+    bounds = {"entries_max": 1000, "bytes_max": 1 << 30, "hot_bytes_max": 1 << 20} | settings
     return SqliteStore(path, clock=clock, **bounds)  # type: ignore[arg-type]
 
 

@@ -425,7 +425,7 @@ async def test_service_serves_without_redis(tmp_path: Path):
 async def test_service_keeps_entries_in_redis(shared_redis):
     """The service on Redis finds what it stored, and Redis is healthy."""
     shared_redis.command("flushall")
-    async with serving(store="redis", redis_url=shared_redis.url, lookup_timeout_s=5) as (stub, channel):
+    async with serving(store="redis", redis_url=shared_redis.url, redis_read_timeout_s=5) as (stub, channel):
         await stub.Store(store_request())
         found = await stub.Lookup(LookupRequest(query=QUERY))
         request = health_pb2.HealthCheckRequest(service=REDIS_HEALTH)
