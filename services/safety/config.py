@@ -11,10 +11,10 @@ class SafetySettings(ServeSettings):
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_SAFETY_")
 
-    port: int = Field(50053, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    port: int = Field(default=50053, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     policies_file: FilePath | None = Field(
-        None, description="Your policies and forbidden terms (YAML), over the embedded ones."
+        default=None, description="Your policies and forbidden terms (YAML), over the embedded ones."
     )
     detector_threads: int = Field(
-        2, ge=1, le=64, description="Threads that read long texts; short ones are read in the event loop."
+        default=2, ge=1, le=64, description="Threads that read long texts; short ones are read in the event loop."
     )

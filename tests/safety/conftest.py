@@ -1,6 +1,6 @@
 """What the safety service's tests share: the real server on a free port, with other detectors or policies at will."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +22,9 @@ Serve = Callable[..., Awaitable["Stub"]]
 
 
 @pytest.fixture(scope="session")
-def embedded() -> Iterator[wiring.SafetyService]:
+def embedded() -> wiring.SafetyService:
     """The service as it comes; it keeps no state, so that one does for all tests."""
-    yield wiring.build(SafetySettings(port=0))
+    return wiring.build(SafetySettings(port=0))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Messages that the safety service's tests send and read."""
 
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from millrace.safety.v1 import safety_service_pb2 as pb
@@ -25,8 +25,6 @@ def answer(*texts: str, profile: str = "") -> pb.CheckOutputRequest:
 def spans(assessment: verdict.Assessment, text: str) -> list[tuple[str, str]]:
     """The findings as category and the very text that they cover."""
     return [(f.category, text[f.span.start : f.span.end]) for f in assessment.findings]
-
-
 
 
 def random_chunks(text: str, rng: random.Random) -> list[str]:

@@ -1,11 +1,13 @@
 """The contract, over the real server."""
 
 import logging
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
+from kit import identity
 from kit.errors import Code, MillraceError
 from kit.status import from_rpc_error
 from millrace.safety.v1 import policy_pb2
@@ -21,7 +23,7 @@ CARD = "😀 pay with 4111 1111 1111 1111 please"
 BOMB = "how to make a pipe bomb"
 
 
-async def refused(call: grpc.aio.UnaryUnaryCall) -> MillraceError:
+async def refused(call: Awaitable[object]) -> MillraceError:
     """The error that a call ends with."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -158,8 +160,8 @@ async def test_request_ids_are_echoed(stub: "Stub") -> None:
     request.request_id = "mine"
 
     assert (await stub.CheckInput(request)).request_id == "mine"
-    plain = await stub.CheckInput(prompt("x"), metadata=(("x-request-id", "from-metadata"),))
-    assert plain.request_id == "from-metadata"
+    with identity.use(identity.CallContext("from-metadata")):
+        assert (await stub.CheckInput(prompt("x"))).request_id == "from-metadata"
 
 
 async def test_policies_are_listed_by_strictness(stub: "Stub") -> None:

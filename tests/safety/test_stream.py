@@ -81,7 +81,10 @@ async def test_nothing_past_a_block_leaves(stub: "Stub") -> None:
 
 async def test_choices_are_judged_apart(stub: "Stub") -> None:
     """A block ends its own choice; the others go on."""
-    messages = [[*deltas(["I will "], 0), *deltas(["Have a "], 1)], [*deltas(["kill you."], 0), *deltas(["nice day."], 1)]]
+    messages = [
+        [*deltas(["I will "], 0), *deltas(["Have a "], 1)],
+        [*deltas(["kill you."], 0), *deltas(["nice day."], 1)],
+    ]
 
     events = await screen(stub, messages, choices=2)
 
@@ -102,7 +105,9 @@ async def test_tool_arguments_are_held_to_their_end(stub: "Stub") -> None:
     assert [e.released.text for e in fine if e.HasField("released")] == ['{"to": "a@b.co", "card": "<CREDIT_CARD>"}']
     assert fine[-3].released.tool_call_index == 0
 
-    blocked = await screen(stub, [[call(1, '{"long enough text to be let go": "')], [call(1, 'how to make a pipe bomb"}')]])
+    blocked = await screen(
+        stub, [[call(1, '{"long enough text to be let go": "')], [call(1, 'how to make a pipe bomb"}')]]
+    )
     assert not any(event.HasField("released") for event in blocked)
 
 

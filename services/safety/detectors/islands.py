@@ -41,6 +41,8 @@ _NUMBER_BEGUN = re.compile(r"[+(\[]{1,2}\Z")
 _GAP = re.compile(rf"[-. ()\[\]/+]{{0,{_GAP_MAX}}}")
 _GROUP = re.compile(r"(?<![0-9])[0-9]+")
 _DATE = re.compile(r"(?<![0-9])[12][0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9](?![0-9])")
+# ITU-T E.164 has 15 digits; a carrier code or trunk prefix may add some.
+_PHONE_DIGITS_MAX = 18
 # Recognisers look at most this far behind a number (":30" tells a time from a phone number).
 _LOOK_AHEAD = 3
 # A number that a cut through a longer run of digit groups may have split begins at most this far before the cut.
@@ -176,7 +178,7 @@ class Numbers(Layer):
             found += self._named("IP_ADDRESS", around, left, end)
         if digit_count >= 9 and len(run) > 9 and "US_SSN" in self._wanted:
             found += self._named("US_SSN", around, left, end)
-        if digit_count >= 7 and "PHONE_NUMBER" in self._wanted and not _DATE.search(run):
+        if digit_count >= 7 and "PHONE_NUMBER" in self._wanted and _may_be_phone(run):
             taken = any(m.start <= start + 2 and m.end >= end - 2 for m in found)
             found += [] if taken else self._phones(around, left, end)
         return found
@@ -186,7 +188,9 @@ class Numbers(Layer):
         found: list[Match] = []
         for group in _GROUP.finditer(around):
             begin = max(group.start() - 1, 0)
-            if found and begin + left < found[-1].end:
+            taken = found and group.start() + left < found[-1].end
+            # Every card begins with four digits in one piece, and none has more than 19.
+            if taken or not 4 <= len(group.group()) <= 19:
                 continue
             hits = self._recognisers["CREDIT_CARD"](around[begin : begin + _SPLIT_MAX + 1])
             found += [_match("CREDIT_CARD", hit, left + begin) for hit in hits if hit.start + begin == group.start()]
@@ -201,6 +205,11 @@ class Numbers(Layer):
     def _named(self, entity: str, around: str, left: int, end: int) -> list[Match]:
         hits = self._recognisers[entity](around)
         return [m for m in (_match(entity, hit, left) for hit in hits) if m.end <= end]
+
+
+def _may_be_phone(run: str) -> bool:
+    """Tells dates, and digits in a piece longer than any phone number, from what is worth the time to look at."""
+    return not _DATE.search(run) and min(map(len, _GROUP.findall(run))) <= _PHONE_DIGITS_MAX
 
 
 def _is_complete(text: str, run: re.Match[str]) -> bool:
@@ -227,7 +236,8 @@ class Urls(Layer):
             start, end = run.span()
             if end == len(text) and not final and end - start < _URL_MAX:
                 return start
-            if "." in run.group():
+            # What stands behind an @ belongs to an e-mail address.
+            if "." in run.group() and ("@" not in run.group() or "://" in run.group()):
                 matches += [_match("URL", f, start + offset) for f in self._recognisers["URL"](run.group())]
             at = end
         begun = _URL_BEGUN.search(text, max(at, len(text) - _URL_MAX))

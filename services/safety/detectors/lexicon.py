@@ -42,6 +42,33 @@ class Node:
     ends: list[TermEnd] = field(default_factory=list)
 
 
+class Place:
+    """Where a reader may be in the graph: at several nodes at once, seen as one."""
+
+    def __init__(self, nodes: Sequence[Node], places: dict[frozenset[int], Place]) -> None:
+        self.ends = tuple(end for node in nodes for end in node.ends)
+        self.edges: dict[str, list[Node]] = {}
+        for node in nodes:
+            for label, following in node.edges.items():
+                self.edges.setdefault(label, []).extend(following)
+        self._next: dict[str, Place] = {}
+        self._places = places
+
+    def follow(self, word: Folded) -> Place | None:
+        """Where a word leads; as written, or else with its signs read as letters."""
+        plain, leet = word
+        return self._along(plain) or (None if leet is None else self._along(_LEET + leet))
+
+    def _along(self, label: str) -> Place | None:
+        place = self._next.get(label)
+        if place is None and (nodes := self.edges.get(label)):
+            # Made on first use. Phrases bound how many there can be, whatever the texts.
+            key = frozenset(map(id, nodes))
+            place = self._places.get(key) or self._places.setdefault(key, Place(nodes, self._places))
+            self._next[label] = place
+        return place
+
+
 class Lexicon:
     """Two graphs over all terms: one by words, one by letters for terms that are spelled out."""
 
@@ -53,26 +80,17 @@ class Lexicon:
             terms: Category, score and phrase of each term.
         """
         self.folder = folder
-        self.words = Node()
-        self.letters = Node()
         self.categories: set[str] = set()
+        words, letters = Node(), Node()
         for category, score, text in terms:
             self.categories.add(category)
             phrase = parse(text)
             end = TermEnd(category, score, _shortest(phrase) == 1)
-            self._hang(self.words, [[self._fold(words) for words in options] for options in phrase], end)
+            _hang(words, [[self._fold(option) for option in options] for options in phrase], end)
             if _letter_count_min(phrase) >= _SPELLED_MIN:
-                self._hang(self.letters, [[self._spell(words) for words in options] for options in phrase], end)
-
-    @staticmethod
-    def follow(nodes: Iterable[Node], word: Folded) -> list[Node]:
-        """Where a word leads from any of some nodes."""
-        found: list[Node] = []
-        for node in nodes:
-            found += node.edges.get(word.plain, ())
-            if word.leet is not None and (by_signs := node.edges.get(_LEET + word.leet)):
-                found += [node for node in by_signs if node not in found]
-        return found
+                _hang(letters, [[self._spell(option) for option in options] for options in phrase], end)
+        self.words = Place([words], {})
+        self.letters = Place([letters], {})
 
     def _fold(self, words: Sequence[str]) -> list[tuple[str, ...]]:
         plain = [self.folder.fold(word).plain for word in words]
@@ -81,18 +99,19 @@ class Lexicon:
     def _spell(self, words: Sequence[str]) -> list[tuple[str, ...]]:
         return [(letter,) for word in words for letter in self.folder.skeleton(self.folder.fold(word).plain)]
 
-    def _hang(self, root: Node, places: list[list[list[tuple[str, ...]]]], end: TermEnd) -> None:
-        """Adds a phrase: at each place every node reached so far grows a chain per alternative."""
-        frontier = [root]
-        for options in places:
-            joint = Node()
-            passed = [node for node in frontier if [] in options]
-            for chain in filter(None, options):
-                for node in frontier:
-                    _grow(node, chain, joint)
-            frontier = [joint, *passed]
-        for node in frontier:
-            node.ends.append(end)
+
+def _hang(root: Node, places: list[list[list[tuple[str, ...]]]], end: TermEnd) -> None:
+    """Adds a phrase: at each place every node reached so far grows a chain per alternative."""
+    frontier = [root]
+    for options in places:
+        joint = Node()
+        passed = [node for node in frontier if [] in options]
+        for chain in filter(None, options):
+            for node in frontier:
+                _grow(node, chain, joint)
+        frontier = [joint, *passed]
+    for node in frontier:
+        node.ends.append(end)
 
 
 def _grow(node: Node, chain: list[tuple[str, ...]], joint: Node) -> None:

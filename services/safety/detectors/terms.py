@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from services.safety.detectors.detector import Match
 from services.safety.detectors.folding import Folded
-from services.safety.detectors.lexicon import Lexicon, Node, TermEnd
+from services.safety.detectors.lexicon import Lexicon, Place, TermEnd
 
 # A longer run of word characters is no word of the lexicon, whatever it folds to.
 WORD_CODE_POINTS_MAX = 48
@@ -155,36 +155,38 @@ class _Walk:
         return self._along_letters(first, begins)
 
     def _along_words(self, first: int) -> _Reach:
-        nodes: list[Node] = [self.lexicon.words]
+        place = self.lexicon.words
         reach = _Reach()
         for index in range(first, len(self.words)):
             word = self.words[index]
             if index > first and not self._joined(self.words[index - 1].end, word.start):
                 return reach
-            nodes = self.lexicon.follow(nodes, word.folded)
-            if not nodes or self._is_too_long(first, word.end):
+            following = place.follow(word.folded)
+            if following is None or self._is_too_long(first, word.end):
                 return reach
-            reach = self._extend(reach, nodes, index)
-        ongoing = not self.final and _go_on(nodes) and self._joined(self.words[-1].end, self.horizon)
+            place = following
+            reach = self._extend(reach, place, index)
+        ongoing = not self.final and bool(place.edges) and self._joined(self.words[-1].end, self.horizon)
         return reach._replace(undecided=ongoing and not self._is_too_long(first, self.horizon))
 
     def _along_letters(self, first: int, begins: bool) -> _Reach:
         """Follows letters that stand alone, as in "b o m b"; a term of one word must be all that is spelled."""
-        nodes: list[Node] = [self.lexicon.letters]
+        place = self.lexicon.letters
         reach = _Reach()
         for index in range(first, len(self.words)):
             word = self.words[index]
             if index > first and not self._follows_letter(index):
                 return reach
             letter = self.lexicon.folder.skeleton(word.folded.leet or word.folded.plain)
-            nodes = self.lexicon.follow(nodes, Folded(letter, None))
-            if not nodes or self._is_too_long(first, word.end):
+            following = place.follow(Folded(letter, None))
+            if following is None or self._is_too_long(first, word.end):
                 return reach
-            if any(node.ends for node in nodes):
+            place = following
+            if place.ends:
                 if index + 1 == len(self.words) and self._may_get_letter:
                     return reach._replace(undecided=True)
                 whole = begins and not (index + 1 < len(self.words) and self._follows_letter(index + 1))
-                reach = self._extend(reach, nodes, index, one_word=whole)
+                reach = self._extend(reach, place, index, one_word=whole)
         return reach._replace(undecided=self._may_get_letter)
 
     def _follows_letter(self, index: int) -> bool:
@@ -202,14 +204,10 @@ class _Walk:
         near = start - end <= GAP_CODE_POINTS_MAX
         return near and not _SENTENCE_END.search(self.text, end - self.offset, start - self.offset)
 
-    def _extend(self, reach: _Reach, nodes: list[Node], index: int, one_word: bool = True) -> _Reach:
-        """Takes the terms that end at some nodes for the longest ones so far; of each category the most certain."""
+    def _extend(self, reach: _Reach, place: Place, index: int, one_word: bool = True) -> _Reach:
+        """Takes the terms that end at a place for the longest ones so far; of each category the most certain."""
         best: dict[str, TermEnd] = {}
-        for end in (end for node in nodes for end in node.ends):
+        for end in place.ends:
             if end.category in self.categories and (one_word or not end.is_one_word):
                 best[end.category] = max(end, best.get(end.category, end))
         return _Reach(index, tuple(best.values())) if best else reach
-
-
-def _go_on(nodes: list[Node]) -> bool:
-    return any(node.edges for node in nodes)

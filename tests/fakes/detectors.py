@@ -1,0 +1,56 @@
+"""Detectors that misbehave in one chosen way, behind the protocol of the safety service."""
+
+import threading
+from collections.abc import Callable, Collection
+
+from services.safety.detectors.detector import Match
+
+
+class FakeDetector:
+    """A detector whose every scan does what it is told; it reads in a thread unless `inline` says otherwise."""
+
+    categories = ("EMAIL_ADDRESS",)
+    optional_categories: frozenset[str] = frozenset()
+    context = 0
+    hold = 0
+
+    def __init__(self, name: str, act: Callable[[str], object], inline: int = 0) -> None:
+        self.name = name
+        self.inline_code_points = inline
+        self._act = act
+
+    def cursor(self, categories: Collection[str]) -> "FakeCursor":
+        return FakeCursor(self._act)
+
+
+class FakeCursor:
+    """Acts on each scan, finds nothing and calls everything safe."""
+
+    def __init__(self, act: Callable[[str], object]) -> None:
+        self.safe = 0
+        self._act = act
+
+    def scan(self, text: str, offset: int, final: bool) -> list[Match]:
+        self._act(text)
+        self.safe = offset + len(text)
+        return []
+
+
+def failing(on: str) -> Callable[[str], object]:
+    """Raises when it is shown a text that holds `on`, quoting the text as careless code would."""
+
+    def act(text: str) -> None:
+        if on in text:
+            raise RuntimeError(f"cannot read {text}")
+
+    return act
+
+
+def hanging(on: str, release: threading.Event) -> Callable[[str], object]:
+    """Hangs when it is shown a text that holds `on`, until it is let go."""
+
+    def act(text: str) -> None:
+        if on in text:
+            release.wait()
+
+    return act

@@ -1,0 +1,116 @@
+"""Personal data: what is found, and that any cutting of a text gives the same."""
+
+import random
+import socket
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.safety.detectors.detector import Detector, Match
+from services.safety.detectors.folding import Folder
+from services.safety.detectors.lexicon import Lexicon
+from services.safety.detectors.pii import PersonalData
+from services.safety.detectors.recognisers import load_recognisers
+from services.safety.detectors.terms import ForbiddenTerms
+from services.safety.policy import load_policies
+from tests.safety.test_stream import TEXTS
+
+PII = PersonalData(load_recognisers())
+DEFAULT = frozenset(PII.categories) - PII.optional_categories
+
+
+@pytest.fixture(scope="module")
+def terms() -> ForbiddenTerms:
+    return ForbiddenTerms(Lexicon(Folder(), load_policies().terms))
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    return [(m.category, text[m.start : m.end]) for m in PII.cursor(DEFAULT).scan(text, 0, True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("write to john.doe+x@mail.example.co.uk.", [("EMAIL_ADDRESS", "john.doe+x@mail.example.co.uk")]),
+        ("call (212) 555-0147 x1 today", [("PHONE_NUMBER", "(212) 555-0147")]),
+        ("call +44 20 7946 0958", [("PHONE_NUMBER", "+44 20 7946 0958")]),
+        ("4111111111111111", [("CREDIT_CARD", "4111111111111111")]),
+        ("order 1234 4111-1111-1111-1111", [("CREDIT_CARD", "4111-1111-1111-1111")]),
+        ("DE89 3704 0044 0532 0130 00 is mine", [("IBAN_CODE", "DE89 3704 0044 0532 0130 00")]),
+        ("SSN 212-45-6789", [("US_SSN", "212-45-6789")]),
+        ("at 192.168.10.25 or fe80::1ff:fe23:4567:890a", [
+            ("IP_ADDRESS", "192.168.10.25"), ("IP_ADDRESS", "fe80::1ff:fe23:4567:890a")]),
+        ("::ffff:1.2.3.4", [("IP_ADDRESS", "::ffff:1.2.3.4")]),
+    ],
+)  # fmt: skip
+def test_personal_data_is_found(text: str, expected: list[tuple[str, str]]) -> None:
+    """Each kind is found once, with its exact span."""
+    assert found(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111111111111112",  # Fails the Luhn check.
+        "DE89 3704 0044 0532 0130 01",  # Fails modulo 97.
+        "on 2024-01-15 at 10:30, chapter 3.1.4, 1,234,567 people",
+        "user@localhost, @handle, a @ b.co",
+        "version 1.2.3, 3.14159265358979, 50%",
+        "std::vector, 12:30:45",
+        "see example.com",
+    ],
+)
+def test_look_alikes_are_not(text: str) -> None:
+    """Checksums, dates, decimals and handles are told apart from personal data."""
+    assert found(text) == []
+
+
+def read(detector: Detector, text: str, cuts: list[int]) -> list[Match]:
+    """Reads a text in pieces through a window of no more than a cursor asks for."""
+    cursor = detector.cursor(detector.categories)
+    matches: list[Match] = []
+    base = 0
+    for cut in cuts:
+        matches += cursor.scan(text[base:cut], base, cut == len(text))
+        assert cut - cursor.safe <= detector.hold
+        base = max(base, cursor.safe - detector.context)
+    assert cursor.safe == len(text)
+    return matches
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=TEXTS.filter(bool), seed=st.integers(0, 2**32))
+def test_cursors_do_not_depend_on_cuts(terms: ForbiddenTerms, text: str, seed: int) -> None:
+    """Both detectors report the same matches for a text in one piece, in code points, and in random pieces."""
+    cuts = sorted({*random.Random(seed).choices(range(1, len(text) + 1), k=5), len(text)})
+    for detector in (PII, terms):
+        whole = read(detector, text, [len(text)])
+        assert read(detector, text, list(range(1, len(text) + 1))) == whole
+        assert read(detector, text, cuts) == whole
+
+
+def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recognisers are built and used without a connection: the suffix list is the one that tldextract ships."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    fresh = PersonalData(load_recognisers())
+
+    assert [m.category for m in fresh.cursor(DEFAULT).scan("a@b.co", 0, True)] == ["EMAIL_ADDRESS"]
+
+
+def test_loading_leaves_heavy_packages_out() -> None:
+    """Presidio is loaded without torch and transformers, which can still be imported afterwards."""
+    code = (
+        "import sys; from services.safety.detectors.recognisers import load_recognisers; load_recognisers(); "
+        "assert 'torch' not in sys.modules; import importlib.util; assert importlib.util.find_spec('torch')"
+    )
+    pytest.importorskip("torch")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,108 @@
+"""The policy file: what it may say, and how it is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from kit.config import ConfigError
+from millrace.safety.v1 import safety_service_pb2 as pb
+from millrace.safety.v1 import verdict_pb2 as verdict
+from services.safety.policy import load_policies
+from tests.safety.conftest import Serve
+from tests.safety.messages import prompt, spans
+
+
+def test_embedded_policies_hold_the_promised_profiles() -> None:
+    """`off`, `moderation`, `default` and `strict` exist, and nothing embedded fails open."""
+    policies = load_policies()
+
+    assert set(policies.profiles) == {"off", "moderation", "default", "strict"}
+    assert not list(policies.fail_open_rules())
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("profiles:\n  x:\n    description: d\n", "strictness"),
+        ("profiles:\n  x: {description: d, strictness: 1, input: {pii: {action: burn}}}\n", "action"),
+        ("profiles:\n  x: {description: d, strictness: 1, input: {nose: {action: flag}}}\n", "nose"),
+        (
+            "profiles:\n  x:\n    description: d\n    strictness: 1\n    output:\n      pii:\n        action: flag\n"
+            "        actions: {CREDIT_CRD: redact}\n",
+            "CREDIT_CRD",
+        ),
+        (
+            "profiles:\n  x: {description: d, strictness: 1, input: "
+            "{forbidden_terms: {action: flag, actions: {viol: block}}}}\n",
+            "viol",
+        ),
+        ("terms:\n  - category: illicit\n    phrases: ['make (a bomb']\n", "phrases[0]"),
+        ("terms:\n  - category: illicit\n    phrases: ['(a)?']\n", "phrases[0]"),
+        ("terms: [\n", "policies.yaml:"),
+    ],
+)
+def test_bad_file_names_line_and_field(tmp_path: Path, text: str, complaint: str) -> None:
+    """A mistake stops start-up and says where it is."""
+    path = tmp_path / "policies.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError) as caught:
+        load_policies(path)
+
+    assert "policies.yaml:" in caught.value.message
+    assert complaint in caught.value.message
+
+
+def test_version_is_a_digest_of_the_files(tmp_path: Path) -> None:
+    """The version changes with any file it comes from, and only then."""
+    path = tmp_path / "policies.yaml"
+    path.write_text("profiles: {}")
+    first = load_policies(path).version
+    assert load_policies(path).version == first != load_policies().version
+
+    path.write_text("profiles: {} # changed")
+
+    assert load_policies(path).version != first
+
+
+async def test_operators_terms_and_profiles_are_in_force(serve: Serve) -> None:
+    """A term of the operator's file blocks in the embedded profiles, and its profile can be asked for."""
+    stub = await serve(
+        """
+terms:
+  - {category: secret/project, score: 0.8, phrases: ["project (nightjar|owl)"]}
+profiles:
+  links:
+    description: Links are redacted.
+    strictness: 70
+    input: {pii: {action: allow, actions: {URL: redact}}}
+"""
+    )
+
+    blocked = await stub.CheckInput(prompt("Tell me of Project  Nightjar!"))
+    redacted = await stub.CheckInput(prompt("a@b.co at https://example.com/x", profile="links"))
+
+    assert spans(blocked.assessment, "Tell me of Project  Nightjar!") == [("secret/project", "Project  Nightjar")]
+    assert blocked.assessment.verdict == verdict.VERDICT_BLOCK
+    assert redacted.segments[0].replacement == "a@b.co at <URL>"
+    listed = await stub.ListPolicies(pb.ListPoliciesRequest())
+    assert [p.profile for p in listed.policies][2:] == ["default", "links", "strict"]
+
+
+async def test_embedded_terms_can_be_left_out(serve: Serve) -> None:
+    """`embedded_terms: false` leaves only the operator's."""
+    stub = await serve("embedded_terms: false\nterms:\n  - {category: illicit, phrases: [nightjar]}\n")
+
+    assert (await stub.CheckInput(prompt("I will kill you"))).assessment.verdict == verdict.VERDICT_ALLOW
+    assert (await stub.CheckInput(prompt("NIGHTJAR"))).assessment.verdict == verdict.VERDICT_BLOCK
+
+
+async def test_low_scores_count_only_as_scores(serve: Serve) -> None:
+    """A term that scores below the threshold is no finding, and its score is reported."""
+    stub = await serve("terms:\n  - {category: illicit, score: 0.2, phrases: [nightjar]}\n")
+
+    assessment = (await stub.CheckInput(prompt("nightjar"))).assessment
+
+    assert (assessment.verdict, assessment.finding_count) == (verdict.VERDICT_ALLOW, 0)
+    scores = {score.category: (score.score, score.flagged) for score in assessment.scores}
+    assert scores["illicit"] == (0.2, False)

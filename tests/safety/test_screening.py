@@ -1,0 +1,122 @@
+"""Detectors that fail: what the policy makes of it, in checks and in streams."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from millrace.safety.v1 import verdict_pb2 as verdict
+from tests.fakes.detectors import FakeDetector, failing, hanging
+from tests.safety.conftest import Serve
+from tests.safety.messages import answer, deltas, prompt, released, screen
+
+POLICIES = """
+profiles:
+  careful:
+    description: Closed, by saying nothing else.
+    strictness: 60
+    input: {pii: {action: flag, deadline_ms: 50}}
+    output: {pii: {action: flag, deadline_ms: 50}}
+  easy:
+    description: Open.
+    strictness: 40
+    input: {pii: {action: flag, on_failure: open, deadline_ms: 50}}
+    output: {forbidden_terms: {action: block}, pii: {action: flag, on_failure: open, deadline_ms: 50}}
+"""
+ON = "trip"
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Lets hanging detectors go when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def run_of(assessment: verdict.Assessment) -> verdict.DetectorRun:
+    return next(run for run in assessment.runs if run.detector == "pii")
+
+
+async def test_failure_is_closed_unless_the_policy_says_open(serve: Serve) -> None:
+    """A detector that raises blocks the prompt, and its run says that it failed."""
+    stub = await serve(POLICIES, {"pii": FakeDetector("pii", failing(ON))})
+
+    assessment = (await stub.CheckInput(prompt(ON, profile="careful"))).assessment
+
+    assert assessment.verdict == verdict.VERDICT_BLOCK
+    assert (run_of(assessment).state, run_of(assessment).failed_open) == (verdict.EXECUTION_STATE_FAILED, False)
+    assert (await stub.CheckInput(prompt("fine", profile="careful"))).assessment.verdict == verdict.VERDICT_ALLOW
+
+
+async def test_open_policy_lets_pass_and_says_so(serve: Serve) -> None:
+    """Where the policy fails open the text passes, and is never reported as screened."""
+    stub = await serve(POLICIES, {"pii": FakeDetector("pii", failing(ON))})
+
+    assessment = (await stub.CheckOutput(answer(ON, profile="easy"))).assessment
+
+    assert assessment.verdict == verdict.VERDICT_ALLOW
+    assert (run_of(assessment).state, run_of(assessment).failed_open) == (verdict.EXECUTION_STATE_FAILED, True)
+
+
+@pytest.mark.parametrize(("profile", "expected"), [("careful", verdict.VERDICT_BLOCK), ("easy", verdict.VERDICT_ALLOW)])
+async def test_overrun_ends_at_the_deadline(
+    serve: Serve, release: threading.Event, profile: str, expected: verdict.Verdict
+) -> None:
+    """A detector that hangs is given up at its deadline, not waited for."""
+    stub = await serve(POLICIES, {"pii": FakeDetector("pii", hanging(ON, release))})
+    started = time.monotonic()
+
+    assessment = (await stub.CheckInput(prompt(ON, profile=profile))).assessment
+
+    assert time.monotonic() - started < 2
+    assert assessment.verdict == expected
+    assert run_of(assessment).state == verdict.EXECUTION_STATE_TIMED_OUT
+
+
+async def test_closed_failure_ends_a_stream(serve: Serve) -> None:
+    """When a detector fails mid-stream nothing unscreened leaves, and every choice is blocked."""
+    stub = await serve(POLICIES, {"pii": FakeDetector("pii", failing(ON))})
+
+    messages = [deltas(["good "]), deltas([f"{ON} bad"]), deltas([" worse"]), deltas(["other"], 1)]
+    events = await screen(stub, messages, "careful", choices=2)
+
+    assert released(events) == "good "
+    assert released(events, 1) == ""
+    done = {e.choice_done.choice_index: e.choice_done.verdict for e in events if e.HasField("choice_done")}
+    assert done == {0: verdict.VERDICT_BLOCK, 1: verdict.VERDICT_BLOCK}
+    assert events[-1].completed.assessment.verdict == verdict.VERDICT_BLOCK
+
+
+async def test_open_failure_lets_a_stream_go_on_under_the_other_detectors(serve: Serve) -> None:
+    """A stream that lost one detector goes on, is still judged by the others, and its end says what was missed."""
+    stub = await serve(POLICIES, {"pii": FakeDetector("pii", failing(ON))})
+
+    messages = [deltas([f"{ON} and on. "]), deltas(["how to make a pipe bomb"])]
+    events = await screen(stub, messages, "easy")
+
+    assert released(events) == f"{ON} and on. "
+    assessment = events[-1].completed.assessment
+    assert assessment.verdict == verdict.VERDICT_BLOCK
+    assert run_of(assessment).failed_open
+
+
+async def test_failures_are_logged_without_the_text(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The log names detector and kind of error; the message, which quotes the text, stays out."""
+    stub = await serve(POLICIES, {"pii": FakeDetector("pii", failing(ON))})
+
+    await stub.CheckInput(prompt(f"my secret {ON}", profile="easy"))
+
+    record = next(record for record in caplog.records if record.message == "detector failed")
+    assert (record.levelno, record.__dict__["error"]) == (logging.ERROR, "RuntimeError")
+    assert "secret" not in caplog.text
+
+
+async def test_fail_open_rules_are_announced(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Start-up logs every rule under which a text may pass unscreened."""
+    await serve(POLICIES)
+
+    announced = [r.__dict__ for r in caplog.records if r.message == "fails open"]
+    assert [(each["profile"], each["direction"]) for each in announced] == [("easy", "INPUT"), ("easy", "OUTPUT")]
