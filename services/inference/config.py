@@ -43,6 +43,9 @@ class InferenceSettings(ServeSettings):
     cache_store_timeout_ms: int = Field(2_000, ge=1, le=60_000, description="Longest wait for keeping an answer.")
     cache_pending_count_max: int = Field(1_000, ge=1, description="Answers that may wait to be kept; more are dropped.")
     safety_timeout_ms: int = Field(2_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text.")
+    dependency_wait_s: float = Field(
+        10.0, ge=0, description="Longest wait at start for cache and safety to be up; then it serves without."
+    )
     running_count_max: int = Field(4_096, ge=1, description="Generations that may run at once; more are refused.")
     batch_concurrency: int = Field(8, ge=1, le=100, description="Items of one batch that run at once.")
     local_active_max: int = Field(16, ge=1, description="Generations that one local model works on at once.")

@@ -99,6 +99,7 @@ class Inference:
     fleet: Fleet
     cache: AnswerCache
     channels: Mapping[str, grpc.aio.Channel]
+    dependency_wait_s: float
     watch: DependencyWatch | None = field(default=None)
 
     async def warm(self, server: Server) -> None:
@@ -110,6 +111,7 @@ class Inference:
         self.watch = DependencyWatch(self.channels, server.set_serving)
         await self.watch.start()
         await self.fleet.warm(report)
+        await self.watch.up(self.dependency_wait_s)
 
     async def close(self) -> None:
         """Frees everything, in the reverse order of making."""
@@ -143,7 +145,8 @@ async def build(
     attempts = Attempts(fleet.engine_for, AttemptObserver(telemetry.tracer).observe)
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
     servicer = InferenceServicer(pipeline, catalog, router, fleet, safety, time.time(), settings.batch_concurrency)
-    return Inference(_registrations(servicer, UsageServicer(settlement, admission)), pipeline, fleet, cache, channels)
+    registrations = _registrations(servicer, UsageServicer(settlement, admission))
+    return Inference(registrations, pipeline, fleet, cache, channels, settings.dependency_wait_s)
 
 
 def _dependencies(settings: InferenceSettings) -> list[tuple[str, DialSettings, str]]:

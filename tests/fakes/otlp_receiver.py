@@ -1,0 +1,84 @@
+"""An OTLP/gRPC collector that keeps what it gets: the standard TraceService on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+DEADLINE_S = 20.0  # batches leave the exporters every five seconds
+
+
+@dataclass(frozen=True)
+class ReceivedSpan:
+    """A span as it arrived, with the service that sent it."""
+
+    service: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    is_error: bool
+    attributes: dict[str, Any]
+
+
+class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps every span; a test waits for those that it expects."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReceivedSpan] = []
+        self.endpoint = ""
+        self._arrived = asyncio.Event()
+        self._server = grpc.aio.server()
+
+    async def start(self) -> None:
+        """Listens on a free port."""
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Stops listening."""
+        await self._server.stop(0)
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        """Keeps what came."""
+        for resource_spans in request.resource_spans:
+            service = next(a.value.string_value for a in resource_spans.resource.attributes if a.key == "service.name")
+            for scope_spans in resource_spans.scope_spans:
+                self.spans += [_span(service, span) for span in scope_spans.spans]
+        self._arrived.set()
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    async def trace(self, trace_id: str, is_whole: Callable[[list[ReceivedSpan]], bool]) -> list[ReceivedSpan]:
+        """The spans of a trace, once the test finds it whole; fails with what there was."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not is_whole(found := [span for span in self.spans if span.trace_id == trace_id]):
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            raise AssertionError(f"the trace stayed incomplete: {found}") from None
+        return found
+
+
+def _span(service: str, span: Any) -> ReceivedSpan:
+    attributes = {one.key: _value(one.value) for one in span.attributes}
+    return ReceivedSpan(
+        service,
+        span.name,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.status.code == 2,
+        attributes,
+    )
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    return [_value(one) for one in value.array_value.values] if kind == "array_value" else getattr(value, kind)
