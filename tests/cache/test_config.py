@@ -50,5 +50,5 @@ def test_bad_setting_is_named(variable: str, value: str, allowed: str):
 
 def test_an_entry_must_fit():
     """A store that could not hold one answer of the largest size is refused."""
-    with pytest.raises(ConfigError, match="ENTRY_BYTES_MAX.*must be below BYTES_MAX"):
+    with pytest.raises(ConfigError, match=r"ENTRY_BYTES_MAX.*must be below BYTES_MAX"):
         load(CacheSettings, {"MILLRACE_CACHE_BYTES_MAX": "1048576"})
