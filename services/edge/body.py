@@ -51,14 +51,14 @@ class BodyReader(Generic[T]):
             return self._read_slowly(raw, error)
 
     def _read_slowly(self, raw: bytes, error: Exception) -> T:
-        """Names the field at fault; a null in a refused field is dropped and the body read again."""
-        document = _document(raw)
-        _check_text(document)
+        """Names the field at fault; a body is read again without refused fields that are null."""
         if not isinstance(error, msgspec.ValidationError):
+            _find_bad_text(raw)
             raise Fault.invalid(f"The body is not valid JSON: {error}.")
-        kept = self._without_refused(document) if isinstance(document, dict) else document
-        if kept == document:
+        unknown = _UNKNOWN.match(str(error))
+        if unknown is None or unknown["name"] not in self._refused:
             raise _fault(error)
+        kept = self._without_refused(json.loads(raw))
         try:
             return self._decode(msgspec.json.encode(kept))
         except msgspec.ValidationError as second:
@@ -88,20 +88,19 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _document(raw: bytes) -> Any:
-    """Parses a body that msgspec refused, as leniently as the standard library does."""
+def _find_bad_text(raw: bytes) -> None:
+    """Raises a fault for the first value that JSON, UTF-8 or a protobuf string cannot hold.
+
+    The standard library reads more than JSON: what it can read and msgspec cannot is one of these.
+    """
     try:
-        return json.loads(raw.decode())
+        document = json.loads(raw.decode(), parse_int=float)
     except UnicodeDecodeError as error:
         raise Fault.invalid(f"The body is not UTF-8: byte {error.start} is not text.") from None
     except RecursionError:
         raise Fault.invalid(_TOO_DEEP) from None
     except ValueError as error:
         raise Fault.invalid(f"The body is not valid JSON: {error}.") from None
-
-
-def _check_text(document: Any) -> None:
-    """Raises a fault for the first value that JSON, UTF-8 or a protobuf string cannot hold."""
     for path, value in _leaves(document):
         if isinstance(value, float) and not math.isfinite(value):
             raise Fault.invalid("NaN and infinite numbers are not JSON.", path or None)

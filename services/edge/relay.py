@@ -65,6 +65,7 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
             case "started":
                 frames.open(response.started)
                 set_model(exchange, response.started.model)
+                set_cache(exchange, response.started.cache.outcome)
                 if response.started.HasField("cache"):
                     set_cache(exchange, response.started.cache.outcome)
                 continue

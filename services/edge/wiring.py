@@ -33,10 +33,12 @@ class Edge:
 
     Attributes:
         server: Serves HTTP.
+        inference: Whom it calls.
     """
 
-    def __init__(self, server: EdgeServer, channel: grpc.aio.Channel) -> None:
+    def __init__(self, server: EdgeServer, inference: InferenceClient, channel: grpc.aio.Channel) -> None:
         self.server = server
+        self.inference = inference
         self._channel = channel
 
     async def start(self) -> int:
@@ -74,7 +76,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
         origins=settings.cors_origins,
     )
     gateway = Gateway(Router(routes), limits, lifecycle, Observer(telemetry, metrics).observe)
-    return Edge(EdgeServer(gateway, lifecycle, settings), channel)
+    return Edge(EdgeServer(gateway, lifecycle, settings), inference, channel)
 
 
 def _version() -> str:

@@ -107,7 +107,8 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         self._note(context)
         sequence = 1
         created = Timestamp(seconds=CREATED_S)
-        started = ev.Started(request_id=request.request_id, model=request.spec.model, created_time=created)
+        model = request.spec.model
+        started = ev.Started(request_id=request.request_id, model=model, created_time=created, cache=_cache(model))
         try:
             yield pb.StreamGenerateResponse(sequence=sequence, started=started)
             async for event in self._script(request.spec, request.request_id):
@@ -212,8 +213,8 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         if model == "blocked":
             metadata = {"categories": "hate,violence"}
             raise FailedPrecondition("CONTENT_BLOCKED", "The prompt was refused by policy default.", metadata=metadata)
-        cache = ev.CacheEvent(outcome=_CACHE.get(model, ev.CACHE_OUTCOME_MISS))
-        yield cache
+        if model == "stale":
+            yield ev.CacheEvent(outcome=ev.CACHE_OUTCOME_STALE)
         yield ev.AttemptEvent(attempt=ev.Attempt(number=1, engine="fake", target="fake-1"))
         if model == "silent":
             await self._wait_for_cancel()
@@ -222,7 +223,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
                 yield event
         if model == "truncate":
             return
-        receipt = ev.Receipt(request_id=request_id, model=model, target="fake-1", cache=cache)
+        receipt = ev.Receipt(request_id=request_id, model=model, target="fake-1", cache=_cache(model))
         if model == "flagged":
             receipt.safety.add(direction=ev.SAFETY_DIRECTION_OUTPUT, verdict=ev.SAFETY_VERDICT_FLAG)
         usage = ev.Usage(prompt_token_count=5, completion_token_count=4, cached_prompt_token_count=2)
@@ -257,7 +258,9 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         await asyncio.Event().wait()
 
 
-_CACHE = {"cached": ev.CACHE_OUTCOME_EXACT, "stale": ev.CACHE_OUTCOME_STALE}
+def _cache(model: str) -> ev.CacheEvent:
+    outcomes = {"cached": ev.CACHE_OUTCOME_EXACT, "stale": ev.CACHE_OUTCOME_STALE}
+    return ev.CacheEvent(outcome=outcomes.get(model, ev.CACHE_OUTCOME_MISS))
 
 
 def _deltas(spec: generation_pb2.GenerationSpec) -> list[ev.Delta]:

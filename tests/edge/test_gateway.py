@@ -1,0 +1,259 @@
+"""What holds for every request: ids, times, limits, methods, origins, errors."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+JSON = {"content-type": "application/json"}
+
+
+async def test_a_sane_request_id_is_echoed_and_passed_on(edge, inference):
+    """The caller's id is in the answer and in the metadata of the call."""
+    answer = await edge.post("/chat", {"message": "x"}, headers={"x-request-id": "abc.DEF:1-2_3"})
+
+    assert answer.headers["x-request-id"] == "abc.DEF:1-2_3"
+    assert answer.json()["request_id"] == "abc.DEF:1-2_3"
+    assert inference.metadata["x-request-id"] == "abc.DEF:1-2_3"
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "x" * 129, "né", "a/b"])
+async def test_other_request_ids_are_replaced(edge, bad):
+    """An id that is not fit for a header or a log line is replaced by a new one."""
+    answer = await edge.get("/livez", headers={b"x-request-id": bad.encode()})
+
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("path", ["/livez", "/nowhere", "/v1/models", "/docs", "/metrics"])
+async def test_every_answer_says_how_long_it_took(edge, path):
+    """X-Process-Time is in seconds, on success and failure."""
+    answer = await edge.get(path)
+
+    assert 0 <= float(answer.headers["x-process-time"]) < 5
+    assert answer.headers["x-request-id"]
+
+
+async def test_unknown_path_is_an_envelope(edge, openai_schema):
+    """An unknown path is 404 in the envelope."""
+    answer = await edge.get("/nowhere")
+
+    assert answer.status_code == 404
+    openai_schema("ErrorResponse", answer.json())
+
+
+async def test_wrong_method_names_the_right_ones(edge, openai_schema):
+    """A wrong method is 405 with Allow."""
+    answer = await edge.get("/chat")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
+    openai_schema("ErrorResponse", answer.json())
+
+
+async def test_head_answers_like_get_without_a_body(edge):
+    """HEAD is GET without the body."""
+    answer = await edge.client.head("/livez")
+
+    assert (answer.status_code, answer.content, answer.headers["content-length"]) == (200, b"", "15")
+
+
+async def test_options_says_what_is_allowed(edge):
+    """OPTIONS is answered on every path that exists."""
+    answer = await edge.client.options("/v1/models")
+
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+async def test_a_body_of_another_type_is_refused(edge):
+    """A form is 415: its fields would be read as nothing."""
+    answer = await edge.client.post("/chat", data={"message": "x"})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+async def test_a_body_over_the_limit_is_refused(serve, openai_schema):
+    """A declared size over the limit is 413, in the envelope."""
+    edge = await serve(body_bytes_max=1024)
+    answer = await edge.post("/chat", {"message": "x" * 2000})
+
+    assert answer.status_code == 413
+    openai_schema("ErrorResponse", answer.json())
+
+
+async def test_a_chunked_body_over_the_limit_is_refused(serve):
+    """A body that does not declare its size is counted as it comes."""
+    edge = await serve(body_bytes_max=1024)
+
+    async def chunks():
+        for _ in range(4):
+            yield b"x" * 512
+
+    answer = await edge.client.post("/chat", content=chunks(), headers=JSON)
+
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b'{"message": "x"} tail', None),
+        (b'{"message": "\xff"}', None),
+        (b"[" * 100_000, None),
+        (b'{"message": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
+        (b'{"message": "\\ud800"}', "message"),
+        (b'{"message": "x", "temperature": NaN}', "temperature"),
+        (b'{"message": "x", "temperature": 1e999}', "temperature"),
+        (b'{"message": "x", "temperature": ' + b"9" * 5000 + b"}", "temperature"),
+        (b'{"message": 1}', "message"),
+        (b'{"message": ""}', "message"),
+        (b'{"other": 1}', "other"),
+        (b"{}", "message"),
+        (b"[]", None),
+        (b"null", None),
+        (b'"x"', None),
+    ],
+)
+async def test_a_bad_body_is_400_and_names_the_field(edge, openai_schema, raw, param):
+    """Whatever is wrong with a body is the caller's to know, and never a 500."""
+    answer = await edge.client.post("/chat", content=raw, headers=JSON)
+    error = answer.json()["error"]
+
+    assert answer.status_code == 400
+    assert error["param"] == param or (param is None and error["param"] == "message")
+    openai_schema("ErrorResponse", answer.json())
+
+
+async def test_a_bug_shows_nothing(edge, openai_schema, caplog):
+    """An error that nobody foresaw is 500 without detail; the log has it."""
+    edge.edge.inference.stats = _broken
+    answer = await edge.get("/stats")
+
+    assert answer.status_code == 500
+    assert "secret detail" not in answer.text
+    assert "secret detail" in caplog.text
+    assert answer.headers["x-should-retry"] == "false"
+    openai_schema("ErrorResponse", answer.json())
+
+
+async def _broken(exchange):
+    raise RuntimeError("secret detail")
+
+
+async def test_the_deadline_reaches_inference(edge, inference):
+    """X-Request-Timeout-Ms becomes the deadline of the call."""
+    await edge.post("/chat", {"message": "x"}, headers={"x-request-timeout-ms": "3000"})
+
+    assert inference.timeout_s is not None
+    assert 2 < inference.timeout_s <= 3
+
+
+async def test_time_that_is_over_is_504(edge, openai_schema):
+    """A call that takes longer than its request may is cut and answered 504, not to be retried blindly."""
+    answer = await edge.post("/chat", {"model": "silent", "message": "x"}, headers={"x-request-timeout-ms": "50"})
+
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (504, "false")
+    openai_schema("ErrorResponse", answer.json())
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "x", "1.5", "99999999999", ""])
+async def test_a_bad_timeout_is_refused(edge, bad):
+    """A timeout outside its bounds is 400 and named."""
+    answer = await edge.post("/chat", {"message": "x"}, headers={"x-request-timeout-ms": bad})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Request-Timeout-Ms")
+
+
+async def test_listed_origins_may_read(serve):
+    """A page of a listed origin gets its CORS headers, also on errors; others get none."""
+    edge = await serve(cors_origins=["https://app.test"])
+    listed = await edge.get("/nowhere", headers={"origin": "https://app.test"})
+    other = await edge.get("/livez", headers={"origin": "https://evil.test"})
+
+    assert listed.headers["access-control-allow-origin"] == "https://app.test"
+    assert "x-request-id" in listed.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in other.headers
+    assert other.headers["vary"] == "origin"
+
+
+async def test_preflight(serve):
+    """A preflight of a listed origin says which methods and headers may be sent."""
+    edge = await serve(cors_origins=["https://app.test"])
+    asked = {
+        "origin": "https://app.test",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    answer = await edge.client.options("/v1/chat/completions", headers=asked)
+
+    assert answer.status_code == 204
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
+
+
+async def test_without_a_list_no_origin_may_read(edge):
+    """CORS is off by default."""
+    answer = await edge.get("/livez", headers={"origin": "https://app.test"})
+
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("INVALID_ARGUMENT", 400, "invalid_request_error"),
+        ("FAILED_PRECONDITION", 400, "invalid_request_error"),
+        ("OUT_OF_RANGE", 400, "invalid_request_error"),
+        ("UNAUTHENTICATED", 401, "authentication_error"),
+        ("PERMISSION_DENIED", 403, "permission_error"),
+        ("NOT_FOUND", 404, "invalid_request_error"),
+        ("ABORTED", 409, "invalid_request_error"),
+        ("RESOURCE_EXHAUSTED", 429, "rate_limit_error"),
+        ("CANCELLED", 499, "invalid_request_error"),
+        ("INTERNAL", 500, "server_error"),
+        ("DATA_LOSS", 500, "server_error"),
+        ("UNKNOWN", 500, "server_error"),
+        ("UNIMPLEMENTED", 501, "server_error"),
+        ("UNAVAILABLE", 503, "server_error"),
+        ("DEADLINE_EXCEEDED", 504, "server_error"),
+    ],
+)
+async def test_every_status_has_its_place(edge, openai_schema, code, status, kind):
+    """Each gRPC status becomes its HTTP status and OpenAI type."""
+    answer = await edge.chat(f"error-{code}")
+
+    assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
+    openai_schema("ErrorResponse", answer.json())
+
+
+async def test_limits_say_when_to_come_back(edge):
+    """Retry-After is whole seconds, rounded up; retry-after-ms is exact."""
+    headers = (await edge.chat("error-RESOURCE_EXHAUSTED")).headers
+
+    assert (headers["retry-after"], headers["retry-after-ms"]) == ("2", "1500")
+    assert "x-should-retry" not in headers
+
+
+async def test_work_that_may_be_billed_is_not_retried(edge):
+    """After an internal error an SDK's automatic retry would pay twice."""
+    assert (await edge.chat("error-INTERNAL")).headers["x-should-retry"] == "false"
+
+
+async def test_cache_and_safety_headers_reach_the_spec(edge, inference):
+    """no-store keeps the cache out, no-cache asks for a fresh answer, the profile is named."""
+    await edge.post("/chat", {"message": "x"}, headers={"cache-control": "no-store"})
+    await edge.post("/chat", {"message": "x"}, headers={"cache-control": "max-age=0, no-cache"})
+    await edge.post("/chat", {"message": "x"}, headers={"x-millrace-safety-profile": "strict"})
+
+    assert [spec.cache.mode for spec in inference.specs] == [1, 4, 0]
+    assert inference.specs[-1].safety.profile == "strict"
+
+
+async def test_inference_down_is_503(edge, inference):
+    """Without inference the answer is 503, at once."""
+    await inference.stop()
+    answer = await edge.chat()
+
+    assert answer.status_code == 503
