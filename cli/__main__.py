@@ -54,8 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--system", help="system prompt")
     chat.add_argument("--temperature", type=float, help="0 to 2; absent means the model's default")
     chat.add_argument("--url", help="base URL of the edge (default: as the settings say)")
+    chat.add_argument("--grpc", action="store_true", help="speak gRPC to inference instead of SSE to the edge")
     chat.add_argument(
-        "--grpc", nargs="?", const="", metavar="HOST:PORT", help="speak gRPC to inference instead of SSE to the edge"
+        "--target", metavar="HOST:PORT", help="where inference is (default: as the settings say)"
     )
     chat.set_defaults(run=_chat)
 
@@ -84,7 +85,7 @@ def _chat(args: argparse.Namespace) -> int:
     from cli.answers import Ask, GrpcBackend, SseBackend
     from cli.chat import Chat, say_once, talk
 
-    backend = SseBackend(args.url or _edge_url()) if args.grpc is None else GrpcBackend(args.grpc or _grpc_target())
+    backend = GrpcBackend(args.target or _grpc_target()) if args.grpc else SseBackend(args.url or _edge_url())
     chat = Chat(backend, Ask(args.model, args.temperature), args.system)
     text = " ".join(args.message) or ("" if sys.stdin.isatty() else sys.stdin.read().strip())
     if not text and not sys.stdin.isatty():
