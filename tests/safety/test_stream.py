@@ -20,7 +20,7 @@ DEADLINE_S = 20
 # What texts are made of: things to find, things that only look like it, and what hides one or the other.
 PIECES = (
     "a@b.co|john.doe+x@mail.example.com|x@y@z.com|@|212-555-0147|(212) 555-0147|+44 20 7946 0958|4111 1111 1111 1111|"
-    "4111111111111111|1234 |DE89370400440532013000|DE89 3704 0044 0532 0130 00|AB12 CDEF|212-45-6789|10.0.0.1|fe80::1|"
+    "4111111111111111|1234 |DE89370400440532013000|DE89 3704 0044 0532 0130 00|AB12 CDEF|212-45-6789|20120102 08:00|z.i_will_kill_you.x@b.co|10.0.0.1|fe80::1|"
     "::ffff:1.2.3.4|::|2024-01-15|12:30|kill you|I will |i will k i l l y o u|I w1ll k!ll you|k.i.l.l|how to make a |"
     "pipe bomb|b0mb|rape|HELLO WORLD|e\u0301|\u200b|\u202e|😀|👩‍👩‍👧|й|кill|ｋｉｌｌ|Straße|!|'|-|+|(|...|?|how do i "
 ).split("|")
@@ -67,6 +67,24 @@ async def test_card_number_split_over_chunks_never_leaves(stub: "Stub") -> None:
     events = await screen(stub, [deltas([piece]) for piece in pieces])
 
     assert released(events) == "Pay with <CREDIT_CARD> today"
+
+
+async def test_block_waits_for_what_begins_before_it(stub: "Stub") -> None:
+    """A term inside of what is becoming an address blocks only once it is known what the address is."""
+    text = "z.i_will_kill_you.x@b.co"
+    whole = await stub.CheckOutput(answer(text, profile="strict"))
+
+    events = await screen(stub, [deltas([character]) for character in text], "strict")
+
+    assert released(events) == expected(whole, text) == "<EMAIL_ADDRESS>"
+    assert events[-1].completed.assessment.verdict == verdict.VERDICT_BLOCK
+
+
+async def test_number_waits_for_what_tells_it_from_a_time(stub: "Stub") -> None:
+    """A time stamp reads like a phone number until its minutes arrive."""
+    events = await screen(stub, [deltas([piece]) for piece in ("at 20120102 08", ":", "0", "0 sharp")], "strict")
+
+    assert released(events) == "at 20120102 08:00 sharp"
 
 
 async def test_nothing_past_a_block_leaves(stub: "Stub") -> None:
