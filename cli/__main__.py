@@ -55,9 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--temperature", type=float, help="0 to 2; absent means the model's default")
     chat.add_argument("--url", help="base URL of the edge (default: as the settings say)")
     chat.add_argument("--grpc", action="store_true", help="speak gRPC to inference instead of SSE to the edge")
-    chat.add_argument(
-        "--target", metavar="HOST:PORT", help="where inference is (default: as the settings say)"
-    )
+    chat.add_argument("--target", metavar="HOST:PORT", help="where inference is (default: as the settings say)")
     chat.set_defaults(run=_chat)
 
     models = commands.add_parser("models", help="list the models")
