@@ -28,7 +28,10 @@ CHUNKS_MAX: Final = 65_536
 COMPARE_TEXT_MAX: Final = 32_768
 DAYS_30_MS: Final = 30 * 86_400_000
 LEASE_MS: Final = (100, 600_000)
-INT32_MAX: Final = 2**31 - 1
+COUNT_MAX: Final = 2**31 - 1
+COST_MAX: Final = 10**12
+# The longest Duration that protobuf calls valid, some 10,000 years.
+DURATION_MAX_MS: Final = 315_576_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def read_query(query: lookup_pb.Query, limits: Limits) -> Query:
     return Query(
         key=_key("query.key", query.key),
         schema_tag=_text("query.schema_tag", query.schema_tag, 1, LABEL_MAX),
-        age_max_ms=_ms("query.age_max", query.age_max, 0) if query.HasField("age_max") else None,
+        age_max_ms=_ms("query.age_max", query.age_max, 0, DURATION_MAX_MS) if query.HasField("age_max") else None,
         allow_stale=query.allow_stale,
         lease=_lease(query.lease, limits) if query.HasField("lease") else None,
     )
@@ -113,19 +116,19 @@ def read_savings(field: str, message: service_pb.StoreRequest | service_pb.Store
         return None
     savings = message.savings
     cost = savings.cost_micro_usd if savings.HasField("cost_micro_usd") else None
-    for name, value in (
-        ("prompt_token_count", savings.prompt_token_count),
-        ("completion_token_count", savings.completion_token_count),
-        ("cost_micro_usd", cost or 0),
+    for name, value, high in (
+        ("prompt_token_count", savings.prompt_token_count, COUNT_MAX),
+        ("completion_token_count", savings.completion_token_count, COUNT_MAX),
+        ("cost_micro_usd", cost or 0, COST_MAX),
     ):
-        if value < 0:
-            raise InvalidArgument(f"{field}.{name}", f"must be 0 or more, not {value}")
+        if not 0 <= value <= high:
+            raise InvalidArgument(f"{field}.{name}", f"must be 0 to {high}, not {value}")
     timed = savings.HasField("generation_time")
     return Savings(
         savings.prompt_token_count,
         savings.completion_token_count,
         cost,
-        _ms(f"{field}.generation_time", savings.generation_time, 0) if timed else None,
+        _ms(f"{field}.generation_time", savings.generation_time, 0, DAYS_30_MS) if timed else None,
     )
 
 
@@ -220,9 +223,8 @@ def _text(field: str, value: str, low: int, high: int) -> str:
     return value
 
 
-def _ms(field: str, value: Duration, low_ms: int, high_ms: int | None = None) -> int:
-    ms = value.ToMilliseconds()
-    if value.seconds < 0 or value.nanos < 0 or ms < low_ms or (high_ms is not None and ms > high_ms):
-        bound = f"{low_ms / 1000:g} s or more" if high_ms is None else f"{low_ms / 1000:g} to {high_ms / 1000:g} s"
-        raise InvalidArgument(field, f"must be {bound}")
+def _ms(field: str, value: Duration, low_ms: int, high_ms: int) -> int:
+    ms = value.seconds * 1000 + value.nanos // 1_000_000
+    if value.seconds < 0 or not 0 <= value.nanos < 1_000_000_000 or not low_ms <= ms <= high_ms:
+        raise InvalidArgument(field, f"must be {low_ms / 1000:,} to {high_ms / 1000:,} s")
     return ms

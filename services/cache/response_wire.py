@@ -1,5 +1,7 @@
 """Writes nouns as the contract's responses. This module decides nothing."""
 
+from typing import Final
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -10,6 +12,9 @@ from services.cache.entry import Entry, Savings
 from services.cache.query import Completed, Following, Found, Hit, LookupEvent, Miss, Restarted
 from services.cache.stats import Tally
 from services.cache.store import Size
+
+# A sum that has grown past what the contract can hold stays there.
+INT64_MAX: Final = 2**63 - 1
 
 
 def write_lookup(found: Found, request_id: str) -> service_pb.LookupResponse:
@@ -51,9 +56,9 @@ def write_time(instant_ms: int) -> Timestamp:
 def write_tally(tally: Tally) -> service_pb.Stats:
     """Writes what was counted."""
     saved = entry_pb.Savings(
-        prompt_token_count=tally.saved_prompt_token_count,
-        completion_token_count=tally.saved_completion_token_count,
-        cost_micro_usd=tally.saved_cost_micro_usd,
+        prompt_token_count=min(tally.saved_prompt_token_count, INT64_MAX),
+        completion_token_count=min(tally.saved_completion_token_count, INT64_MAX),
+        cost_micro_usd=min(tally.saved_cost_micro_usd, INT64_MAX),
         generation_time=_duration(tally.saved_generation_ms),
     )
     return service_pb.Stats(

@@ -1,7 +1,9 @@
 """The cache over gRPC: a real server on a free port, and the generated stub."""
 
 import asyncio
+import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kit import telemetry
 from kit.dial import dial
-from kit.errors import FieldViolation, MillraceError
+from kit.errors import Code, FieldViolation, MillraceError
 from kit.serve import Server
 from kit.status import from_rpc_error
 from millrace.cache.v1.cache_service_pb2 import (
@@ -338,6 +341,10 @@ BAD_REQUESTS = [
     ("chunks", store_request(chunks=[b"x", b""])),
     ("chunks", store_request(chunks=[b"x" * 600, b"x" * 425])),
     ("savings.prompt_token_count", store_request(savings=Savings(prompt_token_count=-1))),
+    ("savings.completion_token_count", store_request(savings=Savings(completion_token_count=2**31))),
+    ("savings.generation_time", store_request(savings=Savings(generation_time=Duration(seconds=2**62)))),
+    ("query.age_max", query_with(age_max=Duration(seconds=2**62))),
+    ("query.age_max", query_with(age_max=Duration(nanos=2**31 - 1))),
     ("savings.cost_micro_usd", store_request(savings=Savings(cost_micro_usd=-1))),
     ("savings.generation_time", store_request(savings=Savings(generation_time=Duration(seconds=-1)))),
     ("shadow_verdict.shadow_id", store_request(shadow_verdict=ShadowVerdict(shadow_id="x" * 257))),
@@ -369,6 +376,59 @@ async def test_broken_limits_name_the_field(strict_folder: Path):
             assert [violation.field for violation in error.field_violations] == [field], request
             assert isinstance(error.field_violations[0], FieldViolation)
         assert (await stub.GetStats(GetStatsRequest())).stats.store_count == 0
+
+
+def spoil(message: Any, draw: random.Random) -> None:
+    """Changes about a tenth of a message's fields to values that are at, within or far beyond the limits."""
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type:
+            if not field.is_repeated and (message.HasField(field.name) or draw.random() < 0.1):
+                spoil(value, draw)
+        elif draw.random() < 0.1:
+            parts = draw.choices(NASTY[field.cpp_type], k=2)
+            parts = [part.encode() if field.type == field.TYPE_BYTES else part for part in parts]
+            if field.is_repeated:
+                value.extend(parts)
+            else:
+                setattr(message, field.name, parts[0])
+
+
+NASTY: dict[int, list[Any]] = {
+    FieldDescriptor.CPPTYPE_INT32: [0, 1, -1, 2**31 - 1, -(2**31)],
+    FieldDescriptor.CPPTYPE_INT64: [0, 1, 5, -1, 2**63 - 1, -(2**63)],
+    FieldDescriptor.CPPTYPE_DOUBLE: [0.0, 0.5, 1.0, -0.0, float("nan"), float("inf")],
+    FieldDescriptor.CPPTYPE_BOOL: [True, False],
+    FieldDescriptor.CPPTYPE_STRING: ["", "a", "\0", "é" * 32, "d" * 32, "d" * 32, "x" * 300, f"{'a' * 64}.b"],
+}
+
+
+async def test_no_request_is_an_internal_error(stub: CacheServiceStub):
+    """Whatever the fields hold, a request is answered or refused by name; nothing breaks."""
+    draw = random.Random(20)
+    sound = [
+        LookupRequest(query=QUERY),
+        LookupStreamRequest(query=QUERY),
+        store_request(savings=Savings(prompt_token_count=1)),
+        ReleaseRequest(lease_id="x"),
+        DeleteRequest(namespace=ACME, everything=True),
+        ReportFalseHitRequest(namespace=ACME, entry_id="x"),
+        GetStatsRequest(),
+    ]
+    outcomes = Counter[tuple[str, Code]]()
+    for request in sound * 150:
+        spoilt = type(request).FromString(request.SerializeToString())
+        spoil(spoilt, draw)
+        name = type(request).__name__.removesuffix("Request")
+        call = getattr(stub, name)(spoilt)
+        try:
+            await (call.read() if name == "LookupStream" else call)
+            outcomes[name, Code.OK] += 1
+        except grpc.aio.AioRpcError as error:
+            outcomes[name, from_rpc_error(error).code] += 1
+
+    assert {name for name, code in outcomes if code is Code.OK} == {name for name, _ in outcomes}
+    assert {code for _, code in outcomes} == {Code.OK, Code.INVALID_ARGUMENT}
 
 
 @pytest.mark.parametrize(
