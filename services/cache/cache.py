@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from math import inf
 
 from kit.errors import FailedPrecondition
 from kit.identity import remaining_s
@@ -31,8 +32,9 @@ from services.cache.query import (
 from services.cache.stats import Stats
 from services.cache.store import Clock, EntryStore, Selector, StoreUnavailable
 
-# Left of a caller's deadline when a wait gives up, so that the miss still reaches it.
-DEADLINE_MARGIN_S = 0.02
+# Part of a caller's remaining time that a wait leaves, so that the miss still reaches it; and the most that it leaves.
+DEADLINE_MARGIN = 0.1
+DEADLINE_MARGIN_MAX_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,9 @@ class Cache:
             yield Restarted()
 
     async def keep(
-        self, draft: EntryDraft, chunks: Sequence[bytes], savings: Savings | None, lease_id: str = ""
+        self, draft: EntryDraft, chunks: Sequence[bytes], savings: Savings | None, streamed: Flight | None = None
     ) -> Entry:
-        """Keeps a complete answer and gives it to those who wait.
+        """Keeps a complete answer and gives it to those who wait, and to those who followed it as `streamed`.
 
         Raises:
             StoreUnavailable: It was given to those who wait, and not kept.
@@ -110,7 +112,7 @@ class Cache:
         try:
             await self.store.put(entry)
         finally:
-            self.flights.land(entry, lease_id)
+            self.flights.land(entry, streamed)
         self.stats.count_store(entry.address.tenant)
         return entry
 
@@ -127,7 +129,7 @@ class Cache:
         try:
             async for chunk in chunks:
                 if not isinstance(chunk, bytes):
-                    return await self.keep(draft, kept, chunk, lease_id)
+                    return await self.keep(draft, kept, chunk, flight)
                 kept.append(chunk)
                 if flight is not None and not flight.settled:
                     self.flights.append(flight, chunk)
@@ -196,9 +198,9 @@ class Cache:
             return Miss(MissReason.STORE_UNAVAILABLE)
 
     def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
-        """The flight that a stream leads: one of its own key, so that no lease reaches into another's answer."""
+        """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""
         flight = self.flights.led(lease_id)
-        if flight is None or flight.key != draft.key.address().entry:
+        if flight is None or flight.schema_tag is not None or flight.key != draft.key.address().entry:
             return None
         flight.schema_tag = draft.schema_tag
         return flight
@@ -234,5 +236,6 @@ async def _replay(found: Found) -> AsyncGenerator[LookupEvent, None]:
 
 def _until(lease: LeaseQuery) -> float:
     """The instant of the event loop's clock at which a wait ends."""
-    wait_s = min(lease.wait_s, max(0.0, remaining_s(lease.wait_s + DEADLINE_MARGIN_S) - DEADLINE_MARGIN_S))
-    return asyncio.get_running_loop().time() + wait_s
+    left_s = remaining_s(inf)
+    left_s -= min(left_s * DEADLINE_MARGIN, DEADLINE_MARGIN_MAX_S)
+    return asyncio.get_running_loop().time() + min(lease.wait_s, left_s)

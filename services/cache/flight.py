@@ -101,10 +101,11 @@ class FlightTable:
         flight.chunks.append(chunk)
         flight.advance()
 
-    def land(self, entry: Entry, lease_id: str) -> None:
+    def land(self, entry: Entry, streamed: Flight | None = None) -> None:
         """Gives an answer to those who wait for it.
 
-        Another caller's flight is ended too, unless it is streamed: those who follow it must see one answer only.
+        Whoever produced it, it ends the flight under its key; but one that is being streamed is ended by its own stream
+        (`streamed`) only, for those who follow it must see one answer.
         """
         key = entry.address.entry
         self._landing_count += 1
@@ -113,7 +114,7 @@ class FlightTable:
         if len(self._landings) > LANDINGS_MAX:
             self._landings.popitem(last=False)
         flight = self._by_key.get(key)
-        if flight is not None and (flight.lease_id == lease_id or flight.schema_tag is None):
+        if flight is not None and (flight is streamed or flight.schema_tag is None):
             self._settle(flight, entry)
 
     def fail(self, lease_id: str) -> bool:

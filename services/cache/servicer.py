@@ -49,12 +49,12 @@ class CacheServicer(service_grpc.CacheServiceServicer):
     async def Store(self, request: service_pb.StoreRequest, context: Any) -> service_pb.StoreResponse:
         """Keeps a complete answer."""
         request_id = read.read_request_id(request.request_id)
-        lease_id = read.read_lease_id(request.lease_id)
+        read.read_lease_id(request.lease_id)  # Any complete answer ends the flight under its key.
         draft = read.read_draft("draft", request.draft)
         chunks = read.read_chunks("chunks", request.chunks, self._limits)
         savings = read.read_savings("savings", request)
         read.read_shadow_verdict("shadow_verdict", request.shadow_verdict)
-        entry = await self._cache.keep(draft, chunks, savings, lease_id)
+        entry = await self._cache.keep(draft, chunks, savings)
         expire_time = write.write_time(entry.expires_ms)
         return service_pb.StoreResponse(request_id=request_id, entry_id=entry.entry_id, expire_time=expire_time)
 

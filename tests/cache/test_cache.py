@@ -155,7 +155,8 @@ async def test_identical_misses_produce_one_answer(cache: Cache):
     lookups = [asyncio.create_task(cache.lookup(replace(QUERY, lease=LEASE))) for _ in range(500)]
     done, waiting = await asyncio.wait(lookups, return_when=asyncio.FIRST_COMPLETED)
     assert len(done) == 1
-    entry = await cache.keep(DRAFT, [b"answer"], None, leased(done.pop().result()))
+    leased(done.pop().result())
+    entry = await cache.keep(DRAFT, [b"answer"], None)
 
     assert all(isinstance(found, Hit) and found.entry == entry for found in await asyncio.gather(*waiting))
 
@@ -168,7 +169,8 @@ async def test_one_takes_over_after_another(cache: Cache):
         assert len(done) == 1
         assert cache.flights.fail(leased(done.pop().result()))
     done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    await cache.keep(DRAFT, [b"answer"], None, leased(done.pop().result()))
+    leased(done.pop().result())
+    await cache.keep(DRAFT, [b"answer"], None)
 
     assert len(waiting) == 14
     assert all(isinstance(found, Hit) for found in await asyncio.gather(*waiting))
@@ -188,7 +190,7 @@ async def test_late_answer_is_kept(cache: Cache):
     assert cache.flights.fail(late)
     leased(await cache.lookup(replace(QUERY, lease=LEASE)))
     waiter = asyncio.create_task(cache.lookup(replace(QUERY, lease=LEASE)))
-    entry = await cache.keep(DRAFT, [b"answer"], None, late)
+    entry = await cache.keep(DRAFT, [b"answer"], None)
 
     found = await waiter
     assert isinstance(found, Hit)
@@ -211,11 +213,11 @@ async def test_broken_store_only_makes_misses(clock: ManualClock):
     """Without a store lookups miss and still share a flight: the answer reaches those who wait, but is not kept."""
     cache = make_cache(BrokenStore(), clock)
     assert await cache.lookup(QUERY) == Miss(MissReason.STORE_UNAVAILABLE)
-    lease_id = leased(await cache.lookup(replace(QUERY, lease=LEASE)))
+    leased(await cache.lookup(replace(QUERY, lease=LEASE)))
     waiter = asyncio.create_task(cache.lookup(replace(QUERY, lease=LEASE)))
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailable):
-        await cache.keep(DRAFT, [b"answer"], None, lease_id)
+        await cache.keep(DRAFT, [b"answer"], None)
 
     assert isinstance(await waiter, Hit)
     assert cache.stats.tally(None).store_count == 0
@@ -334,6 +336,22 @@ async def test_stream_cannot_lead_under_another_key(cache: Cache):
     await cache.keep_stream(stranger, chunks_of(b"foreign", None), lease_id)
 
     assert await cache.lookup(replace(QUERY, lease=LeaseQuery(5, 0))) == Miss(MissReason.LEASED)
+
+
+async def test_second_stream_of_a_lease_is_not_mixed_in(cache: Cache):
+    """While a flight is streamed, neither another stream under its lease nor a whole answer reaches its followers."""
+    lease_id = leased(await cache.lookup(replace(QUERY, lease=LEASE)))
+    feed = Feed()
+    keeping = asyncio.create_task(cache.keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"first")
+    follower = cache.lookup_stream(replace(QUERY, lease=LEASE))
+    assert [await anext(follower), await anext(follower)] == [Following(), b"first"]
+    await cache.keep_stream(DRAFT, chunks_of(b"second", None), lease_id)
+    await cache.keep(DRAFT, [b"third"], None)
+    feed.send(b" answer")
+    feed.send(None)
+
+    assert [event async for event in follower] == [b" answer", Completed(await keeping, 2)]
 
 
 async def test_reported_entry_is_gone(cache: Cache):

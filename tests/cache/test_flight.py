@@ -34,7 +34,7 @@ async def test_landing_wakes_all_with_the_entry(clock: ManualClock):
     table, entry = FlightTable(), make_entry(make_key(), clock)
     flight = lead(table)
     waiters = [asyncio.create_task(table.settlement(flight, until())) for _ in range(100)]
-    table.land(entry, flight.lease_id)
+    table.land(entry)
 
     assert all(await asyncio.gather(*waiters))
     assert flight.entry is entry
@@ -111,7 +111,7 @@ async def test_followers_see_every_chunk_in_order(clock: ManualClock):
         if number % 3 == 0:
             await asyncio.sleep(0)
         followers.append(asyncio.create_task(follow()))
-    table.land(make_entry(make_key(), clock), flight.lease_id)
+    table.land(make_entry(make_key(), clock), flight)
 
     for seen in await asyncio.gather(*followers):
         assert seen == [bytes([number]) for number in range(20)]
@@ -121,13 +121,15 @@ async def test_another_answer_does_not_cut_into_a_streamed_one(clock: ManualCloc
     """An answer stored by someone else ends a flight that says nothing, but not one that is being streamed."""
     table, entry = FlightTable(), make_entry(make_key(), clock)
     silent = lead(table)
-    table.land(entry, "")
+    table.land(entry)
     assert silent.entry is entry
 
     streamed = lead(table)
     streamed.schema_tag = "test.v1"
-    table.land(entry, "")
+    table.land(entry)
     assert not streamed.settled
+    table.land(entry, streamed)
+    assert streamed.entry is entry
 
 
 async def test_landings_are_remembered(clock: ManualClock):
@@ -135,7 +137,7 @@ async def test_landings_are_remembered(clock: ManualClock):
     table, address = FlightTable(), make_key().address()
     mark = table.mark()
     assert not table.landed_since(address.entry, mark)
-    table.land(make_entry(make_key(), clock), "")
+    table.land(make_entry(make_key(), clock))
 
     assert table.landed_since(address.entry, mark)
     assert not table.landed_since(b"other", mark)
@@ -160,6 +162,6 @@ async def test_forgotten_landings_count_as_landed(clock: ManualClock, monkeypatc
     table = FlightTable()
     mark = table.mark()
     for number in range(3):
-        table.land(make_entry(make_key(request=bytes([number])), clock), "")
+        table.land(make_entry(make_key(request=bytes([number])), clock))
 
     assert table.landed_since(b"other", mark)

@@ -157,7 +157,7 @@ async def test_released_lease_passes_on(stub: CacheServiceStub):
 async def test_wait_ends_before_the_deadline(stub: CacheServiceStub):
     """A wait is cut to the call's deadline, so that the miss arrives instead of DEADLINE_EXCEEDED."""
     await stub.Lookup(LookupRequest(query=LEASED))
-    found = await stub.Lookup(LookupRequest(query=LEASED), timeout=0.3)
+    found = await stub.Lookup(LookupRequest(query=LEASED), timeout=1.5)
 
     assert found.miss.reason == MISS_REASON_LEASED
 
