@@ -75,4 +75,5 @@ async def test_round_trip_gives_back_the_original(stub: "Stub", text: str) -> No
     back = await stub.Restore(pb.RestoreRequest(texts=there.texts, placeholders=there.placeholders))
 
     assert list(back.texts) == [text, text]
-    assert back.restored_count == 2 * len(there.placeholders) or len(there.placeholders) < back.restored_count
+    placed = sum(each.count(placeholder.token) for each in there.texts for placeholder in there.placeholders)
+    assert back.restored_count == placed
