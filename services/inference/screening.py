@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from kit.errors import FailedPrecondition, MillraceError, Unavailable
+from kit.errors import FailedPrecondition, InvalidArgument, MillraceError, Unavailable
 from services.inference.catalog import SafetyRule
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import Message, Prompt, Role, TextPart
@@ -160,8 +160,8 @@ def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction:
     Raises:
         MillraceError: The rule is closed, or the failure is the caller's own (an unknown profile).
     """
-    if error.field_violations:
-        raise error
+    if any(violation.field == "profile" for violation in error.field_violations):
+        raise InvalidArgument("spec.safety.profile", f"safety knows no profile {profile!r}") from error
     if rule.on_unavailable == "closed":
         raise Unavailable(
             "SAFETY_UNAVAILABLE",
