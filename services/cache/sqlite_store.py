@@ -68,27 +68,29 @@ class SqliteStore:
     @property
     def available(self) -> bool:
         """Whether the file is open."""
-        return self._thread is not None
+        return self._reader is not None
 
     async def open(self) -> None:
         """Opens the file, or makes it.
 
         Raises:
-            ConfigError: Another process has the file, or another program made it.
+            ConfigError: Another process has the file, another program made it, or it cannot be written.
         """
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock_file = _lock(self._path)
-        self._path.touch(mode=0o600)  # Answers may be private.
-        thread = SqliteThread(self._path, self._tidy, self._settle, self._recount)
+        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+            raise ConfigError(
+                f"SQLite {sqlite3.sqlite_version} is too old for MILLRACE_CACHE_STORE=embedded: 3.35 is needed"
+            )
         try:
-            await asyncio.wrap_future(thread.submit(self._prepare, writes=False))
-        except sqlite3.Error as error:
-            await asyncio.to_thread(thread.close)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_file = _lock(self._path)
+            self._path.touch(mode=0o600)  # Answers may be private.
+            self._thread = SqliteThread(self._path, self._tidy, self._settle, self._recount)
+            await asyncio.wrap_future(self._thread.submit(self._prepare, writes=False))
+            # Never waits: a lookup that finds the file locked is a miss.
+            self._reader = sqlite3.connect(self._path, isolation_level=None, timeout=0)
+        except (OSError, sqlite3.Error) as error:
             await self.close()
             raise ConfigError(f"MILLRACE_CACHE_PATH={self._path} cannot be used: {error}") from error
-        self._thread = thread
-        # Never waits: a lookup that finds the file locked is a miss.
-        self._reader = sqlite3.connect(self._path, isolation_level=None, timeout=0)
 
     async def get(self, address: Address) -> Entry | None:
         """Finds the entry at an address, in memory first.
@@ -130,7 +132,7 @@ class SqliteStore:
             self._lock_file = None
 
     async def _ask(self, operation: Callable[[sqlite3.Connection], Result], *, writes: bool = False) -> Result:
-        if self._thread is None:
+        if self._thread is None or not self.available:
             raise StoreUnavailable("The store is not open; retry.")
         try:
             return await asyncio.wrap_future(self._thread.submit(operation, writes=writes))
@@ -245,7 +247,7 @@ def _lock(path: Path) -> int:
     lock_file = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(lock_file)
         raise ConfigError(f"MILLRACE_CACHE_PATH={path} is in use by another process; name another file") from error
     return lock_file

@@ -149,6 +149,15 @@ async def test_foreign_file_is_left_alone(tmp_path: Path, clock: ManualClock, fo
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("path", ["", "file/below"])
+async def test_unusable_path_is_named(tmp_path: Path, clock: ManualClock, path: str):
+    """A path that is a folder, or below a file, stops the start and names the setting."""
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"MILLRACE_CACHE_PATH=.* cannot be used"):
+            await sqlite_store(tmp_path / path, clock).open()
+
+
 async def test_file_of_another_version_is_emptied(tmp_path: Path, clock: ManualClock):
     """A file with tables of another version is used and starts empty: it is only a cache."""
     path = tmp_path / "entries"
