@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from kit.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from services.inference.engines.local_outbox import Outbox
 from services.inference.engines.local_refusals import check_length, check_supported, check_token_ids
-from services.inference.engines.local_slots import SlotLimits, Slots
+from services.inference.engines.local_slots import Slots
 from services.inference.engines.local_worker import Job, Steps, Worker
 from services.inference.generation import EngineCompleted, EngineEvent, Prompt
 
@@ -34,15 +34,25 @@ SMALL_PARAMETER_COUNT = 20_000_000
 
 
 class LocalEngine:
-    """Runs the model `name`: a directory, a hub name, or `embedded`."""
+    """Runs one model."""
 
     kind = "local"
 
-    def __init__(self, name: str, limits: SlotLimits | None = None, thread_count: int = 0) -> None:
-        """`thread_count` is torch's; 0 takes one per core, and one for a model too small to gain by more."""
+    def __init__(
+        self, name: str, *, active_max: int = 16, queue_max: int = 256, wait_s_max: float = 30.0, threads: int = 0
+    ) -> None:
+        """Makes the engine; `warm` loads the model.
+
+        Args:
+            name: A directory, a hub name, or `embedded`.
+            active_max: Generations that take turns at once.
+            queue_max: Generations that may wait for a turn; more are refused.
+            wait_s_max: Longest wait.
+            threads: Torch's; 0 takes one per core, and one for a model too small to gain by more.
+        """
         self._name = name
-        self._thread_count = thread_count
-        self._slots = Slots(limits or SlotLimits())
+        self._thread_count = threads
+        self._slots = Slots(active_max, queue_max, wait_s_max)
         self._worker = Worker(f"local-{name.rpartition('/')[2]}")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="local-encode")
         self._model: LocalModel | None = None
@@ -58,6 +68,11 @@ class LocalEngine:
     def job_count(self) -> int:
         """Generations that hold memory of the model."""
         return self._worker.job_count
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model's thread sleeps: nothing is asked, or no reader has room."""
+        return self._worker.is_idle
 
     @property
     def context_token_count_max(self) -> int | None:

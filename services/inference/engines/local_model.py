@@ -15,6 +15,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.utils.logging import disable_progress_bar
 
 from kit.errors import InvalidArgument
 from services.inference.generation import Message, Prompt, Role
@@ -51,7 +52,7 @@ class LocalModel:
         generation = network.generation_config
         self.end_ids = frozenset(_as_ids(generation.eos_token_id) or _as_ids(tokenizer.eos_token_id))
         self.defaults = _defaults(generation)
-        self._byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+        self._byte_of = {character: byte for byte, character in _byte_alphabet().items()}
         self._is_byte_level = '"ByteLevel"' in _decoder_json(tokenizer)
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -62,7 +63,7 @@ class LocalModel:
             text.
         """
         if prompt.raw_prompt is not None:
-            ids: list[int] = self._tokenizer(prompt.raw_prompt)["input_ids"]
+            ids: list[int] = self._tokenizer(prompt.raw_prompt, verbose=False)["input_ids"]
             field = "spec.raw_prompt"
         else:
             ids, field = self._render(prompt.messages), "spec.conversation"
@@ -94,7 +95,7 @@ class LocalModel:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise InvalidArgument("spec.conversation.messages", f"the model's chat template says: {error}") from error
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
 
@@ -107,9 +108,10 @@ def load(name: str) -> LocalModel:
         OSError, ValueError: What transformers raises where there is no such model.
     """
     source = str(EMBEDDED_DIRECTORY) if name == EMBEDDED else name
+    disable_progress_bar()  # its bars would stand between the lines of the log
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    network = AutoModelForCausalLM.from_pretrained(
+    network: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32 if device == "cpu" else "auto", trust_remote_code=False
     )
     return LocalModel(network.to(device).eval(), tokenizer)
@@ -143,6 +145,12 @@ def _defaults(generation: Any) -> Defaults:
         min_p=generation.min_p or 0.0,
         repetition_penalty=penalty,
     )
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """The characters that byte-level tokenizers write bytes as."""
+    alphabet: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+    return alphabet
 
 
 def _decoder_json(tokenizer: Any) -> str:

@@ -49,8 +49,8 @@ def check_length(prompt_token_count: int, context_token_count_max: int | None) -
     if context_token_count_max is not None and prompt_token_count >= context_token_count_max:
         raise InvalidArgument(
             "spec.input",
-            f"the prompt has {prompt_token_count} tokens, but the model takes {context_token_count_max} with the answer; "
-            "shorten it",
+            f"the prompt has {prompt_token_count} tokens, but the model takes {context_token_count_max}, the answer "
+            "included; shorten it",
             reason="CONTEXT_LENGTH_EXCEEDED",
             metadata={
                 "prompt_token_count": str(prompt_token_count),

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
 
 from kit.errors import ResourceExhausted
 
@@ -17,20 +16,11 @@ from kit.errors import ResourceExhausted
 RETRY_AFTER_MS = 1_000
 
 
-@dataclass(frozen=True)
-class SlotLimits:
-    """How many generations one model holds."""
-
-    active_max: int = 16
-    queue_max: int = 256
-    wait_s_max: float = 30.0
-
-
 class Slots:
     """Hands out the places of one model."""
 
-    def __init__(self, limits: SlotLimits) -> None:
-        self._limits = limits
+    def __init__(self, active_max: int, queue_max: int, wait_s_max: float) -> None:
+        self._active_max, self._queue_max, self._wait_s_max = active_max, queue_max, wait_s_max
         self._active_count = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -53,17 +43,17 @@ class Slots:
         Raises:
             ResourceExhausted: QUEUE_FULL at once, or QUEUE_TIMEOUT after the longest wait.
         """
-        await self._enter(self._limits.wait_s_max if wait_s is None else min(wait_s, self._limits.wait_s_max))
+        await self._enter(min(self._wait_s_max if wait_s is None else wait_s, self._wait_s_max))
         try:
             yield
         finally:
             self._leave()
 
     async def _enter(self, wait_s: float) -> None:
-        if self._active_count < self._limits.active_max:
+        if self._active_count < self._active_max:
             self._active_count += 1
             return
-        if len(self._waiting) >= self._limits.queue_max:
+        if len(self._waiting) >= self._queue_max:
             raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -74,7 +64,8 @@ class Slots:
             if turn.done() and not turn.cancelled():
                 self._leave()  # the place came in the same tick as the end of the wait: pass it on
             else:
-                self._waiting.remove(turn)
+                with suppress(ValueError):  # `_leave` may have passed over it already
+                    self._waiting.remove(turn)
             if isinstance(error, TimeoutError):
                 raise _exhausted("QUEUE_TIMEOUT", "no place at the model became free in time; retry later") from error
             raise

@@ -80,10 +80,10 @@ class StopGate:
 
     def flush(self) -> tuple[str, tuple[TokenLogprob, ...]]:
         """Returns what is still held, for an answer that ended otherwise."""
-        text, _ = self._release(len(self._held))
-        logprobs = tuple(logprob for _, logprob in self._logprobs)
+        text, logprobs = self._release(len(self._held))
+        unfinished = tuple(logprob for _, logprob in self._logprobs)
         self._logprobs.clear()
-        return text, logprobs
+        return text, logprobs + unfinished
 
     def _possible_beginning(self) -> int:
         """Length of the longest end of the held text that a stop string begins with."""

@@ -69,6 +69,7 @@ class Worker:
         self._jobs: list[Job] = []
         self._arrived: list[Job] = []
         self._is_closing = False
+        self._is_idle = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._prepare: Callable[[], bool] = lambda: True
 
@@ -76,6 +77,11 @@ class Worker:
     def job_count(self) -> int:
         """Jobs that hold memory of the model, those that arrived included."""
         return len(self._jobs) + len(self._arrived)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the thread sleeps: no job can advance."""
+        return self._is_idle
 
     def start(self, prepare: Callable[[], bool]) -> None:
         """Starts the thread; `prepare` runs in it first and tells whether it is of use."""
@@ -125,5 +131,7 @@ class Worker:
                 self._jobs = [job for job in self._jobs if not job.is_cancelled]
                 if runnable := [job for job in self._jobs if not job.outbox.is_full]:
                     return runnable
+                self._is_idle = True
                 self._changed.wait()
+                self._is_idle = False
         return None

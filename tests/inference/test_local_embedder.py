@@ -1,0 +1,121 @@
+"""The local embedder on the model that is installed with the suite."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kit.errors import Code, InvalidArgument, MillraceError
+from services.inference.engines import local_minilm
+from services.inference.engines.local_embedder import TURN_TEXTS, LocalEmbedder
+
+DIMENSIONS = 384
+
+
+@pytest.fixture
+async def embedder() -> AsyncIterator[LocalEmbedder]:
+    """The embedder, warm."""
+    engine = LocalEmbedder(local_minilm.NAME)
+    await engine.warm()
+    yield engine
+    await engine.close()
+
+
+def cosine(left: list[float], right: list[float]) -> float:
+    """The cosine of two vectors."""
+    return sum(a * b for a, b in zip(left, right, strict=True)) / (math.hypot(*left) * math.hypot(*right))
+
+
+async def test_meaning_shows_in_the_vectors(embedder: LocalEmbedder) -> None:
+    """Paraphrases are near, other topics far, and vectors have length 1."""
+    texts = ["How do I run Millrace?", "How can I start Millrace?", "A cat sat on the mat."]
+    (run, start, cat), usage = await embedder.embed("", texts, None, None)
+
+    assert len(run) == DIMENSIONS
+    assert math.hypot(*run) == pytest.approx(1, abs=1e-4)
+    assert cosine(run, start) > 0.8 > 0.3 > cosine(run, cat)
+    assert usage.prompt_token_count == 27
+
+
+async def test_many_texts_keep_their_order(embedder: LocalEmbedder) -> None:
+    """Texts of several turns come back in order, each as if it were alone."""
+    texts = [f"Text number {at}" for at in range(2 * TURN_TEXTS + 3)]
+    vectors, _ = await embedder.embed("", texts, DIMENSIONS, time.monotonic() + 60)
+    (alone,), _ = await embedder.embed("", texts[-1:], None, None)
+
+    assert len(vectors) == len(texts)
+    assert cosine(vectors[-1], alone) == pytest.approx(1, abs=1e-4)
+    assert cosine(vectors[0], alone) < 0.99
+
+
+async def test_long_text_is_refused_and_not_cut(embedder: LocalEmbedder) -> None:
+    """A text beyond the model's length is named, wherever in the list it stands."""
+    texts = ["short"] * TURN_TEXTS + ["word " * 300]
+    with pytest.raises(InvalidArgument) as refused:
+        await embedder.embed("", texts, None, None)
+
+    assert refused.value.reason == "CONTEXT_LENGTH_EXCEEDED"
+    assert refused.value.field_violations[0].field == f"texts[{TURN_TEXTS}]"
+
+
+async def test_other_dimensions_are_refused(embedder: LocalEmbedder) -> None:
+    """The model cannot shorten its vectors and says so."""
+    with pytest.raises(InvalidArgument) as refused:
+        await embedder.embed("", ["x"], 128, None)
+
+    assert refused.value.field_violations[0].field == "dimension_count"
+
+
+async def test_deadline_ends_the_work(embedder: LocalEmbedder) -> None:
+    """A deadline that has passed is DEADLINE_EXCEEDED."""
+    with pytest.raises(MillraceError) as late:
+        await embedder.embed("", ["x"] * 100, None, time.monotonic())
+
+    assert late.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_before_and_after_its_time() -> None:
+    """Before warm-up and after close a call is UNAVAILABLE."""
+    embedder = LocalEmbedder(local_minilm.NAME)
+    with pytest.raises(MillraceError) as early:
+        await embedder.embed("", ["x"], None, None)
+    await embedder.close()
+    with pytest.raises(MillraceError) as late:
+        await embedder.embed("", ["x"], None, None)
+
+    assert (early.value.reason, late.value.reason) == ("MODEL_NOT_READY", "SHUTTING_DOWN")
+
+
+async def test_a_missing_model_is_named() -> None:
+    """A model that does not exist fails to warm with its name."""
+    embedder = LocalEmbedder("/no/such/directory")
+    with pytest.raises(MillraceError, match="/no/such/directory") as failed:
+        await embedder.warm()
+    await embedder.close()
+
+    assert failed.value.reason == "MODEL_NOT_LOADABLE"
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_files_that_are_not_genuine_are_refused(tmp_path: Path, damage: str) -> None:
+    """A file that was changed or is missing is named, and nothing is loaded."""
+    genuine = Path(local_minilm.find())
+    for name in local_minilm.SHA256:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(genuine / name)
+    local_minilm.verify(tmp_path)
+    victim = tmp_path / "modules.json"
+    victim.unlink()
+    if damage == "changed":
+        shutil.copy(genuine / "modules.json", victim)
+        victim.write_text(victim.read_text().replace("sentence_transformers", "evil"))
+
+    with pytest.raises(MillraceError, match=r"modules\.json") as refused:
+        local_minilm.verify(tmp_path)
+
+    assert refused.value.reason == "MODEL_NOT_GENUINE"

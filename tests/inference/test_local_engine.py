@@ -1,0 +1,411 @@
+"""The local engine on real networks: a tiny GPT-2 with random weights, and the embedded model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import torch
+
+from kit.errors import Code, InvalidArgument, MillraceError
+from services.inference.engines.local_decode import PREFILL_TOKENS
+from services.inference.engines.local_engine import LocalEngine
+from services.inference.engines.local_model import LocalModel, load
+from services.inference.engines.local_outbox import PENDING_COUNT_MAX
+from services.inference.generation import (
+    ChoiceFinished,
+    Delta,
+    EngineCompleted,
+    EngineEvent,
+    FinishReason,
+    Message,
+    OutputFormat,
+    Prompt,
+    Role,
+    Sampling,
+    TextPart,
+    Tool,
+    ToolChoice,
+)
+from tests.fakes.tiny_gpt2 import CONTEXT, END_ID, write_tiny_gpt2
+
+RAW = "the thin winter"
+# The tiny model loves its end token; without it an answer has the length that was asked for.
+ENDLESS = {END_ID: -100.0}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GPT-2 as a Hugging Face directory."""
+    return write_tiny_gpt2(tmp_path_factory.mktemp("tiny-gpt2"))
+
+
+@pytest.fixture
+async def tiny(directory: Path) -> AsyncIterator[LocalEngine]:
+    """The engine on the tiny GPT-2, with two places and one to wait."""
+    engine = LocalEngine(str(directory), active_max=2, queue_max=1, wait_s_max=0.05)
+    await engine.warm()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> LocalModel:
+    """The tiny GPT-2 loaded apart, to compare with."""
+    return load(str(directory))
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[LocalEngine]:
+    """The engine on the embedded model."""
+    engine = LocalEngine("embedded")
+    await engine.warm()
+    yield engine
+    await engine.close()
+
+
+def raw(text: str = RAW, **sampling: object) -> Prompt:
+    """A raw prompt whose answer does not end by itself."""
+    sampling.setdefault("logit_bias", ENDLESS)
+    return Prompt(raw_prompt=text, sampling=Sampling(**sampling))  # type: ignore[arg-type]
+
+
+def chat(*texts: str, **sampling: object) -> Prompt:
+    """A conversation that begins and ends with the user."""
+    roles = (Role.USER, Role.ASSISTANT)
+    messages = tuple(Message(roles[at % 2], (TextPart(text),)) for at, text in enumerate(texts))
+    return Prompt(messages=messages, sampling=Sampling(**sampling))  # type: ignore[arg-type]
+
+
+async def collect(engine: LocalEngine, prompt: Prompt, deadline: float | None = None) -> list[EngineEvent]:
+    """All events of an answer."""
+    async with asyncio.timeout(30):
+        return [event async for batch in engine.generate(prompt, deadline) for event in batch]
+
+
+def text_of(events: Sequence[EngineEvent], choice_index: int = 0) -> str:
+    """The text of one choice."""
+    return "".join(e.text for e in events if isinstance(e, Delta) and e.choice_index == choice_index)
+
+
+def ids_of(events: Sequence[EngineEvent], choice_index: int = 0) -> list[bytes]:
+    """The tokens of one choice as bytes; needs `logprobs`."""
+    deltas = [e for e in events if isinstance(e, Delta) and e.choice_index == choice_index]
+    return [logprob.token_bytes for delta in deltas for logprob in delta.logprobs]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits, with a deadline, for what happens in the model's thread, which tells no event loop of it."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+async def test_greedy_equals_generate(tiny: LocalEngine, model: LocalModel, penalty: float) -> None:
+    """Greedy decoding gives the tokens of transformers' own `generate`, repetition penalty included."""
+    prompt_ids = torch.tensor([model.encode(raw())])
+    expected = model.network.generate(
+        prompt_ids, max_new_tokens=40, do_sample=False, repetition_penalty=penalty, suppress_tokens=[END_ID]
+    )[0, prompt_ids.shape[1] :]
+
+    events = await collect(tiny, raw(max_tokens=40, repetition_penalty=penalty, logprobs=True))
+
+    assert ids_of(events) == [model.token_bytes(int(token)) for token in expected]
+
+
+async def test_long_prompt_is_read_in_pieces(embedded: LocalEngine) -> None:
+    """A prompt of several pieces gives what `generate` gives on the whole of it."""
+    text = "What is Millrace? " * 90
+    model = load("embedded")
+    prompt = Prompt(raw_prompt=text, sampling=Sampling(max_tokens=24, logit_bias={1: -100.0}))
+    prompt_ids = torch.tensor([model.encode(prompt)])
+    assert prompt_ids.shape[1] > PREFILL_TOKENS
+    output = model.network.generate(prompt_ids, max_new_tokens=24, do_sample=False, suppress_tokens=[1])
+
+    events = await collect(embedded, prompt)
+
+    assert text_of(events) == model.decode(output[0, prompt_ids.shape[1] :].tolist())
+
+
+async def test_answers_about_millrace(embedded: LocalEngine) -> None:
+    """The embedded model answers through its chat template and ends by itself."""
+    events = await collect(embedded, chat("What is the port of the edge?"))
+
+    assert text_of(events) == "The edge listens on port 8080 by default."
+    assert ChoiceFinished(0, FinishReason.STOP) in events
+
+
+async def test_events_end_in_order(tiny: LocalEngine) -> None:
+    """Each choice finishes once, nothing of it follows, and EngineCompleted with exact usage is last."""
+    events = await collect(tiny, raw(max_tokens=12, n=3, temperature=1.0, seed=1, logprobs=True))
+
+    ends = [at for at, e in enumerate(events) if isinstance(e, ChoiceFinished)]
+    assert sorted(events[at].choice_index for at in ends) == [0, 1, 2]  # type: ignore[union-attr]
+    for at in ends:
+        assert all(getattr(e, "choice_index", None) != events[at].choice_index for e in events[at + 1 :])  # type: ignore[union-attr]
+    completed = events[-1]
+    assert isinstance(completed, EngineCompleted)
+    assert completed.usage.completion_token_count == sum(len(ids_of(events, choice)) for choice in range(3)) == 36
+    assert completed.usage.prompt_token_count == await tiny.count_tokens(raw())
+
+
+async def test_choices_of_one_request_differ_and_match_their_seed(tiny: LocalEngine) -> None:
+    """A seed repeats every choice, the choices differ, and another seed differs."""
+    prompt = raw(max_tokens=16, n=2, temperature=1.0, seed=7, logprobs=True)
+
+    first, again = await collect(tiny, prompt), await collect(tiny, prompt)
+    other = await collect(tiny, raw(max_tokens=16, n=2, temperature=1.0, seed=8, logprobs=True))
+
+    assert [ids_of(first, at) for at in (0, 1)] == [ids_of(again, at) for at in (0, 1)]
+    assert ids_of(first, 0) != ids_of(first, 1)
+    assert ids_of(first, 0) != ids_of(other, 0)
+
+
+async def test_seed_holds_beside_other_requests(tiny: LocalEngine) -> None:
+    """A seeded answer is the same alone and beside another request."""
+    prompt = raw(max_tokens=30, temperature=1.0, seed=5, logprobs=True)
+    alone = await collect(tiny, prompt)
+
+    beside, _ = await asyncio.gather(collect(tiny, prompt), collect(tiny, raw(max_tokens=30, temperature=1.0)))
+
+    assert ids_of(beside) == ids_of(alone)
+
+
+async def test_stop_string_ends_before_itself(embedded: LocalEngine) -> None:
+    """A stop string that spans several tokens ends the answer, and no part of it or its log probabilities leaks."""
+    whole = text_of(await collect(embedded, chat("What is the port of the edge?")))
+    stop = "n port 80"
+    assert stop in whole
+
+    events = await collect(embedded, chat("What is the port of the edge?", stop=("never", stop), logprobs=True))
+
+    assert text_of(events) == whole[: whole.index(stop)]
+    assert ChoiceFinished(0, FinishReason.STOP, stop) in events
+    assert text_of(events).startswith(b"".join(ids_of(events)).decode())
+
+
+async def test_held_text_comes_when_it_was_no_stop(embedded: LocalEngine) -> None:
+    """Text that was held because a stop string begins like it leaves when the answer ends otherwise."""
+    question = "What is the port of the edge?"
+    whole = text_of(await collect(embedded, chat(question)))
+
+    events = await collect(embedded, chat(question, stop=("default.?", "8080 or")))
+
+    assert text_of(events) == whole
+
+
+@pytest.mark.parametrize("max_tokens", [1, 5])
+async def test_max_tokens_ends_with_length(tiny: LocalEngine, max_tokens: int) -> None:
+    """An answer of max_tokens ends with LENGTH."""
+    events = await collect(tiny, raw(max_tokens=max_tokens, logprobs=True))
+
+    assert len(ids_of(events)) == max_tokens
+    assert ChoiceFinished(0, FinishReason.LENGTH) in events
+
+
+async def test_context_ends_with_length(tiny: LocalEngine) -> None:
+    """Without max_tokens an answer fills the context exactly."""
+    events = await collect(tiny, raw(logprobs=True))
+
+    assert len(ids_of(events)) == CONTEXT - await tiny.count_tokens(raw())
+    assert ChoiceFinished(0, FinishReason.LENGTH) in events
+
+
+async def test_too_long_prompt_is_refused(tiny: LocalEngine) -> None:
+    """A prompt that leaves no room is CONTEXT_LENGTH_EXCEEDED, and takes no place."""
+    with pytest.raises(InvalidArgument) as refused:
+        await collect(tiny, raw("x" * CONTEXT))
+
+    assert refused.value.reason == "CONTEXT_LENGTH_EXCEEDED"
+    assert refused.value.metadata["context_token_count_max"] == str(CONTEXT)
+    assert tiny.slots.active_count == 0
+
+
+async def test_stop_token_id_and_min_tokens(tiny: LocalEngine, model: LocalModel) -> None:
+    """A stop token ends with STOP and is not part of the text; min_tokens holds it back."""
+    tokens = ids_of(await collect(tiny, raw(max_tokens=20, logprobs=True, temperature=1.0, seed=2)))
+    third = next(at for at in range(model.vocab_size) if model.token_bytes(at) == tokens[2])
+    first_at = tokens.index(tokens[2])
+
+    stopped = await collect(tiny, raw(max_tokens=20, logprobs=True, temperature=1.0, seed=2, stop_token_ids=(third,)))
+    held = await collect(
+        tiny, raw(max_tokens=20, logprobs=True, temperature=1.0, seed=2, stop_token_ids=(third,), min_tokens=12)
+    )
+
+    assert ids_of(stopped) == tokens[:first_at]
+    assert ChoiceFinished(0, FinishReason.STOP) in stopped
+    assert len(ids_of(held)) >= 12
+    assert tokens[2] not in ids_of(held)[:12]
+
+
+async def test_logprobs_are_the_models_own(tiny: LocalEngine, model: LocalModel) -> None:
+    """Log probabilities and alternatives are those of the network's logits, whatever the sampling."""
+    with torch.no_grad():
+        logits = model.network(torch.tensor([model.encode(raw())])).logits[0, -1]
+    expected = torch.log_softmax(logits, dim=-1).topk(3)
+
+    events = await collect(tiny, raw(max_tokens=1, temperature=1.5, seed=3, logprobs=True, top_logprobs=3))
+
+    (logprob,) = [item for e in events if isinstance(e, Delta) for item in e.logprobs]
+    assert [item.logprob for item in logprob.top] == pytest.approx(expected.values.tolist(), abs=1e-4)
+    assert [item.token_bytes for item in logprob.top] == [model.token_bytes(int(at)) for at in expected.indices]
+
+
+async def test_cancel_frees_within_a_step(tiny: LocalEngine) -> None:
+    """A reader that leaves early gives its place and its memory back."""
+    async with aclosing(tiny.generate(raw(), None)) as stream:
+        await anext(stream)
+        assert tiny.slots.active_count == 1
+
+    assert tiny.slots.active_count == 0
+    await until(lambda: tiny.job_count == 0)
+
+
+async def test_cancelled_task_frees_within_a_step(tiny: LocalEngine) -> None:
+    """A task that is cancelled while it waits for a token gives everything back."""
+    task = asyncio.create_task(collect(tiny, raw(n=2)))
+    await until(lambda: tiny.job_count == 1)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert tiny.slots.active_count == 0
+    await until(lambda: tiny.job_count == 0)
+
+
+async def test_slow_reader_pauses_its_own_decode_only(embedded: LocalEngine) -> None:
+    """A reader that stops reading stops its own decode after a bounded number of events; another request goes on."""
+    endless = Prompt(raw_prompt="What", sampling=Sampling(max_tokens=600, logit_bias={1: -100.0}, logprobs=True))
+    async with aclosing(embedded.generate(endless, None)) as stream:
+        await anext(stream)
+        await until(lambda: embedded.is_idle)
+        other = await collect(embedded, chat("What is the port of the edge?"))
+        await until(lambda: embedded.is_idle)
+        (delta,) = [event for event in await anext(stream) if isinstance(event, Delta)]
+        rest = [event async for batch in stream for event in batch]
+
+    assert text_of(other) == "The edge listens on port 8080 by default."
+    assert PENDING_COUNT_MAX <= len(delta.logprobs) < PENDING_COUNT_MAX + 4
+    assert isinstance(rest[-1], EngineCompleted)
+    assert rest[-1].usage.completion_token_count == 600
+
+
+async def test_streams_take_turns(embedded: LocalEngine) -> None:
+    """Two equal requests that run together end within a few tokens of each other."""
+    counts = {0: 0, 1: 0}
+    lags: list[int] = []
+
+    async def read(which: int) -> None:
+        prompt = Prompt(raw_prompt="What", sampling=Sampling(max_tokens=120, logit_bias={1: -100.0}))
+        async for batch in embedded.generate(prompt, None):
+            for event in batch:
+                if isinstance(event, Delta) and event.completion_token_count:
+                    counts[which] = event.completion_token_count
+            if all(counts.values()):
+                lags.append(abs(counts[0] - counts[1]))
+
+    await asyncio.gather(read(0), read(1))
+
+    assert max(lags) <= 16
+
+
+async def test_full_queue_and_long_wait_are_refused(tiny: LocalEngine) -> None:
+    """With every place taken one request waits its time, and the next is refused at once."""
+    async with aclosing(tiny.generate(raw(), None)) as one, aclosing(tiny.generate(raw(), None)) as two:
+        await anext(one)
+        await anext(two)
+        waiting = asyncio.create_task(collect(tiny, raw(max_tokens=1)))
+        await until(lambda: tiny.slots.waiting_count == 1)
+
+        with pytest.raises(MillraceError) as full:
+            await collect(tiny, raw(max_tokens=1))
+        with pytest.raises(MillraceError) as late:
+            await waiting
+
+    assert (full.value.code, full.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert (late.value.code, late.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT")
+    assert full.value.retry_after_ms
+    assert tiny.slots.active_count == 0
+
+
+async def test_deadline_ends_the_work(tiny: LocalEngine) -> None:
+    """A deadline that passes raises DEADLINE_EXCEEDED and frees the place."""
+    with pytest.raises(MillraceError) as late:
+        await collect(tiny, raw(), time.monotonic() - 1)
+
+    assert late.value.code in (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED)
+    assert tiny.slots.active_count == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "field"),
+    [
+        (Prompt(raw_prompt="x", tools=(Tool("f"),)), "spec.tools"),
+        (Prompt(raw_prompt="x", tool_choice=ToolChoice("required")), "spec.tool_choice"),
+        (Prompt(raw_prompt="x", parallel_tool_calls=True), "spec.parallel_tool_calls"),
+        (Prompt(raw_prompt="x", reasoning_effort="high"), "spec.reasoning_effort"),
+        (Prompt(raw_prompt="x", output_format=OutputFormat("json_object")), "spec.output_format.json_object"),
+        (Prompt(messages=(Message(Role.TOOL, (TextPart("x"),)),)), "spec.conversation.messages[0].role"),
+        (raw(logit_bias={10_000: 1.0}), "spec.sampling.logit_bias"),
+        (raw(stop_token_ids=(-1,)), "spec.sampling.stop_token_ids"),
+        (raw(min_tokens=3, max_tokens=2), "spec.sampling.min_tokens"),
+        (chat("no template here"), "spec.conversation"),
+    ],
+)
+async def test_what_it_cannot_do_is_refused_by_name(tiny: LocalEngine, prompt: Prompt, field: str) -> None:
+    """A field that the engine or the model cannot honour is INVALID_ARGUMENT naming it."""
+    with pytest.raises(InvalidArgument) as refused:
+        await collect(tiny, prompt)
+
+    assert refused.value.field_violations[0].field == field
+
+
+async def test_a_missing_model_is_named() -> None:
+    """A model that does not exist fails to warm with its name, each time it is asked."""
+    engine = LocalEngine("/no/such/directory")
+
+    for _ in range(2):
+        with pytest.raises(MillraceError, match="/no/such/directory") as failed:
+            await engine.warm()
+        assert failed.value.reason == "MODEL_NOT_LOADABLE"
+    await engine.close()
+
+
+async def test_not_ready_before_warm() -> None:
+    """A request before the model is loaded is UNAVAILABLE and may be retried."""
+    engine = LocalEngine("embedded")
+
+    with pytest.raises(MillraceError) as early:
+        await collect(engine, chat("Hello"))
+
+    assert (early.value.code, early.value.reason) == (Code.UNAVAILABLE, "MODEL_NOT_READY")
+    await engine.close()
+
+
+async def test_close_ends_open_streams(directory: Path) -> None:
+    """Closing the engine fails what is open with SHUTTING_DOWN instead of leaving it to wait."""
+    engine = LocalEngine(str(directory))
+    await engine.warm()
+    async with aclosing(engine.generate(raw(), None)) as stream:
+        await anext(stream)
+        await engine.close()
+        with pytest.raises(MillraceError) as closed:
+            async for _ in stream:
+                pass
+
+    assert closed.value.reason == "SHUTTING_DOWN"
+
+
+async def test_idle_model_sleeps(tiny: LocalEngine) -> None:
+    """Between requests the thread waits for work, and holds no memory of the last one."""
+    await collect(tiny, raw(max_tokens=3))
+
+    await until(lambda: tiny.is_idle)
+
+    assert tiny.job_count == 0

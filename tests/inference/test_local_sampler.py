@@ -1,0 +1,134 @@
+"""What each sampling parameter does to the draw, on a vocabulary of a few tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from services.inference.engines.local_model import Defaults
+from services.inference.engines.local_sampler import Sampler
+from services.inference.generation import Sampling
+
+# Probabilities 0.5, 0.25, 0.15, 0.1.
+LOGITS = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
+DRAW_COUNT = 400
+
+
+def sampler(defaults: Defaults | None = None, prompt_ids: tuple[int, ...] = (), **sampling: Any) -> Sampler:
+    """A sampler on a model of four tokens whose last one ends the answer."""
+    model = SimpleNamespace(
+        vocab_size=4,
+        device="cpu",
+        end_ids=frozenset({3}),
+        defaults=defaults or Defaults(),
+        token_bytes=lambda at: b"%d" % at,
+    )
+    return Sampler(model, Sampling(**{"seed": 1, **sampling}), prompt_ids, 0)  # type: ignore[arg-type]
+
+
+def shares(defaults: Defaults | None = None, **sampling: Any) -> dict[int, float]:
+    """How often each token is drawn."""
+    drawn = sampler(defaults, **sampling)
+    counts = Counter(drawn.draw(LOGITS)[0] for _ in range(DRAW_COUNT))
+    return {token: count / DRAW_COUNT for token, count in counts.items()}
+
+
+def test_temperature_0_takes_the_likeliest() -> None:
+    """Greedy is the default, and what 0 means."""
+    assert shares() == shares(temperature=0.0) == {0: 1.0}
+
+
+def test_temperature_1_draws_as_the_model_says() -> None:
+    """At 1 the shares are the probabilities, within three standard deviations."""
+    assert shares(temperature=1.0) == pytest.approx({0: 0.5, 1: 0.25, 2: 0.15, 3: 0.1}, abs=0.075)
+
+
+def test_tiny_temperature_is_greedy() -> None:
+    """A temperature next to nothing neither overflows nor varies."""
+    assert shares(temperature=1e-6) == {0: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_k": 0}, {0, 1, 2, 3}),
+        ({"top_k": 99}, {0, 1, 2, 3}),
+        ({"top_p": 0.5}, {0}),
+        ({"top_p": 0.7}, {0, 1}),
+        ({"top_p": 0.01}, {0}),
+        ({"min_p": 0.4}, {0, 1}),
+        ({"min_p": 1.0}, {0}),
+        ({"top_k": 3, "min_p": 0.4}, {0, 1}),
+    ],
+)
+def test_cuts_keep_the_likely(cut: dict[str, Any], kept: set[int]) -> None:
+    """top_k, top_p and min_p keep exactly the tokens that they name."""
+    assert set(shares(temperature=1.0, **cut)) == kept
+
+
+def test_logit_bias_forces_and_forbids() -> None:
+    """A bias of 100 forces a token, one of -100 forbids it."""
+    assert shares(temperature=1.0, logit_bias={2: 100.0}) == {2: 1.0}
+    assert 0 not in shares(temperature=1.0, logit_bias={0: -100.0})
+
+
+def test_frequency_and_presence_penalties_count_what_was_generated() -> None:
+    """Greedy decoding leaves a token once its penalty outweighs its lead; the prompt does not count."""
+    lead = float(LOGITS[0] - LOGITS[1])
+    often = sampler(frequency_penalty=lead * 0.6, prompt_ids=(0, 0, 0))
+    once = sampler(presence_penalty=lead * 1.1, prompt_ids=(0,))
+
+    assert [often.draw(LOGITS)[0] for _ in range(3)] == [0, 0, 1]
+    assert [once.draw(LOGITS)[0] for _ in range(2)] == [0, 1]
+
+
+def test_repetition_penalty_counts_the_prompt() -> None:
+    """The repetition penalty falls on tokens of the prompt as well."""
+    assert sampler(repetition_penalty=3.0, prompt_ids=(0,)).draw(LOGITS)[0] != 0
+
+
+def test_min_tokens_holds_the_end_back() -> None:
+    """The end token cannot be drawn before min_tokens, and can be right after."""
+    held = sampler(logit_bias={3: 100.0}, min_tokens=2)
+
+    assert [held.draw(LOGITS)[0] for _ in range(3)] == [0, 0, 3]
+
+
+def test_seeds_repeat_and_choices_differ() -> None:
+    """The same seed repeats its draws; no seed does not."""
+    first, again, other = (sampler(temperature=1.0, seed=seed) for seed in (9, 9, None))
+    draws = [[one.draw(LOGITS)[0] for _ in range(40)] for one in (first, again, other)]
+
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63)])
+def test_every_seed_of_the_contract_is_taken(seed: int) -> None:
+    """Seeds are any 64-bit number."""
+    assert sampler(temperature=1.0, seed=seed).draw(LOGITS)[0] in range(4)
+
+
+def test_the_models_defaults_stand_in() -> None:
+    """What generation_config.json asks for applies where the request says nothing, and gives way where it does."""
+    defaults = Defaults(temperature=1.0, top_k=2)
+
+    assert set(shares(defaults)) == {0, 1}
+    assert set(shares(defaults, top_k=0)) == {0, 1, 2, 3}
+    assert shares(defaults, temperature=0.0) == {0: 1.0}
+
+
+def test_logprobs_are_before_all_adjustments() -> None:
+    """The log probability is the model's own, with as many alternatives as were asked for."""
+    _, logprob = sampler(logit_bias={2: 100.0}, logprobs=True, top_logprobs=2).draw(LOGITS)
+
+    assert logprob is not None
+    assert (logprob.token, logprob.logprob) == ("2", pytest.approx(float(LOGITS[2])))
+    assert [(top.token, top.logprob) for top in logprob.top] == [
+        ("0", pytest.approx(float(LOGITS[0]))),
+        ("1", pytest.approx(float(LOGITS[1]))),
+    ]
