@@ -215,7 +215,9 @@ class Lane:
                 break
             safe = await self._read(piece, final and number == len(pieces))
             self._let_go(safe, released, findings)
-        return Release("".join(released), self._released, tuple(findings), self.is_blocked)
+        # What a placeholder covers has left, as far as that placeholder reaches.
+        through = max(self._released, self._covered)
+        return Release("".join(released), through, tuple(findings), self.is_blocked)
 
     async def _read(self, piece: str, final: bool) -> int:
         """Has every detector read a piece; returns up to where all that begins is known."""
