@@ -51,6 +51,9 @@ class ServeSettings(Settings):
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     grace_s: float = Field(default=10.0, ge=0, description="Seconds that calls in flight get to finish after SIGTERM.")
+    announce_s: float = Field(
+        default=0.1, ge=0, description="Seconds between NOT_SERVING and the end of new calls, for clients to move on."
+    )
     tls_cert_file: FilePath | None = Field(default=None, description="Certificate chain (PEM); turns TLS on.")
     tls_key_file: FilePath | None = Field(default=None, description="Private key of the certificate (PEM).")
     tls_client_ca_file: FilePath | None = Field(

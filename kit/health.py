@@ -24,18 +24,27 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {"": Response.NOT_SERVING}
         self._changed = asyncio.Event()
-        self._closed = False
+        self._frozen = False
+        self._released = False
 
     def set_serving(self, name: str, serving: bool) -> None:
         """Sets the status of a name; without effect once the server stops."""
-        if not self._closed:
+        if not self._frozen:
             self._statuses[name] = Response.SERVING if serving else Response.NOT_SERVING
             self._wake()
 
-    def close(self) -> None:
-        """Turns every name NOT_SERVING for good and lets the watchers go."""
+    def freeze(self) -> None:
+        """Turns every name NOT_SERVING, for good."""
         self._statuses = dict.fromkeys(self._statuses, Response.NOT_SERVING)
-        self._closed = True
+        self._frozen = True
+        self._wake()
+
+    def release(self) -> None:
+        """Ends every Watch, now and from now on.
+
+        Only for a server that takes no more calls: a balancing client opens its Watch again as soon as it ends.
+        """
+        self._released = True
         self._wake()
 
     async def Check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -53,12 +62,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """Yields the status of a name at once and at each change; SERVICE_UNKNOWN while there is none."""
         last = None
         while True:
-            changed, closed = self._changed, self._closed
+            changed, released = self._changed, self._released
             status = self._statuses.get(request.service, Response.SERVICE_UNKNOWN)
             if status != last:
                 yield Response(status=status)
                 last = status
-            if closed:
+            if released:
                 return
             await changed.wait()
 

@@ -114,10 +114,16 @@ class Server:
     async def stop(self, grace_s: float | None = None) -> None:
         """Says NOT_SERVING, refuses new calls, lets those in flight finish within the grace, then cancels them.
 
-        A second call with a shorter grace cuts the first one short.
+        A second call with a shorter grace cuts the first one short; with none there is no announcement either.
         """
-        self._health.close()
-        await self._server.stop(self._settings.grace_s if grace_s is None else grace_s)
+        grace_s = self._settings.grace_s if grace_s is None else grace_s
+        self._health.freeze()
+        if grace_s:
+            # A call that meets a server as it closes is CANCELLED by grpc and may have run or not. Clients that watch
+            # our health go elsewhere first.
+            await asyncio.sleep(self._settings.announce_s)
+        self._health.release()
+        await self._server.stop(grace_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLEANUP_S):
                 for interceptor in self._interceptors:
@@ -125,7 +131,9 @@ class Server:
 
     async def ended(self) -> None:
         """Returns once the server has stopped, for whatever reason."""
-        await self._server.wait_for_termination()
+        # Unshielded, whoever cancels this wait cancels the very future that a graceful stop waits for (grpcio 1.85),
+        # and the stop cuts every call.
+        await asyncio.shield(self._server.wait_for_termination())
 
     def _listen(self) -> int:
         settings = self._settings

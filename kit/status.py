@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from kit.errors import Code, FieldViolation, MillraceError, error_of
+from kit.errors import Code, FieldViolation, MillraceError, Unavailable, error_of
 
 DOMAIN = "millrace"
 
@@ -62,9 +62,13 @@ def to_status(error: MillraceError) -> grpc.Status:
 def from_rpc_error(error: grpc.aio.AioRpcError) -> MillraceError:
     """Returns the error that a status carried.
 
-    A status without our details (a proxy's, or the transport's own) gets the name of its code as its reason.
+    A status without our details (a proxy's, or the transport's own) gets the name of its code as its reason. CANCELLED
+    becomes UNAVAILABLE: whoever cancels a call himself gets asyncio.CancelledError and no status, so it is what grpc
+    answers to a call that meets a server as it closes.
     """
     code = code_of(error.code())
+    if code is Code.CANCELLED:
+        return Unavailable("SERVER_STOPPING", "the server is going away; retry")
     found: dict[str, Any] = {"reason": code.name, "message": error.details() or code.name}
     # What a proxy mangled is as good as absent.
     with suppress(DecodeError):

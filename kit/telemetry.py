@@ -29,6 +29,9 @@ from kit.errors import ConfigError
 # From a cached answer (under a millisecond) to a long generation.
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
+# How long a batch is tried, and so how long a collector that is down can delay the end of a process.
+_EXPORT_TIMEOUT_S = 3
+
 _PROPAGATOR = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
 
@@ -153,7 +156,7 @@ def _otlp_exporter(endpoint: str | None) -> SpanExporter:
     # Imported where it is needed: it takes a tenth of a second that most starts can save.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=endpoint)
+    return OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S)
 
 
 def _serve_metrics(host: str, port: int, registry: CollectorRegistry) -> Callable[[], None]:

@@ -131,3 +131,9 @@ async def collect(call: Any) -> list[bytes]:
     if isinstance(call, grpc.aio.UnaryUnaryCall | grpc.aio.StreamUnaryCall):
         return [await call]
     return [message async for message in call]
+
+
+async def call_for_ever(channel: grpc.aio.Channel) -> None:
+    """Calls until a call fails: how a client meets a server that goes away."""
+    while True:
+        await collect(start(channel, "UnaryUnary", b"ok"))

@@ -14,7 +14,7 @@ def _over_the_wire(error: MillraceError) -> MillraceError:
     return from_rpc_error(grpc.aio.AioRpcError(status.code, None, trailing, status.details))
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
+@pytest.mark.parametrize("code", [code for code in Code if code not in (Code.OK, Code.CANCELLED)])
 def test_an_error_survives_a_hop(code: Code) -> None:
     """Everything that an error holds is there on the other side."""
     error = MillraceError(
@@ -78,6 +78,13 @@ def test_a_status_of_the_transport_gets_the_name_of_its_code() -> None:
     arrived = from_rpc_error(grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, None, None, "connection refused"))
 
     assert (arrived.code, arrived.reason, arrived.message) == (Code.UNAVAILABLE, "UNAVAILABLE", "connection refused")
+
+
+def test_a_call_that_a_closing_server_dropped_may_be_retried() -> None:
+    """CANCELLED as a status is never the caller's own doing."""
+    arrived = from_rpc_error(grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, None, None, "CANCELLED"))
+
+    assert (arrived.code, arrived.reason) == (Code.UNAVAILABLE, "SERVER_STOPPING")
 
 
 def test_details_that_a_proxy_mangled_count_as_absent() -> None:
