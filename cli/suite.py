@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,6 +48,7 @@ class Suite:
         self._probe = probe
         self._report = report
         self._log_dir = log_dir
+        self._ready = False
         self.children: list[Child] = []
 
     async def run(self, stop: asyncio.Event, kill: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> int:
@@ -99,6 +101,7 @@ class Suite:
         async with asyncio.TaskGroup() as group:
             for child in self.children:
                 group.create_task(self._follow(child))
+        self._ready = True
         await on_ready()
 
     async def _follow(self, child: Child) -> None:
@@ -120,8 +123,10 @@ class Suite:
             if not child.exited.done():
                 self._report.show(child.part.name, "stopping")
                 code = await child.stop()
-                drained = drained and code == 0
-                self._report.show(child.part.name, "stopped", "" if code == 0 else f"exit code {code}")
+                # One that was still loading may not have got to its signal handlers: it had nothing to drain.
+                well = code == 0 or (code == -signal.SIGTERM and not self._ready)
+                drained = drained and well
+                self._report.show(child.part.name, "stopped", "" if well else f"exit code {code}")
         return drained
 
     async def _kill_on(self, kill: asyncio.Event) -> None:

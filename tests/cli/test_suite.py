@@ -138,6 +138,16 @@ async def test_stop_while_loading(tmp_path):
         assert await run.exit_code() == 0
 
 
+async def test_stop_before_a_service_handles_signals(tmp_path):
+    """A service that SIGTERM ends while it loads had nothing to drain: the suite still ends well."""
+    async with Run([part("edge"), part("inference", "--no-handlers")], tmp_path) as run:
+        await run.report.until_shown("inference", "loading", "inference is loading")
+        run.stop.set()
+
+        assert await run.exit_code() == 0
+        assert run.report.shown[-1] == ("inference", "stopped", "")
+
+
 async def test_a_service_that_does_not_drain_is_killed(tmp_path):
     """A service that ignores SIGTERM is killed when its grace is over, and the exit code says that it was."""
     async with Run([part("edge", "--ignore-sigterm", grace_s=0.2)], tmp_path) as run:

@@ -25,11 +25,14 @@ async def main() -> int:
     parser.add_argument("--die-with", type=int, help="say something and exit with this code instead of serving")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--never-ready", action="store_true")
+    parser.add_argument("--no-handlers", action="store_true", help="load for ever, without handling signals")
     args = parser.parse_args()
     print(json.dumps({"message": f"{args.name} is loading"}), flush=True)
     if args.die_with is not None:
         print("the disk is made of cheese", flush=True)
         return int(args.die_with)
+    if args.no_handlers:
+        await asyncio.Event().wait()
     stop = asyncio.Event()
     on_sigterm = (lambda: None) if args.ignore_sigterm else stop.set
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
