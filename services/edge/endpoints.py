@@ -124,7 +124,6 @@ def _operations(ends: Endpoints) -> list[Route]:
             "Operations",
             answer=bodies.DetailedHealth,
             errors=(503,),
-            while_draining=True,
         ),
         Route("GET", "/stats", ends.stats.stats, "Counters since the start.", "Operations", answer=bodies.Stats),
         Route(
@@ -134,13 +133,12 @@ def _operations(ends: Endpoints) -> list[Route]:
             "Figures for Prometheus.",
             "Operations",
             text="text/plain",
-            while_draining=True,
         ),
     ]
 
 
 def _probe(path: str, handle: object, summary: str, answer: type) -> Route:
-    return Route("GET", path, handle, summary, "Operations", answer=answer, while_draining=True)  # type: ignore[arg-type]
+    return Route("GET", path, handle, summary, "Operations", answer=answer)  # type: ignore[arg-type]
 
 
 def _pages(page: PageEndpoints) -> list[Route]:

@@ -52,6 +52,12 @@ _TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 _CODE = {"CONTENT_BLOCKED": "content_policy_violation", "INVALID_ARGUMENT": "invalid_value"}
 # After these the work may have been done and paid for: a client's automatic retry would pay twice.
 _BILLED = {Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED, Code.CANCELLED}
+# A status that no service of ours wrote has the transport's words, which tell of addresses and sockets.
+_TRANSPORT = {
+    Code.UNAVAILABLE: "Inference cannot be reached now; try again soon.",
+    Code.DEADLINE_EXCEEDED: "The request's time was over before the answer was complete.",
+    Code.UNKNOWN: "Inference failed.",
+}
 _NO_RETRY = (b"x-should-retry", b"false")
 
 # The contract's names in the words of the JSON bodies, applied in this order.
@@ -120,6 +126,8 @@ class Fault(Exception):
         status = _STATUS.get(error.code, 500)
         code = _CODE.get(error.reason) or error.reason.lower() or None
         param, message = None, error.message
+        if error.reason == error.code.name:
+            message = _TRANSPORT.get(error.code, message)
         if error.field_violations:
             violation = error.field_violations[0]
             param = param_of(violation.field)

@@ -17,7 +17,6 @@ from kit import identity
 from kit.errors import MillraceError
 from services.edge.exchange import Disconnected, Exchange, Receive, Scope, Send
 from services.edge.fault import Fault
-from services.edge.lifecycle import Lifecycle
 from services.edge.routes import Bound, Router, allow
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,6 @@ class Gateway:
     Args:
         router: The endpoints.
         limits: What a request may use.
-        lifecycle: Of this process; what is not for operators is refused while it drains.
         observe: Surrounds each exchange with its span and counts it.
     """
 
@@ -57,14 +55,12 @@ class Gateway:
         self,
         router: Router,
         limits: Limits,
-        lifecycle: Lifecycle,
         observe: Callable[[Exchange], AbstractContextManager[None]],
     ) -> None:
         self._router = router
         self._limits = limits
         self._observe = observe
         self._origins = frozenset(origin.encode() for origin in limits.origins)
-        self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -97,9 +93,6 @@ class Gateway:
     async def _answer(self, exchange: Exchange, bound: Bound) -> None:
         """Lets the endpoint answer."""
         route = bound.route
-        if self._lifecycle.draining and not route.while_draining:
-            headers = ((b"retry-after", b"1"), (b"connection", b"close"))
-            raise Fault(503, "This server is shutting down.", code="draining", headers=headers)
         exchange.timeout_s = self._timeout_s(exchange)
         deadline = time.monotonic() + exchange.timeout_s
         identity.enter(identity.CallContext(exchange.request_id, deadline=deadline))

@@ -123,11 +123,16 @@ def _success(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
     if route.answer is not None:
         content["application/json"] = {"schema": refs[_key(route.answer)]}
     if route.events:
-        events = {"anyOf": [refs[_key(event)] for event in route.events]}
-        content["text/event-stream"] = {"schema": {"type": "string"}, "x-event-data": events}
+        content["text/event-stream"] = {"schema": _event([refs[_key(one)] for one in (*route.events, ErrorEnvelope)])}
     if route.text is not None:
         content[route.text] = {"schema": {} if route.text == "application/json" else {"type": "string"}}
     return {"description": "The answer.", "headers": _HEADERS, "content": content}
+
+
+def _event(kinds: list[dict[str, Any]]) -> dict[str, Any]:
+    """One server-sent event, as OpenAPI 3.2 describes the items of a stream; the OpenAI ones end with `[DONE]`."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": kinds}}
+    return {"type": "object", "required": ["data"], "properties": {"event": {"type": "string"}, "data": data}}
 
 
 def _failures(route: Route, refs: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from millrace.inference.v1 import event_pb2 as pb
 from services.edge.exchange import Exchange
 
@@ -47,5 +49,7 @@ def is_hit(answer: pb.Generation) -> bool:
 
 
 def _set(exchange: Exchange, name: bytes, value: str) -> None:
-    """Sets a header to a name that an operator chose; header values are visible ASCII."""
-    exchange.set_header(name, value.encode("ascii", "backslashreplace").replace(b"\r", b"").replace(b"\n", b""))
+    """Sets a header to a name; header values are visible ASCII, so anything else is percent-encoded."""
+    if not (value.isascii() and value.isprintable()):
+        value = quote(value)
+    exchange.set_header(name, value.encode())

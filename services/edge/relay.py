@@ -52,13 +52,15 @@ async def relay(
 
 async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGenerateResponse], frames: Frames) -> bytes:
     """Relays all events but `completed`, whose frame is returned once the call has ended well."""
-    last = b""
+    last = held = b""
     async for response in events:
         match response.WhichOneof("event"):
             case "delta":
                 chunk = frames.delta(response.delta)
             case "choice_finished":
-                chunk = frames.finished(response.choice_finished)
+                # What follows comes at once, so that both fit into one write.
+                held += frames.finished(response.choice_finished)
+                continue
             case "completed":
                 last = frames.completed(response.completed)
                 continue
@@ -66,8 +68,6 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
                 frames.open(response.started)
                 set_model(exchange, response.started.model)
                 set_cache(exchange, response.started.cache.outcome)
-                if response.started.HasField("cache"):
-                    set_cache(exchange, response.started.cache.outcome)
                 continue
             case "cache":
                 set_cache(exchange, response.cache.outcome)
@@ -80,9 +80,10 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
         if not exchange.status:
             await exchange.start_stream(frames.failed)
         if chunk:
-            await exchange.write(chunk)
+            await exchange.write(held + chunk)
+            held = b""
     if not last:
         raise Unavailable("STREAM_TRUNCATED", "The answer ended before it was complete.")
     if not exchange.status:
         await exchange.start_stream(frames.failed)
-    return last
+    return held + last

@@ -29,7 +29,6 @@ class Route:
         refused: Known fields that are not supported, with what to do instead.
         errors: Statuses besides 200 that the endpoint itself gives.
         explains: Whether errors may carry keys beside OpenAI's four; only the suite's own endpoints do.
-        while_draining: Whether it is served while the process drains.
     """
 
     method: str
@@ -44,7 +43,6 @@ class Route:
     refused: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     explains: bool = False
-    while_draining: bool = False
 
 
 class Router:

@@ -75,7 +75,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
         timeout_s_max=settings.request_timeout_s_max,
         origins=settings.cors_origins,
     )
-    gateway = Gateway(Router(routes), limits, lifecycle, Observer(telemetry, metrics).observe)
+    gateway = Gateway(Router(routes), limits, Observer(telemetry, metrics).observe)
     return Edge(EdgeServer(gateway, lifecycle, settings), inference, channel)
 
 

@@ -44,9 +44,9 @@ const fields = (spec, schema) => {
 };
 
 const content = (spec, title, holder) =>
-  Object.entries(holder?.content ?? {}).flatMap(([media, { schema, "x-event-data": event }]) => {
-    const shown = event ?? schema;
-    const shapes = shown.anyOf ? shown.anyOf : [shown];
+  Object.entries(holder?.content ?? {}).flatMap(([media, { schema }]) => {
+    const shown = schema.properties?.data?.contentSchema ?? schema;
+    const shapes = shown.anyOf ?? [shown];
     return [make("h3", {}, `${title}: ${media}`), ...shapes.map((one) => fields(spec, one))];
   });
 
