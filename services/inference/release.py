@@ -167,15 +167,15 @@ class _Relay:
         await self._ready.put(Unavailable("SAFETY_TIMEOUT", "the safety service did not finish in time; retry"))
 
     async def _receive(self) -> None:
+        is_over = False
         try:
-            async for decisions in self._stream:
+            async for decisions in self._stream:  # to its very end: a call that is cut is recorded as cancelled
                 events, is_over = self._events(decisions)
                 if events:
                     await self._ready.put(events)
-                if is_over:
-                    await self._ready.put(None)
-                    return
-            raise Unavailable("SAFETY_TRUNCATED", "the safety service ended its stream too early")
+            if not is_over:
+                raise Unavailable("SAFETY_TRUNCATED", "the safety service ended its stream too early")
+            await self._ready.put(None)
         except MillraceError as error:
             await self._fail(error)
 

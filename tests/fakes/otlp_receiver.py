@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ class ReceivedSpan:
     parent_id: str
     is_error: bool
     attributes: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """SERVICE NAME, without the prefix that all services share."""
+        return f"{self.service.removeprefix('millrace-')} {self.name}"
 
 
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
@@ -54,16 +59,27 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._arrived.set()
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    async def trace(self, trace_id: str, is_whole: Callable[[list[ReceivedSpan]], bool]) -> list[ReceivedSpan]:
-        """The spans of a trace, once the test finds it whole; fails with what there was."""
+    async def trace(self, trace_id: str, root: str, *needed: str) -> list[ReceivedSpan]:
+        """The spans of a trace, once those that are needed are there and every parent is; fails with what there was.
+
+        Args:
+            trace_id: The trace.
+            root: The span id that the caller sent: nobody exports that span.
+            needed: Spans as `SERVICE NAME`.
+        """
         try:
             async with asyncio.timeout(DEADLINE_S):
-                while not is_whole(found := [span for span in self.spans if span.trace_id == trace_id]):
+                while not _is_whole(found := [one for one in self.spans if one.trace_id == trace_id], root, needed):
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError:
             raise AssertionError(f"the trace stayed incomplete: {found}") from None
         return found
+
+
+def _is_whole(found: Sequence[ReceivedSpan], root: str, needed: Sequence[str]) -> bool:
+    ids = {one.span_id for one in found} | {root}
+    return {one.label for one in found} >= set(needed) and all(one.parent_id in ids for one in found)
 
 
 def _span(service: str, span: Any) -> ReceivedSpan:

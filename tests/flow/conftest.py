@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.openai_upstream import OpenAIUpstream
+from tests.flow.upstream import Upstream
 
 READY_S = 60.0
 NAMES = ("cache", "safety", "inference", "edge")
@@ -76,7 +76,7 @@ class Suite:
         async with httpx.AsyncClient() as client:
             try:
                 async with asyncio.timeout(READY_S):
-                    while not await self._says(client, wanted):
+                    while not await self._says(client, wanted):  # noqa: ASYNC110 - another process is watched
                         await asyncio.sleep(0.05)
             except TimeoutError:
                 raise AssertionError(self.logs()) from None
@@ -120,9 +120,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[OpenAIUpstream]:
+async def upstream() -> AsyncIterator[Upstream]:
     """An OpenAI-compatible upstream on a real socket."""
-    fake = OpenAIUpstream()
+    fake = Upstream()
     await fake.start()
     yield fake
     await fake.stop()
@@ -135,7 +135,7 @@ def variables() -> dict[str, str]:
 
 
 @pytest.fixture
-async def suite(tmp_path: Path, upstream: OpenAIUpstream, variables: dict[str, str]) -> AsyncIterator[Suite]:
+async def suite(tmp_path: Path, upstream: Upstream, variables: dict[str, str]) -> AsyncIterator[Suite]:
     """The whole suite, ready."""
     made = Suite(tmp_path, MODELS.format(url=upstream.url), variables)
     try:

@@ -1,0 +1,121 @@
+"""One trace from the edge through inference to cache, safety and the engine, over real processes and real OTLP."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.fakes.otlp_receiver import OtlpReceiver, ReceivedSpan
+from tests.flow.conftest import Suite
+
+SAFETY = "millrace.safety.v1.SafetyService"
+CACHE = "millrace.cache.v1.CacheService"
+INFERENCE = "millrace.inference.v1.InferenceService"
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[OtlpReceiver]:
+    """The collector that every service exports to."""
+    made = OtlpReceiver()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def variables(receiver: OtlpReceiver) -> dict[str, str]:
+    return {f"MILLRACE_{name}_OTLP_ENDPOINT": receiver.endpoint for name in ("EDGE", "INFERENCE", "CACHE", "SAFETY")}
+
+
+def traceparent() -> tuple[str, str, dict[str, str]]:
+    """A fresh trace id and parent id, and the header that carries them."""
+    trace_id, parent_id = secrets.token_hex(16), secrets.token_hex(8)
+    return trace_id, parent_id, {"traceparent": f"00-{trace_id}-{parent_id}-01"}
+
+
+def tree(spans: list[ReceivedSpan], root: str) -> dict[str, str]:
+    """Each span with its parent, as `SERVICE NAME`; the caller's own span is `caller`."""
+    labels = {span.span_id: span.label for span in spans} | {root: "caller"}
+    return {span.label: labels[span.parent_id] for span in spans}
+
+
+def body(model: str, stream: bool) -> dict[str, object]:
+    """A question of its own, so that the cache never has it."""
+    content = f"question {secrets.token_hex(4)}"
+    return {"model": model, "stream": stream, "messages": [{"role": "user", "content": content}]}
+
+
+async def test_stream_is_one_trace(suite: Suite, receiver: OtlpReceiver) -> None:
+    """A streamed chat gives one tree: edge, inference, safety both ways, cache both ways, and the attempt."""
+    trace_id, parent_id, headers = traceparent()
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{suite.url}/v1/chat/completions", json=body("fake", True), headers=headers)
+    assert answer.text.endswith("data: [DONE]\n\n")
+    edge = "edge POST /v1/chat/completions"
+    inference = f"inference {INFERENCE}/StreamGenerate"
+    expected = {edge: "caller", f"edge {INFERENCE}/StreamGenerate": edge}
+    expected |= {inference: f"edge {INFERENCE}/StreamGenerate", "inference chat fake": inference}
+    for service, path, rpcs in (
+        ("safety", SAFETY, ("CheckInput", "StreamCheckOutput")),
+        ("cache", CACHE, ("Lookup", "Store")),
+    ):
+        expected |= {f"inference {path}/{rpc}": inference for rpc in rpcs}
+        expected |= {f"{service} {path}/{rpc}": f"inference {path}/{rpc}" for rpc in rpcs}
+    spans = await receiver.trace(trace_id, parent_id, *expected)
+    assert tree(spans, parent_id) == expected
+    assert not [one.label for one in spans if one.is_error]
+    attempt = next(one for one in spans if one.name == "chat fake")
+    assert attempt.attributes["gen_ai.request.model"] == "fake"
+    assert attempt.attributes["gen_ai.usage.output_tokens"] == 10
+    assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+
+
+async def test_failure_is_recorded_where_it_happened(suite: Suite, receiver: OtlpReceiver) -> None:
+    """A target that fails marks its attempt, inference and the edge as failed, and nothing else."""
+    trace_id, parent_id, headers = traceparent()
+    asked = body("fake-error-500", False)
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
+    assert answer.status_code == 503
+    failed = {
+        "edge POST /v1/chat/completions",
+        f"edge {INFERENCE}/Generate",
+        f"inference {INFERENCE}/Generate",
+        "inference chat fake-error-500",
+    }
+    healthy = {f"safety {SAFETY}/CheckInput", f"cache {CACHE}/Lookup"}
+    spans = await receiver.trace(trace_id, parent_id, *failed, *healthy)
+    assert {one.label for one in spans if one.is_error} == failed
+
+
+async def test_cancelled_call_is_recorded_as_such(suite: Suite, receiver: OtlpReceiver) -> None:
+    """A caller that leaves mid-stream ends every span of the tree, marked as cancelled."""
+    trace_id, parent_id, headers = traceparent()
+    asked = body("fake-slow", True)
+    async with httpx.AsyncClient() as client:
+        request = client.build_request("POST", f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
+        answer = await client.send(request, stream=True)
+        await anext(answer.aiter_bytes())
+        await answer.aclose()
+    server, attempt = f"inference {INFERENCE}/StreamGenerate", "inference chat fake-slow"
+    edge = "edge POST /v1/chat/completions"
+    spans = await receiver.trace(trace_id, parent_id, edge, server, attempt, f"safety {SAFETY}/StreamCheckOutput")
+    by_label = {one.label: one for one in spans}
+    assert by_label[attempt].attributes["error.type"] == "cancelled"
+    assert not by_label[attempt].is_error
+    assert by_label[server].attributes["rpc.response.status_code"] == "CANCELLED"
+    assert not any(one.label.endswith("/Store") for one in spans)
+
+
+async def test_spans_hold_no_content(suite: Suite, receiver: OtlpReceiver) -> None:
+    """No word of a prompt or of an answer is in any span."""
+    trace_id, parent_id, headers = traceparent()
+    asked = body("fake", True) | {"messages": [{"role": "user", "content": "zanzibar@example.com quokka"}]}
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
+    spans = await receiver.trace(trace_id, parent_id, "inference chat fake", f"cache {CACHE}/Store")
+    assert len(spans) >= 12
+    assert not [word for word in ("zanzibar", "quokka", "jumps") if word in repr(spans)]
