@@ -4,7 +4,7 @@ One interceptor does it all in one pass, because each layer around a stream cost
 and not per message: a streaming handler's messages go from its generator straight to the transport. Servicers only
 return, yield or raise; none aborts.
 
-Health and reflection answer as they are, without spans: a Watch would be one span that lasts for days.
+Health and reflection stay as they are: a Watch would be one span that lasts for days.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -39,12 +39,14 @@ _DEADLINE_SLACK_S = 0.05
 _log = logging.getLogger(__name__)
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each handler once, on its first call, and counts the calls in flight."""
+class CallInterceptor:
+    """Wraps handlers, once each, and counts the calls in flight.
+
+    Handlers are wrapped as they are registered: a grpc.aio interceptor would be asked again at each call.
+    """
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
         self._active_count = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -58,21 +60,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Returns once no handler runs; a server that has stopped may still have handlers that clean up."""
         await self._idle.wait()
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Handler | None]], handler_call_details: Any
-    ) -> Handler | None:
-        """Returns the wrapped handler of a method, or None where there is no such method."""
-        handler = await continuation(handler_call_details)
-        method: str = handler_call_details.method
-        if handler is None or method.startswith("/grpc."):
-            return handler
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, self._wrap(method.removeprefix("/"), handler))
-        return known[1]
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Returns a handler of the same kind whose behaviour is a coroutine, which grpc awaits and does not iterate.
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
-        """Returns a handler of the same kind whose behaviour is a coroutine, which grpc awaits and does not iterate."""
+        Raises:
+            TypeError: The handler blocks: it would run on a thread, without identity and cancellation.
+        """
         kind = ("stream" if handler.request_streaming else "unary") + (
             "_stream" if handler.response_streaming else "_unary"
         )
@@ -80,37 +73,77 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         run = _pumped(behaviour) if handler.response_streaming else _awaited(behaviour)
 
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            return await self._call(method, run, request, context)
+            record = _Record(self._telemetry, method)
+            self._enter()
+            try:
+                record.begin(context)
+                response = await run(request, context)
+            except BaseException as error:
+                failure = record.fail(error, context)
+                if failure is None:
+                    raise
+                await context.abort_with_status(status.to_status(failure))
+            else:
+                record.succeed(context)
+                return response
+            finally:
+                record.end()
+                self._leave()
 
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: Handler = make(call, handler.request_deserializer, handler.response_serializer)
         return wrapped
 
-    async def _call(self, method: str, run: Behaviour, request: Any, context: Any) -> Any:
-        record = _Record(self._telemetry, method)
+    def _enter(self) -> None:
         self._active_count += 1
         self._idle.clear()
-        try:
-            record.begin(context)
-            response = await run(request, context)
-        except BaseException as error:
-            failure = record.fail(error, context)
-            if failure is None:
-                raise
-            await context.abort_with_status(status.to_status(failure))
-        else:
-            record.succeed(context)
-            return response
-        finally:
-            record.end()
-            self._active_count -= 1
-            if not self._active_count:
-                self._idle.set()
+
+    def _leave(self) -> None:
+        self._active_count -= 1
+        if not self._active_count:
+            self._idle.set()
 
 
-def server_interceptors(telemetry: Telemetry) -> list[CallInterceptor]:
-    """Returns what a server of this suite puts around its handlers."""
-    return [CallInterceptor(telemetry)]
+class Registrar:
+    """Stands in for a server while servicers are added to it, and wraps what they add, if it has what to wrap it in."""
+
+    def __init__(self, server: grpc.aio.Server, interceptor: CallInterceptor | None = None) -> None:
+        self._server = server
+        self._interceptor = interceptor
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Adds the handlers of services."""
+        handlers = tuple(generic_rpc_handlers)
+        if self._interceptor is not None:
+            handlers = tuple(_Wrapping(handler, self._interceptor) for handler in handlers)
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
+        """Adds nothing: generated code adds the same handlers generically, too.
+
+        For each registered method grpc.aio 1.85 keeps a future that it waits on anew at every call: 10 us a call for
+        twelve methods, and a lookup by name is all that it saves.
+        """
+
+
+class _Wrapping(grpc.GenericRpcHandler):
+    """The handlers of a service, each wrapped when it is first called."""
+
+    def __init__(self, inner: grpc.GenericRpcHandler, interceptor: CallInterceptor) -> None:
+        self._inner = inner
+        self._interceptor = interceptor
+        self._wrapped: dict[str, Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Returns the wrapped handler of a method, or None where it is not one of this service."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = self._inner.service(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._interceptor.wrap(method.removeprefix("/"), handler)
+        return wrapped
 
 
 class _Record:

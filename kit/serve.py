@@ -19,14 +19,14 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kit import logs
 from kit import telemetry as telemetry_module
 from kit.config import ServeSettings, load
 from kit.errors import ConfigError
 from kit.health import HealthServicer
-from kit.interceptors import server_interceptors
+from kit.interceptors import CallInterceptor, Registrar
 from kit.telemetry import Telemetry
 
 # As for a bad command line: nothing was done.
@@ -50,7 +50,7 @@ class Registration:
     """
 
     full_name: str
-    add: Callable[[Any, grpc.aio.Server], None]
+    add: Callable[[Any, Any], None]
     servicer: Any
 
 
@@ -77,10 +77,9 @@ class Server:
         self._name = name
         self._settings = settings
         self._registrations = tuple(registrations)
-        self._interceptors = server_interceptors(telemetry)
+        self._interceptor = CallInterceptor(telemetry)
         self._health = HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=self._interceptors,
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
         )
@@ -91,15 +90,17 @@ class Server:
         Raises:
             ConfigError: The address cannot be listened on, or the certificate cannot be used.
         """
+        # To generated code they are servers: it only adds handlers to them.
+        recorded: Any = Registrar(self._server, self._interceptor)
+        plain: Any = Registrar(self._server)
         for registration in self._registrations:
-            registration.add(registration.servicer, self._server)
+            registration.add(registration.servicer, recorded)
             self.set_serving(registration.full_name, False)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, plain)
         if self._settings.reflection:
             full_names = [registration.full_name for registration in self._registrations]
-            reflection.enable_server_reflection(
-                [*full_names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
-            )
+            servicer = reflection.aio.ReflectionServicer([*full_names, health.SERVICE_NAME, reflection.SERVICE_NAME])
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, plain)
         port = self._listen()
         await self._server.start()
         return port
@@ -126,8 +127,7 @@ class Server:
         await self._server.stop(grace_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLEANUP_S):
-                for interceptor in self._interceptors:
-                    await interceptor.idle()
+                await self._interceptor.idle()
 
     async def ended(self) -> None:
         """Returns once the server has stopped, for whatever reason."""
