@@ -211,7 +211,6 @@ async def test_without_a_list_no_origin_may_read(edge):
         ("NOT_FOUND", 404, "invalid_request_error"),
         ("ABORTED", 409, "invalid_request_error"),
         ("RESOURCE_EXHAUSTED", 429, "rate_limit_error"),
-        ("CANCELLED", 499, "invalid_request_error"),
         ("INTERNAL", 500, "server_error"),
         ("DATA_LOSS", 500, "server_error"),
         ("UNKNOWN", 500, "server_error"),

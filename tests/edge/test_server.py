@@ -68,6 +68,8 @@ async def _refuses(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionError:  # It closed while we were waiting to be accepted.
+                continue
             writer.close()
 
 

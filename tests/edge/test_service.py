@@ -153,6 +153,16 @@ async def test_generate_is_one_batch(edge, inference):
 
 
 @pytest.mark.parametrize(
+    ("model", "kind"), [("base", "raw_prompt"), ("echo", "conversation"), ("auto", "conversation")]
+)
+async def test_generate_suits_the_model(edge, inference, model, kind):
+    """A model that only completes gets raw prompts, every other one a conversation."""
+    await edge.post("/generate", {"prompts": ["a"], "model": model})
+
+    assert inference.specs[-1].WhichOneof("input") == kind
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"prompts": []},

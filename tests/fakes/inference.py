@@ -10,6 +10,7 @@ Any name answers `echo: ` and the prompt. Names with a meaning of their own:
     silent              nothing at all until it is cancelled
     stall               one delta, then nothing until it is cancelled
     gate                one delta, then the rest once `FakeInference.gate` is set
+    base                takes raw prompts only, says the catalogue
     tools, reasoning, refusal, logprobs, filtered, flagged, cached, stale
 """
 
@@ -37,7 +38,7 @@ from millrace.inference.v1.inference_service_pb2_grpc import (
 from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceServicer, add_UsageServiceServicer_to_server
 
 CREATED_S = 1_700_000_000
-MODELS = ("echo", "org/model-with/slashes", "millrace-embedded")
+MODELS = ("echo", "org/model-with/slashes", "millrace-embedded", "base")
 CATEGORIES = ("harassment", "hate", "violence", "illicit")
 
 Event = ev.Delta | ev.ChoiceFinished | ev.CacheEvent | ev.AttemptEvent | ev.SafetyEvent | ev.Completed
@@ -341,8 +342,13 @@ def _item_error(error: MillraceError) -> pb.ItemError:
 
 
 def _model(name: str) -> model_pb2.Model:
+    kinds = [model_pb2.MODEL_CAPABILITY_COMPLETION] + ([] if name == "base" else [model_pb2.MODEL_CAPABILITY_CHAT])
     return model_pb2.Model(
-        name=name, owner="millrace", created_time=Timestamp(seconds=CREATED_S), state=model_pb2.MODEL_STATE_READY
+        name=name,
+        owner="millrace",
+        created_time=Timestamp(seconds=CREATED_S),
+        capabilities=kinds,
+        state=model_pb2.MODEL_STATE_READY,
     )
 
 

@@ -108,6 +108,11 @@ def completion_specs(body: CompletionRequest) -> list[pb.GenerationSpec]:
     ]
 
 
+def raw_prompt_spec(model: str, prompt: str) -> pb.GenerationSpec:
+    """A raw prompt, for a model that knows no conversations."""
+    return pb.GenerationSpec(model=model, raw_prompt=prompt)
+
+
 def one_message_spec(model: str, text: str, system: str | None = None) -> pb.GenerationSpec:
     """A conversation of one user message, with instructions where given."""
     messages = [] if system is None else [pb.Message(role=pb.ROLE_SYSTEM, parts=[pb.ContentPart(text=system)])]

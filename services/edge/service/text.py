@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from kit.errors import MillraceError
-from millrace.inference.v1 import event_pb2, generation_pb2
+from kit.errors import MillraceError, NotFound
+from millrace.inference.v1 import event_pb2, generation_pb2, model_pb2
 from services.edge import provenance
 from services.edge.batch_item import generation_of
 from services.edge.controls import apply_controls
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 from services.edge.inference_client import InferenceClient
-from services.edge.openai.spec import one_message_spec
+from services.edge.openai.spec import one_message_spec, raw_prompt_spec
 from services.edge.service.bodies import (
     Batch,
     BatchAnswer,
@@ -24,6 +24,7 @@ from services.edge.service.bodies import (
     Summary,
 )
 
+_CHAT, _COMPLETION = model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION
 # What a model is told, and the most tokens that it may use: about four characters each.
 _SUMMARY_LENGTHS = {"short": ("one or two sentences", 80), "medium": ("one paragraph", 200), "long": ("a page", 500)}
 _SUMMARY_SYSTEM = "Summarize the user's text in {}. Keep its language and its facts. Answer with the summary only."
@@ -48,11 +49,11 @@ class TextEndpoints:
 
     async def generate(self, exchange: Exchange, body: Generate) -> list[GeneratedText]:
         """POST /generate: one batch; a prompt that fails fails the request."""
-        specs = []
-        for prompt in body.prompts:
-            spec = one_message_spec(body.model or self._default_model, prompt)
+        model = body.model or self._default_model
+        make = raw_prompt_spec if await self._only_completes(exchange, model) else one_message_spec
+        specs = [apply_controls(exchange, make(model, prompt)) for prompt in body.prompts]
+        for spec in specs:
             spec.sampling.max_tokens = body.max_length
-            specs.append(apply_controls(exchange, spec))
         items = await self._inference.batch(exchange, specs)
         generations = [generation_of(item) for item in items]
         return [_generated(prompt, one) for prompt, one in zip(body.prompts, generations, strict=True)]
@@ -70,6 +71,14 @@ class TextEndpoints:
         failed = sum(result.status == "failed" for result in results)
         latency_ms = round(exchange.elapsed_s * 1000, 3)
         return BatchAnswer(exchange.request_id, results, len(results) - failed, failed, latency_ms)
+
+    async def _only_completes(self, exchange: Exchange, name: str) -> bool:
+        """Whether a model takes raw prompts and no conversations; `auto` is no model and takes both."""
+        try:
+            capabilities = (await self._inference.model(exchange, name)).capabilities
+        except NotFound:
+            return False
+        return _COMPLETION in capabilities and _CHAT not in capabilities
 
     def _batch_specs(self, exchange: Exchange, body: Batch) -> list[generation_pb2.GenerationSpec]:
         specs = []

@@ -1,0 +1,93 @@
+"""Reading bodies: what is right is fast, what is wrong is named."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.edge.body import BodyReader
+from services.edge.fault import Fault
+from services.edge.openai.chat_request import REFUSED, ChatRequest
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a body."""
+
+    size: int
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    """A body."""
+
+    name: str
+    inner: list[Inner] = []
+    labels: dict[str, str] = {}
+
+
+READER = BodyReader(Outer, {"old": "use `name`."})
+
+
+def refusal(raw: bytes) -> Fault:
+    """The fault that a body is refused with."""
+    with pytest.raises(Fault) as caught:
+        READER.read(raw)
+    return caught.value
+
+
+def status(reader: BodyReader, raw: bytes) -> int:
+    """200 for a body that is read, else the status that it is refused with."""
+    try:
+        reader.read(raw)
+    except Fault as fault:
+        return fault.status
+    return 200
+
+
+def test_a_good_body():
+    """A good body becomes its struct."""
+    assert READER.read(b'{"name": "x", "inner": [{"size": 1}]}') == Outer("x", [Inner(1)])
+
+
+@pytest.mark.parametrize(
+    ("raw", "param", "code"),
+    [
+        (b'{"name": "x", "inner": [{"size": 1}, {"size": "1"}]}', "inner[1].size", "invalid_value"),
+        (b'{"name": "x", "inner": [{}]}', "inner[0].size", "missing_required_parameter"),
+        (b'{"name": "x", "inner": [{"size": 1, "zz": 2}]}', "inner[0].zz", "unknown_parameter"),
+        (b'{"name": "x", "zz": 1}', "zz", "unknown_parameter"),
+        (b'{"name": "x", "old": 1}', "old", "unsupported_parameter"),
+        (b'{"name": "x", "labels": {"a": "\\ud800"}}', "labels.a", "invalid_value"),
+        (b'{"name": "x", "labels": {"\\udfff": "a"}}', "labels", "invalid_value"),
+        (b'{"name": "x", "inner": [{"size": Infinity}]}', "inner[0].size", "invalid_value"),
+    ],
+)
+def test_the_field_is_named(raw, param, code):
+    """Wrong, missing, unknown and unsupported fields, and what JSON cannot hold, are named by their path."""
+    fault = refusal(raw)
+
+    assert (fault.status, fault.param, fault.code) == (400, param, code)
+
+
+def test_refused_fields_may_be_null():
+    """Null means not given; what else is wrong is still found."""
+    assert READER.read(b'{"old": null, "name": "x"}') == Outer("x")
+    assert refusal(b'{"old": null, "name": 1}').param == "name"
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_bytes_do_harm(raw):
+    """Whatever the bytes are, the answer is a struct or a 400."""
+    assert status(READER, raw) in (200, 400)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.dictionaries(st.sampled_from([*ChatRequest.__struct_fields__, *REFUSED]), json_values, max_size=4))
+def test_no_chat_body_does_harm(fields):
+    """Any mixture of the chat endpoint's fields is read or refused with 400."""
+    assert status(BodyReader(ChatRequest, REFUSED), msgspec.json.encode(fields)) in (200, 400)

@@ -1,0 +1,89 @@
+"""How errors become answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, Unavailable, error_of
+from services.edge.fault import Fault, param_of
+
+# The table of the design, word for word; every other code is 500.
+STATUSES = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.CANCELLED: 499,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
+def test_every_code_has_a_status(code):
+    """No code is left without its HTTP status, and the envelope has exactly OpenAI's four keys."""
+    fault = Fault.of(error_of(code, "SOME_REASON", "text"))
+
+    assert fault.status == STATUSES.get(code, 500)
+    assert json.loads(fault.body())["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ("spec.model", "model"),
+        ("spec.sampling.max_tokens", "max_tokens"),
+        ("spec.conversation.messages[2].parts[1].image.url", "messages[2].content[1].image.url"),
+        ("spec.conversation.messages", "messages"),
+        ("spec.raw_prompt", "prompt"),
+        ("specs[3].raw_prompt", "prompt[3]"),
+        ("specs[3].sampling.n", "n"),
+        ("spec.output_format.json_schema.schema_json", "response_format.json_schema.schema"),
+        ("spec.tools[0].parameters_json", "tools[0].function.parameters"),
+        ("spec.tools[0].name", "tools[0].function.name"),
+        ("spec.end_user_id", "user"),
+        ("texts[5]", "input[5]"),
+        ("dimension_count", "dimensions"),
+        ("request_id", "request_id"),
+    ],
+)
+def test_fields_have_the_names_of_the_body(field, param):
+    """The contract's names come out as those that the caller wrote."""
+    assert param_of(field) == param
+
+
+def test_the_message_leads_with_the_field():
+    """A violation is told with the body's name of the field, not with the contract's."""
+    fault = Fault.of(InvalidArgument("spec.sampling.seed", "must be small"))
+
+    assert (fault.param, fault.message, fault.code) == ("seed", "seed: must be small", "invalid_value")
+
+
+def test_blocked_content_names_its_categories():
+    """Categories are in the message, and only where asked for in a key of their own."""
+    fault = Fault.of(FailedPrecondition("CONTENT_BLOCKED", "Refused.", metadata={"categories": "hate,violence"}))
+
+    assert (fault.status, fault.code, fault.kind) == (400, "content_policy_violation", "invalid_request_error")
+    assert "hate, violence" in fault.message
+    assert "categories" not in json.loads(fault.body())["error"]
+    assert json.loads(fault.body(with_extra=True))["error"]["categories"] == ["hate", "violence"]
+
+
+def test_the_transports_words_stay_inside():
+    """What gRPC itself says of a broken connection has addresses in it; callers get other words."""
+    fault = Fault.of(MillraceError(Code.UNAVAILABLE, "UNAVAILABLE", "failed to connect to ipv4:10.0.0.7:50051"))
+
+    assert "10.0.0.7" not in fault.message
+
+
+def test_own_words_are_kept():
+    """What a service of ours says reaches the caller."""
+    assert Fault.of(Unavailable("ALL_TARGETS_FAILED", "No target answered.")).message == "No target answered."
