@@ -27,6 +27,7 @@ from kit.config import ServeSettings, load
 from kit.errors import ConfigError
 from kit.health import HealthServicer
 from kit.interceptors import CallInterceptor, Registrar
+from kit.process import raise_open_files
 from kit.telemetry import Telemetry
 
 # As for a bad command line: nothing was done.
@@ -166,6 +167,7 @@ def run(name: str, settings: ServeSettings, build: Callable[[Telemetry], Awaitab
     """Runs a service until SIGTERM or SIGINT and exits: 0 after a drain, 2 where start-up was refused."""
     try:
         logs.setup(name, settings.log_level)
+        raise_open_files()
         uvloop.run(_Process(name, settings, build).live())
     except ConfigError as error:
         _refuse(name, error)

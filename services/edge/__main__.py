@@ -12,6 +12,7 @@ import uvloop
 from kit import logs, telemetry
 from kit.config import load
 from kit.errors import ConfigError
+from kit.process import raise_open_files
 from services.edge.config import EdgeSettings
 from services.edge.wiring import wire
 
@@ -42,6 +43,7 @@ def main() -> int:
     try:
         settings = load(EdgeSettings)
         logs.setup("edge", settings.log_level)
+        raise_open_files()
         uvloop.run(serve(settings))
     except (ConfigError, OSError) as error:
         print(f"edge: {error}", file=sys.stderr)
