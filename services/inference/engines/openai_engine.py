@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -46,9 +47,9 @@ class OpenAIEngine:
             default_headers=upstream.headers,
             max_retries=0,
         )
-        self._headers = {name: value for name, value in sdk.default_headers.items() if isinstance(value, str)}
-        if api_key is None:
-            self._headers.pop("Authorization", None)
+        authorization = sdk.auth_headers if api_key else {}  # no part of the defaults since SDK 3
+        headers = {**authorization, **sdk.default_headers}
+        self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
         base = URL(str(sdk.base_url))
         self._chat_url, self._completions_url = base / "chat/completions", base / "completions"
         self._embeddings_url = base / "embeddings"
@@ -76,8 +77,9 @@ class OpenAIEngine:
             if not prompt.streamed:
                 yield await self._whole(response, assembler)
             else:
-                async for events in self._stream(response, assembler):
-                    yield events
+                async with aclosing(self._stream(response, assembler)) as batches:
+                    async for events in batches:
+                        yield events
             completed = True
         finally:
             self._let_go(response, completed)
@@ -141,10 +143,12 @@ class OpenAIEngine:
     async def _failure(self, response: aiohttp.ClientResponse) -> MillraceError:
         if response.status == 200:
             return broken(f"content type {response.content_type[:64]!r}")
+        body = b""
         try:
-            body = await response.content.read(ERROR_BYTES_MAX)
+            while len(body) < ERROR_BYTES_MAX and (data := await response.content.readany()):
+                body += data
         except aiohttp.ClientError:
-            body = b""
+            pass  # what came of it says enough
         return openai_errors.from_status(response.status, response.headers, body, self._label)
 
     async def _whole(self, response: aiohttp.ClientResponse, assembler: Assembler) -> list[EngineEvent]:

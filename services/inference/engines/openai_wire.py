@@ -115,7 +115,7 @@ class WireAnswer(msgspec.Struct):
     usage: WireUsage | None = None
     model: str | None = None
     system_fingerprint: str | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 class WireEmbedding(msgspec.Struct):
@@ -140,6 +140,7 @@ class EventSplitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes what has arrived and returns the payloads that are complete.
@@ -147,19 +148,15 @@ class EventSplitter:
         Raises:
             Unavailable: An event is larger than EVENT_BYTES_MAX.
         """
-        data = self._rest + data
+        if self._after_cr and data.startswith(b"\n"):  # the second half of a line end that was cut in two
+            data = data[1:]
+        self._after_cr = data.endswith(b"\r")
         if b"\r" in data:
-            data = _with_plain_newlines(data)
-        *events, self._rest = data.split(b"\n\n")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *events, self._rest = (self._rest + data).split(b"\n\n")
         if len(self._rest) > EVENT_BYTES_MAX:
             raise broken("an event is too large")
         return [payload for event in events if (payload := _payload(event)) is not None]
-
-
-def _with_plain_newlines(data: bytes) -> bytes:
-    """Makes CRLF and CR into LF; a CR at the very end waits, since its LF may still come."""
-    held = b"\r" if data.endswith(b"\r") else b""
-    return data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
 
 
 def _payload(event: bytes) -> bytes | None:
@@ -179,7 +176,7 @@ def decode(payload: bytes) -> WireAnswer:
         answer = _decode_answer(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise broken("malformed JSON") from error
-    if answer.error is not None and bytes(answer.error) != b"null":
+    if bytes(answer.error) not in (b"", b"null"):
         raise Unavailable("UPSTREAM_ERROR", "the upstream reported an error within its answer; retry")
     return answer
 
@@ -195,7 +192,7 @@ class Assembler:
     def __init__(self, choice_count: int, prompt_chars: int) -> None:
         self._unfinished = set(range(choice_count))
         self._prompt_chars = prompt_chars
-        self._piece_count = 0
+        self._piece_count = self._char_count = 0
         self._usage: WireUsage | None = None
         self._model = ""
         self._fingerprint = ""
@@ -216,6 +213,7 @@ class Assembler:
             delta = _delta(choice)
             if delta is not None:
                 self._piece_count += 1
+                self._char_count += len(delta.text)
                 _append(events, delta)
             if choice.finish_reason is not None:
                 events.append(ChoiceFinished(choice.index, _finish_reason(choice.finish_reason)))
@@ -234,7 +232,8 @@ class Assembler:
     def _final_usage(self) -> Usage:
         wire = self._usage
         if wire is None:  # four characters a token is the rule of thumb that OpenAI gives for English
-            return Usage(max(1, self._prompt_chars // 4), self._piece_count, estimated=True)
+            completion_count = max(self._piece_count, self._char_count // 4)  # a piece is a token, or more
+            return Usage(max(1, self._prompt_chars // 4), completion_count, estimated=True)
         prompt, completion = wire.prompt_tokens_details, wire.completion_tokens_details
         return Usage(
             wire.prompt_tokens,
