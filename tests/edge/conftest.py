@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from kit.config import DialSettings
 from kit.telemetry import Telemetry, off
@@ -17,13 +19,11 @@ from tests.fakes.inference import FakeInference
 from tests.fakes.openai_wire import validator
 
 
-@pytest.fixture
-async def inference() -> AsyncIterator[FakeInference]:
-    """The scripted inference service, serving."""
-    fake = FakeInference()
-    fake.target = await fake.start()
-    yield fake
-    await fake.stop()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs a module's tests in one event loop, because they share its servers."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 class RunningEdge:
@@ -50,30 +50,66 @@ class RunningEdge:
 
 
 Serve = Callable[..., Awaitable[RunningEdge]]
+Pair = tuple[FakeInference, RunningEdge]
+
+
+@asynccontextmanager
+async def serving(target: str, telemetry: Telemetry | None = None, **settings: Any) -> AsyncIterator[RunningEdge]:
+    """An edge in front of a target, with settings of its own."""
+    chosen = {"inference": DialSettings(target=target), "port": 0, "grace_s": 1, **settings}
+    edge = wire(EdgeSettings(**chosen), telemetry or off())
+    port = await edge.start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
+        yield RunningEdge(edge, port, client)
+    await edge.stop()
+
+
+@asynccontextmanager
+async def new_pair() -> AsyncIterator[Pair]:
+    """A scripted inference service and an edge in front of it."""
+    fake = FakeInference()
+    target = await fake.start()
+    async with serving(target) as edge:
+        yield fake, edge
+    await fake.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_pair() -> AsyncIterator[Pair]:
+    """One pair for a module's tests: stopping a server takes longer than most of them."""
+    async with new_pair() as pair:
+        yield pair
 
 
 @pytest.fixture
+def inference(shared_pair: Pair) -> FakeInference:
+    """The scripted inference service, as if it were new."""
+    shared_pair[0].reset()
+    return shared_pair[0]
+
+
+@pytest.fixture
+def edge(shared_pair: Pair) -> RunningEdge:
+    """An edge with default settings."""
+    return shared_pair[1]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_pair() -> AsyncIterator[Pair]:
+    """A pair for one test that breaks it, or counts what it does."""
+    async with new_pair() as pair:
+        yield pair
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def serve(inference: FakeInference) -> AsyncIterator[Serve]:
     """Starts edges with settings of their own; all are stopped at the end."""
     async with AsyncExitStack() as stack:
 
         async def start(telemetry: Telemetry | None = None, **settings: Any) -> RunningEdge:
-            chosen = {"inference": DialSettings(target=inference.target), "port": 0, "grace_s": 1, **settings}
-            edge = wire(EdgeSettings(**chosen), telemetry or off())
-            port = await edge.start()
-            stack.push_async_callback(edge.stop)
-            client = await stack.enter_async_context(
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
-            )
-            return RunningEdge(edge, port, client)
+            return await stack.enter_async_context(serving(inference.target, telemetry, **settings))
 
         yield start
-
-
-@pytest.fixture
-async def edge(serve: Serve) -> RunningEdge:
-    """An edge with default settings."""
-    return await serve()
 
 
 @pytest.fixture(scope="session")

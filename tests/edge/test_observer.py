@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+import pytest_asyncio
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -17,12 +18,12 @@ PARENT = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
 
 
 @pytest.fixture
-async def spans():
+def spans():
     """Every span that ended."""
     return Spans()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def traced(serve, spans):
     """An edge that records spans."""
     return await serve(telemetry.setup("millrace-edge", EdgeSettings(), exporter=spans))

@@ -202,8 +202,9 @@ async def test_health(edge):
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/ready"])
-async def test_ready_follows_inference(edge, inference, path):
+async def test_ready_follows_inference(own_pair, path):
     """Ready while inference serves, 503 when it says no, 503 when it is gone."""
+    inference, edge = own_pair
     ready = await edge.get(path)
     await inference.set_serving("", False)
     refused = await edge.get(path)
@@ -213,8 +214,9 @@ async def test_ready_follows_inference(edge, inference, path):
     assert (ready.status_code, refused.status_code, gone.status_code) == (200, 503, 503)
 
 
-async def test_health_in_detail(edge, inference):
+async def test_health_in_detail(own_pair):
     """All up is ok; without the cache degraded and still 200."""
+    inference, edge = own_pair
     ok = (await edge.get("/health/detailed")).json()
     await inference.set_serving("dependency/cache", False)
     degraded = await edge.get("/health/detailed")
@@ -225,8 +227,9 @@ async def test_health_in_detail(edge, inference):
     assert degraded.json()["dependencies"]["cache"]["status"] == "down"
 
 
-async def test_health_in_detail_without_inference(edge, inference):
+async def test_health_in_detail_without_inference(own_pair):
     """Without inference it is 503, and says which dependency is down."""
+    inference, edge = own_pair
     await inference.stop()
     answer = await edge.get("/health/detailed")
 
@@ -244,8 +247,9 @@ async def test_stats(edge):
     assert body["models"]["echo"]["total_requests"] == 10
 
 
-async def test_metrics(edge):
+async def test_metrics(own_pair):
     """Requests are counted by route template and status class; ids and unknown paths make no series."""
+    _, edge = own_pair
     await edge.chat()
     await edge.get("/v1/models/org/model-with/slashes")
     await edge.get("/nowhere/at/all")

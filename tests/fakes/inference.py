@@ -48,6 +48,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
     """Answers by script and remembers what it was asked.
 
     Attributes:
+        target: Where it serves.
         specs: Every spec that came, in order.
         metadata: Of the last call.
         timeout_s: Of the last call.
@@ -57,14 +58,19 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
     """
 
     def __init__(self) -> None:
+        self.target = ""
+        self.health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what it was asked."""
         self.specs: list[generation_pb2.GenerationSpec] = []
         self.metadata: dict[str, str | bytes] = {}
         self.timeout_s: float | None = None
         self.began = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.gate = asyncio.Event()
-        self.health = health.aio.HealthServicer()
-        self._server: grpc.aio.Server | None = None
 
     async def start(self) -> str:
         """Serves on a free port; returns the target."""
@@ -77,7 +83,8 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
             await self.set_serving(name, True)
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
-        return f"127.0.0.1:{port}"
+        self.target = f"127.0.0.1:{port}"
+        return self.target
 
     async def stop(self) -> None:
         """Stops at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import openai
 import pytest
+import pytest_asyncio
 
 from kit.config import DialSettings
 from kit.telemetry import off
@@ -16,24 +17,34 @@ HI = [{"role": "user", "content": "hi there"}]
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
 
 
-@pytest.fixture
-async def inference():
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fake():
     """The scripted inference service."""
-    fake = FakeInference()
-    fake.target = await fake.start()
-    yield fake
-    await fake.stop()
+    service = FakeInference()
+    await service.start()
+    yield service
+    await service.stop()
 
 
-@pytest.fixture
-async def client(inference):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(fake):
     """The SDK's client of a real edge; it retries nothing, so that errors show."""
-    edge = wire(EdgeSettings(port=0, grace_s=1, inference=DialSettings(target=inference.target)), off())
+    edge = wire(EdgeSettings(port=0, grace_s=1, inference=DialSettings(target=fake.target)), off())
     url = f"http://127.0.0.1:{await edge.start()}/v1"
     http = httpx.AsyncClient(trust_env=False)
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http) as made:
         yield made
     await edge.stop()
+
+
+@pytest.fixture
+def inference(fake):
+    """The scripted inference service, as if it were new."""
+    fake.reset()
+    return fake
 
 
 async def test_chat(client):
