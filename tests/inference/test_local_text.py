@@ -52,9 +52,9 @@ def test_detokenizer_passes_broken_bytes_on(model: LocalModel) -> None:
     seed=st.integers(),
 )
 def test_stop_gate_equals_a_search_in_the_whole_text(text: str, stops: list[str], seed: int) -> None:
-    """However a text is cut into pieces, what leaves is the text before the first stop string, and never more."""
-    found = min(((text.find(stop), -len(stop)) for stop in stops if stop in text), default=None)
-    wanted = text if found is None else text[: found[0]]
+    """However a text is cut into pieces, what leaves is the text before the stop string that is first complete."""
+    found = min(((text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text), default=None)
+    wanted = text if found is None else text[: found[1]]
     gate, rng, left, at = StopGate(tuple(stops)), random.Random(seed), "", 0
 
     while at < len(text) and not gate.stopped_by:

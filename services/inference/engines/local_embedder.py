@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from kit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
 from services.inference.engines import local_minilm
 from services.inference.engines.local_slots import Slots
+from services.inference.engines.local_threads import thread_count
 from services.inference.generation import Usage
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class LocalEmbedder:
     kind = "local"
 
     def __init__(self, name: str, *, threads: int = 0) -> None:
-        """`threads` is torch's; 0 takes one per core."""
+        """`threads` is torch's; 0 takes what suits the model."""
         self._name = name
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads
         self._slots = Slots(ACTIVE_MAX, QUEUE_MAX, WAIT_S_MAX)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-embed")
         self._model: SentenceTransformer | None = None
@@ -114,15 +114,16 @@ class LocalEmbedder:
             from transformers.utils.logging import disable_progress_bar
 
             disable_progress_bar()  # its bars would stand between the lines of the log
-            torch.set_num_threads(self._threads)
             encoder = SentenceTransformer(source, trust_remote_code=False)
+            threads = thread_count(self._threads, sum(parameter.numel() for parameter in encoder.parameters()))
+            torch.set_num_threads(threads)
         except MillraceError:
             raise
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             said = str(error).strip().partition("\n")[0]
             problem = f"model {self._name!r} cannot be loaded: {said}"
             raise FailedPrecondition("MODEL_NOT_LOADABLE", problem) from error
-        facts = {"model": self._name, "seconds": round(time.monotonic() - begin, 2), "threads": self._threads}
+        facts = {"model": self._name, "seconds": round(time.monotonic() - begin, 2), "threads": threads}
         logger.info("local embedder loaded", extra=facts)
         return encoder
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from kit.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from services.inference.engines.local_outbox import Outbox
 from services.inference.engines.local_refusals import check_length, check_supported, check_token_ids
 from services.inference.engines.local_slots import Slots
+from services.inference.engines.local_threads import thread_count
 from services.inference.engines.local_worker import Job, Steps, Worker
 from services.inference.generation import EngineCompleted, EngineEvent, Prompt
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_MS = 1_000
-# Below this a step is so short that a second thread costs more than it brings: SMALL_MEASURED
-SMALL_PARAMETER_COUNT = 20_000_000
 
 
 class LocalEngine:
@@ -51,7 +49,7 @@ class LocalEngine:
             threads: Torch's; 0 takes one per core, and one for a model too small to gain by more.
         """
         self._name = name
-        self._thread_count = threads
+        self._threads = threads
         self._slots = Slots(active_max, queue_max, wait_s_max)
         self._worker = Worker(f"local-{name.rpartition('/')[2]}")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="local-encode")
@@ -161,7 +159,7 @@ class LocalEngine:
 
             begin = time.monotonic()
             model = load(self._name)
-            torch.set_num_threads(self._thread_count or _thread_count(model.parameter_count))
+            torch.set_num_threads(thread_count(self._threads, model.parameter_count))
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))
             return False
@@ -185,10 +183,6 @@ async def _take(outbox: Outbox, deadline: float | None) -> list[EngineEvent]:
 
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
-
-
-def _thread_count(parameter_count: int) -> int:
-    return 1 if parameter_count < SMALL_PARAMETER_COUNT else len(os.sched_getaffinity(0))
 
 
 def _settle(loading: asyncio.Future[LocalModel], result: LocalModel | Exception) -> None:

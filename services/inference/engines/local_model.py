@@ -149,7 +149,7 @@ def _defaults(generation: Any) -> Defaults:
 
 def _byte_alphabet() -> dict[int, str]:
     """The characters that byte-level tokenizers write bytes as."""
-    alphabet: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+    alphabet: dict[int, str] = bytes_to_unicode()
     return alphabet
 
 

@@ -72,11 +72,12 @@ class StopGate:
             # A token within a character ends with that character, which is at least one further on.
             end = self._let_through + len(self._held) + (0 if text else 1)
             self._logprobs.append((end, logprob))
-        found = min(((at, -len(s), s) for s in self.stops if (at := self._held.find(s)) >= 0), default=None)
+        # The one that is complete first ends the answer, as if characters came one by one; of two, the longer.
+        found = min(((at + len(s), at, s) for s in self.stops if (at := self._held.find(s)) >= 0), default=None)
         if found is None:
             return self._release(len(self._held) - self._possible_beginning())
-        self.stopped_by = found[2]
-        return self._release(found[0])
+        _, begin, self.stopped_by = found
+        return self._release(begin)
 
     def flush(self) -> tuple[str, tuple[TokenLogprob, ...]]:
         """Returns what is still held, for an answer that ended otherwise."""
