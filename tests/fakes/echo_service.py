@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -50,28 +51,32 @@ class EchoService:
         """Answers once."""
         return await anext(self._answers(request, 1))
 
-    async def unary_stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def unary_stream(self, request: bytes, context: Any) -> AsyncGenerator[bytes, None]:
         """Yields the answers."""
-        async for message in self._answers(request, 3):
-            yield message
+        # A generator does not close another that it iterates over: whoever starts one closes it.
+        async with aclosing(self._answers(request, 3)) as answers:
+            async for message in answers:
+                yield message
 
     async def stream_unary(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
         """Answers the last request once."""
         request = [request async for request in requests][-1]
         return await anext(self._answers(request, 1))
 
-    async def stream_stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def stream_stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncGenerator[bytes, None]:
         """Yields the answers to each request."""
         async for request in requests:
-            async for message in self._answers(request, 3):
-                yield message
+            async with aclosing(self._answers(request, 3)) as answers:
+                async for message in answers:
+                    yield message
 
     async def written(self, request: bytes, context: Any) -> None:
         """Writes the answers in place of yielding them."""
-        async for message in self._answers(request, 3):
-            await context.write(message)
+        async with aclosing(self._answers(request, 3)) as answers:
+            async for message in answers:
+                await context.write(message)
 
-    async def _answers(self, request: bytes, count: int) -> AsyncIterator[bytes]:
+    async def _answers(self, request: bytes, count: int) -> AsyncGenerator[bytes, None]:
         self.contexts.append(identity.current())
         self.started.set()
         try:

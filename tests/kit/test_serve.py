@@ -146,6 +146,21 @@ async def test_a_stop_lets_a_stream_finish_and_refuses_new_calls() -> None:
     assert answers == [b"waiting", b"wait", b"wait", b"wait"]
 
 
+async def test_a_stop_is_announced_before_calls_are_refused() -> None:
+    """Whoever watches health has time to go elsewhere: a call in between is still served."""
+    async with (
+        _serving(ServeSettings(announce_s=60)) as (server, target, _service),
+        grpc.aio.insecure_channel(target) as channel,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stop = asyncio.create_task(server.stop(5))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await collect(start(channel, "UnaryUnary", b"ok")) == [b"ok"]
+        stop.cancel()
+
+
 async def test_a_stop_cuts_what_outlasts_the_grace() -> None:
     """The handler has cleaned up before the stop returns, so what it uses can be closed."""
     async with (
