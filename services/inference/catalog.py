@@ -169,7 +169,7 @@ class Catalog(_Part):
                 if target.upstream and target.upstream not in self.upstreams:
                     raise ValueError(f"model {model.name}: upstream {target.upstream!r} is not under `upstreams`")
         for choice in (self.auto.simple, self.auto.complex) if self.auto else ():
-            if choice not in names:
+            if self._find(choice) is None:
                 raise ValueError(f"auto: model {choice!r} is not under `models`")
         return self
 
@@ -179,14 +179,17 @@ class Catalog(_Part):
         Raises:
             NotFound: No model has this name (MODEL_NOT_FOUND).
         """
+        if found := self._find(name):
+            return found
+        known = ", ".join(self.listed_names()[:10])
+        raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; known models: {known}")
+
+    def _find(self, name: str) -> Model | None:
         for model in self.models:
             if model.name == name:
                 return model
-        for model in self.models:
-            if model.is_pattern and fnmatch.fnmatchcase(name, model.name):
-                return model
-        known = ", ".join(self.listed_names()[:10])
-        raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; known models: {known}")
+        patterns = (model for model in self.models if model.is_pattern)
+        return next((model for model in patterns if fnmatch.fnmatchcase(name, model.name)), None)
 
     def listed_names(self) -> list[str]:
         """Names that a caller can use as they stand, sorted."""

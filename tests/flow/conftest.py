@@ -76,7 +76,9 @@ class Suite:
         async with httpx.AsyncClient() as client:
             try:
                 async with asyncio.timeout(READY_S):
-                    while not await self._says(client, wanted):  # noqa: ASYNC110 - another process is watched
+                    while not await self._says(client, wanted):
+                        ended = [name for name, process in self.processes.items() if process.returncode is not None]
+                        assert not ended, f"{ended} ended\n{self.logs()}"
                         await asyncio.sleep(0.05)
             except TimeoutError:
                 raise AssertionError(self.logs()) from None
