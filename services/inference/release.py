@@ -43,10 +43,11 @@ class Screen:
     async def whole(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[ScreenedBatch, None]:
         """Judges a finished answer: nothing leaves before all of it was judged."""
         events: list[EngineEvent] = []
-        async for batch in batches:
-            if told := [event for event in batch if isinstance(event, AttemptEvent)]:
-                yield told
-            events += [event for event in batch if not isinstance(event, AttemptEvent)]
+        async with aclosing(batches):
+            async for batch in batches:
+                if told := [event for event in batch if isinstance(event, AttemptEvent)]:
+                    yield told
+                events += [event for event in batch if not isinstance(event, AttemptEvent)]
         choices = put_together(events)
         pieces = [piece for choice in choices for piece in pieces_of(choice.delta())]
         try:
