@@ -35,5 +35,7 @@ class EdgeSettings(ServeSettings):
         description="Seconds between `/readyz` turning 503 and the port closing, for balancers.",
     )
     keep_alive_s: float = Field(75.0, ge=1, description="Seconds that an idle connection is kept.")
-    connections_max: int | None = Field(None, ge=1, description="Most connections; more are answered 503.")
+    active_requests_max: int | None = Field(
+        None, ge=1, description="Most requests with a body in flight; more are answered 503."
+    )
     proxies: list[str] = Field([], description="Addresses of proxies whose forwarded headers are believed.")

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from kit import identity
 from kit.errors import MillraceError
+from services.edge.body import BodyReader
 from services.edge.exchange import Disconnected, Exchange, Receive, Scope, Send
 from services.edge.fault import Fault
-from services.edge.routes import Bound, Router, allow
+from services.edge.routes import Bound, Route, Router, allow
 
 _log = logging.getLogger(__name__)
 _JSON_TYPE = re.compile(rb"^application/(json|[a-z0-9.+-]+\+json)\s*(;|$)", re.IGNORECASE)
@@ -33,12 +35,14 @@ class Limits:
         body_bytes_max: Larger bodies are refused.
         timeout_s: Time for a request that asks for none.
         timeout_s_max: Most time that a request may ask for.
+        active_requests_max: Most requests with a body in flight; None sets no limit.
         origins: Origins whose pages may call; "*" means all.
     """
 
     body_bytes_max: int
     timeout_s: float
     timeout_s_max: float
+    active_requests_max: int | None = None
     origins: Collection[str] = ()
 
 
@@ -60,6 +64,7 @@ class Gateway:
         self._router = router
         self._limits = limits
         self._observe = observe
+        self._active_count = 0
         self._origins = frozenset(origin.encode() for origin in limits.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,17 +97,27 @@ class Gateway:
 
     async def _answer(self, exchange: Exchange, bound: Bound) -> None:
         """Lets the endpoint answer."""
-        route = bound.route
         exchange.timeout_s = self._timeout_s(exchange)
         deadline = time.monotonic() + exchange.timeout_s
         identity.enter(identity.CallContext(exchange.request_id, deadline=deadline))
-        body = None
-        if bound.reader is not None:
-            _check_type(exchange)
-            body = bound.reader.read(await exchange.body(self._limits.body_bytes_max))
-        answer = await route.handle(exchange, body)
+        if bound.reader is None:
+            answer = await bound.route.handle(exchange, None)
+        else:
+            answer = await self._answer_body(exchange, bound.route, bound.reader)
         if answer is not None:
             await exchange.answer_struct(200, answer)
+
+    async def _answer_body(self, exchange: Exchange, route: Route, reader: BodyReader[Any]) -> Any:
+        """Reads the body and lets the endpoint answer, unless too many requests are at it already."""
+        _check_type(exchange)
+        if self._active_count == self._limits.active_requests_max:
+            raise Fault(503, "Too many requests are in flight.", code="overloaded", headers=((b"retry-after", b"1"),))
+        self._active_count += 1
+        try:
+            body = reader.read(await exchange.body(self._limits.body_bytes_max))
+            return await route.handle(exchange, body)
+        finally:
+            self._active_count -= 1
 
     def _timeout_s(self, exchange: Exchange) -> float:
         """The time that the request may take; `X-Request-Timeout-Ms` sets it within bounds."""

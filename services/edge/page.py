@@ -50,5 +50,5 @@ class PageEndpoints:
 
     @cached_property
     def _files(self) -> dict[str, bytes]:
-        folder = files("services.edge").joinpath("static")
-        return {item.name: item.read_bytes() for item in folder.iterdir()}
+        shown = [item for item in files("services.edge.static").iterdir() if item.name.endswith(tuple(_STATIC_TYPES))]
+        return {item.name: item.read_bytes() for item in shown}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -89,7 +90,7 @@ def _config(gateway: Gateway, settings: EdgeSettings) -> uvicorn.Config:
             "ssl_certfile": str(settings.tls_cert_file),
             "ssl_keyfile": str(settings.tls_key_file),
             "ssl_ca_certs": str(client_ca) if client_ca else None,
-            "ssl_cert_reqs": 2 if client_ca else 0,  # ssl.CERT_REQUIRED, ssl.CERT_NONE
+            "ssl_cert_reqs": ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE,
         }
     return uvicorn.Config(
         gateway,
@@ -102,7 +103,6 @@ def _config(gateway: Gateway, settings: EdgeSettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=settings.proxies or "127.0.0.1",
-        limit_concurrency=settings.connections_max,
         timeout_keep_alive=int(settings.keep_alive_s),
         timeout_graceful_shutdown=max(1, int(settings.grace_s)),
         backlog=2048,

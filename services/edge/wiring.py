@@ -73,6 +73,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
         body_bytes_max=settings.body_bytes_max,
         timeout_s=settings.request_timeout_s,
         timeout_s_max=settings.request_timeout_s_max,
+        active_requests_max=settings.active_requests_max,
         origins=settings.cors_origins,
     )
     gateway = Gateway(Router(routes), limits, Observer(telemetry, metrics).observe)

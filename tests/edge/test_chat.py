@@ -7,6 +7,8 @@ import json
 import pytest
 
 from millrace.inference.v1 import generation_pb2 as pb
+from services.edge.openai.chat_request import HARMLESS, REFUSED, ChatRequest
+from tests.fakes.openai_wire import fields_of
 
 
 async def test_answer_follows_openai_schema(edge, openai_schema):
@@ -204,6 +206,16 @@ async def test_what_cannot_be_honoured_is_refused_by_name(edge, openai_schema, f
     assert (answer.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(f"{param}: ")
     openai_schema("ErrorResponse", answer.json())
+
+
+def test_no_field_of_openai_is_forgotten():
+    """Each field of OpenAI's schema is read, or refused with a reason; what is ignored says why."""
+    known = fields_of("CreateChatCompletionRequest")
+    read = set(ChatRequest.__struct_fields__)
+
+    assert known <= read | REFUSED.keys()
+    assert not read & REFUSED.keys()
+    assert HARMLESS.keys() <= read
 
 
 async def test_null_means_not_given(edge):

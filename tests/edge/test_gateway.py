@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -250,6 +251,20 @@ async def test_cache_and_safety_headers_reach_the_spec(edge, inference):
 
     assert [spec.cache.mode for spec in inference.specs] == [1, 4, 0]
     assert inference.specs[-1].safety.profile == "strict"
+
+
+async def test_requests_over_the_limit_are_refused_at_once(serve, inference):
+    """With as many in flight as may be, the next is 503 in the envelope; probes are served; room is given back."""
+    edge = await serve(active_requests_max=1)
+    waiting = asyncio.create_task(edge.post("/chat/stream", {"message": "a b", "model": "gate"}))
+    await asyncio.wait_for(inference.began.wait(), 5)
+    refused, alive = await edge.post("/chat", {"message": "x"}), await edge.get("/livez")
+    inference.gate.set()
+    await waiting
+    after = await edge.post("/chat", {"message": "x"})
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert (alive.status_code, after.status_code) == (200, 200)
 
 
 async def test_inference_down_is_503(own_pair):

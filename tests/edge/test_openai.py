@@ -8,8 +8,10 @@ from array import array
 
 import pytest
 
-from services.edge.openai.moderations import CATEGORIES
-from tests.fakes.openai_wire import events_of
+from services.edge.openai.completion_request import REFUSED, CompletionRequest
+from services.edge.openai.embeddings import EmbeddingRequest
+from services.edge.openai.moderations import CATEGORIES, ModerationRequest
+from tests.fakes.openai_wire import SCHEMAS, events_of, fields_of
 
 
 async def test_completion_follows_openai_schema(edge, inference, openai_schema):
@@ -154,10 +156,17 @@ async def test_unknown_model_is_404(edge):
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
+def test_no_field_of_openai_is_forgotten():
+    """Each field of OpenAI's schemas is read, or refused with a reason."""
+    completion = set(CompletionRequest.__struct_fields__) | REFUSED.keys()
+
+    assert fields_of("CreateCompletionRequest") <= completion
+    assert fields_of("CreateEmbeddingRequest") <= set(EmbeddingRequest.__struct_fields__)
+    assert fields_of("CreateModerationRequest") <= set(ModerationRequest.__struct_fields__)
+
+
 def test_categories_are_those_of_the_schema():
     """The categories are exactly the ones that OpenAI's schema requires."""
-    from tests.fakes.openai_wire import SCHEMAS
-
     schema = json.loads(SCHEMAS.read_text())["components"]["schemas"]["CreateModerationResponse"]
     item = schema["properties"]["results"]["items"]["properties"]
 

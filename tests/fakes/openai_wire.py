@@ -43,6 +43,18 @@ def _mark_nullable(node: Any) -> None:
                 node["anyOf"] = [{"$ref": node.pop("$ref")}, {"type": "null"}]
 
 
+def fields_of(name: str) -> set[str]:
+    """Names of a schema's fields, of those that it is made of too."""
+    schemas = json.loads(SCHEMAS.read_text())["components"]["schemas"]
+
+    def collect(schema: dict[str, Any]) -> set[str]:
+        if "$ref" in schema:
+            schema = schemas[schema["$ref"].rpartition("/")[2]]
+        return set(schema.get("properties", ())).union(*(collect(part) for part in schema.get("allOf", ())))
+
+    return collect({"$ref": name})
+
+
 def events_of(text: str) -> list[Any]:
     """The data objects of a stream, without its terminal event."""
     frames = [frame.removeprefix("data: ") for frame in text.split("\n\n") if frame.startswith("data: ")]

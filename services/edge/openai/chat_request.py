@@ -13,14 +13,14 @@ from msgspec import Meta, Struct
 
 from services.edge.openai import fields
 
-# Harmless, so accepted and not passed on: hints to OpenAI's own billing, storage and prompt cache.
-HARMLESS = (
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "service_tier",
-    "store",
-    "modalities",
-)
+# Accepted and not passed on, because the answer is the same without them.
+HARMLESS = {
+    "modalities": "only `text` is accepted, which is what answers are.",
+    "prompt_cache_key": "a hint to OpenAI's prompt cache.",
+    "prompt_cache_retention": "a hint to OpenAI's prompt cache.",
+    "service_tier": "only `auto` and `default` are accepted: OpenAI's price classes.",
+    "store": "only false is accepted: nothing is stored.",
+}
 
 REFUSED = {
     "audio": "answers are text.",

@@ -1,0 +1,1 @@
+"""What browsers load; a package so that wheels carry it."""
