@@ -6,6 +6,7 @@ error envelope. It is one layer on purpose: each middleware costs on every reque
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -86,6 +87,11 @@ class Gateway:
             await self._answer(exchange, bound)
         except Disconnected:
             exchange.status = exchange.status or 499
+        except asyncio.CancelledError:
+            # The grace is over. The connection is cut, which tells the client that its answer is not complete.
+            exchange.status = exchange.status or 503
+            exchange.failed, exchange.error = True, "shutdown"
+            raise
         except Fault as fault:
             await exchange.answer_fault(fault, explains)
         except MillraceError as error:

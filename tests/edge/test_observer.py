@@ -131,6 +131,18 @@ async def test_a_client_that_leaves_is_recorded_as_such(traced, spans, inference
     assert span.status.status_code is StatusCode.UNSET
 
 
+async def test_a_stream_that_shutdown_cuts_is_an_error(traced, spans, inference):
+    """A stream that outlives the grace did not end well, and its span says why."""
+    body = {"message": "a b", "model": "stall"}
+    async with traced.client.stream("POST", "/chat/stream", json=body):
+        await asyncio.wait_for(inference.began.wait(), 5)
+        await traced.edge.server.stop()
+        await ended(spans)
+    span = server_span(spans)
+
+    assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "shutdown")
+
+
 async def test_a_streams_span_lasts_until_its_end(traced, spans, inference):
     """The span is open while the stream is."""
     body = {"message": "a b", "model": "gate"}
