@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ class SafetyStream:
             await self._call.write(pb2.StreamCheckOutputRequest(start=start, deltas=deltas))
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from error
-        except grpc.aio.UsageError as error:  # the call is over: reading it tells why
+        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:  # the call is over: reading it tells why
             raise Unavailable("SAFETY_ENDED", "the safety service ended its stream") from error
 
     async def done(self) -> None:

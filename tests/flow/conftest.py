@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.flow.upstream import Upstream
 
@@ -121,7 +122,7 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def upstream() -> AsyncIterator[Upstream]:
     """An OpenAI-compatible upstream on a real socket."""
     fake = Upstream()
@@ -130,16 +131,24 @@ async def upstream() -> AsyncIterator[Upstream]:
     await fake.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def models() -> str:
+    """The models file, with a place for the upstream's URL; modules replace it."""
+    return MODELS
+
+
+@pytest.fixture(scope="module")
 def variables() -> dict[str, str]:
-    """More settings for the suite; tests replace it."""
+    """More settings for the suite; modules replace it."""
     return {}
 
 
-@pytest.fixture
-async def suite(tmp_path: Path, upstream: Upstream, variables: dict[str, str]) -> AsyncIterator[Suite]:
-    """The whole suite, ready."""
-    made = Suite(tmp_path, MODELS.format(url=upstream.url), variables)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def suite(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, models: str, variables: dict[str, str]
+) -> AsyncIterator[Suite]:
+    """The whole suite, ready; started once for a module, whose tests leave it as they found it."""
+    made = Suite(tmp_path_factory.mktemp("suite"), models.format(url=upstream.url), variables)
     try:
         await made.start()
         yield made

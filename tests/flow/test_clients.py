@@ -15,7 +15,6 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from millrace.inference.v1 import event_pb2, generation_pb2, inference_service_pb2, inference_service_pb2_grpc
 from tests.flow.conftest import NAMES, Suite
-from tests.flow.upstream import Upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,18 +40,10 @@ MESSAGES: Any = [{"role": "user", "content": "What is Millrace?"}]
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    """The whole suite with the embedded models and an upstream, once for all clients."""
-    upstream = Upstream()
-    await upstream.start()
-    made = Suite(tmp_path_factory.mktemp("suite"), MODELS.format(url=upstream.url), {"HF_HUB_OFFLINE": "1"})
-    try:
-        await made.start()
-        yield made
-    finally:
-        await made.stop()
-        await upstream.stop()
+@pytest.fixture(scope="module")
+def models() -> str:
+    """The embedded models and an upstream."""
+    return MODELS
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -10,8 +10,11 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.flow.conftest import Suite
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def chat(suite: Suite, model: str = "fake", **fields: Any) -> httpx.Response:
@@ -50,6 +53,7 @@ async def test_frozen_cache_costs_no_more_than_its_deadline(suite: Suite) -> Non
     assert answer.headers["x-millrace-cache"] == "unavailable"
     assert time.monotonic() - start < 3
     await suite.signal("cache", signal.SIGCONT)
+    await suite.until(lambda health: health["status"] == "ok")
 
 
 async def test_safety_dies_and_returns(suite: Suite) -> None:
@@ -94,6 +98,7 @@ async def test_safety_dies_during_a_stream(suite: Suite) -> None:
     assert "[DONE]" not in await closed
     assert '"error"' in closed.result()
     assert contents(await opened) == contents(whole)
+    await suite.start("safety")
 
 
 def contents(stream: str) -> str:

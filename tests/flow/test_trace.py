@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.fakes.otlp_receiver import OtlpReceiver, ReceivedSpan
 from tests.flow.conftest import Suite
@@ -16,7 +17,10 @@ CACHE = "millrace.cache.v1.CacheService"
 INFERENCE = "millrace.inference.v1.InferenceService"
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def receiver() -> AsyncIterator[OtlpReceiver]:
     """The collector that every service exports to."""
     made = OtlpReceiver()
@@ -25,7 +29,7 @@ async def receiver() -> AsyncIterator[OtlpReceiver]:
     await made.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def variables(receiver: OtlpReceiver) -> dict[str, str]:
     return {f"MILLRACE_{name}_OTLP_ENDPOINT": receiver.endpoint for name in ("EDGE", "INFERENCE", "CACHE", "SAFETY")}
 
