@@ -8,13 +8,19 @@ from pydantic_settings import SettingsConfigDict
 from kit.config import DialSettings, ServeSettings
 
 
+class InferenceDialSettings(DialSettings):
+    """How to reach the inference service."""
+
+    target: str = Field(default="127.0.0.1:50051", description="Address of the inference service.")
+
+
 class EdgeSettings(ServeSettings):
     """Where the edge listens, whom it calls and what a request may use."""
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_EDGE_", frozen=True, extra="forbid")
 
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    inference: DialSettings = DialSettings(target="127.0.0.1:50051")
+    inference: InferenceDialSettings = InferenceDialSettings()
     default_model: str = Field(
         "millrace-embedded",
         min_length=1,

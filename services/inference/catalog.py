@@ -25,19 +25,19 @@ class Upstream(_Part):
     """An OpenAI-compatible server."""
 
     base_url: HttpUrl = Field(description="Where the API lives, version path included: https://host/v1.")
-    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
-    api_key_file: str | None = Field(None, description="File that holds the key.")
-    organization: str | None = Field(None, description="OpenAI organization.")
-    project: str | None = Field(None, description="OpenAI project.")
-    headers: dict[str, str] = Field({}, description="Headers sent with every request.")
-    connect_timeout_s: Seconds = Field(5.0, description="Longest wait for a connection.")
+    api_key_env: str | None = Field(default=None, description="Environment variable that holds the key.")
+    api_key_file: str | None = Field(default=None, description="File that holds the key.")
+    organization: str | None = Field(default=None, description="OpenAI organization.")
+    project: str | None = Field(default=None, description="OpenAI project.")
+    headers: dict[str, str] = Field(default={}, description="Headers sent with every request.")
+    connect_timeout_s: Seconds = Field(default=5.0, description="Longest wait for a connection.")
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="What the upstream calls the bound on new tokens; OpenAI itself: the second."
+        default="max_tokens", description="What the upstream calls the bound on new tokens; OpenAI itself: the second."
     )
     extensions: frozenset[Extension] = Field(
-        frozenset(), description="Parameters beyond OpenAI's that it honours; others are refused by name."
+        default=frozenset(), description="Parameters beyond OpenAI's that it honours; others are refused by name."
     )
-    stream_usage: bool = Field(True, description="Whether it accepts stream_options.include_usage.")
+    stream_usage: bool = Field(default=True, description="Whether it accepts stream_options.include_usage.")
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -51,17 +51,17 @@ class Price(_Part):
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
-    cached_prompt: float | None = Field(None, ge=0)
+    cached_prompt: float | None = Field(default=None, ge=0)
 
 
 class Target(_Part):
     """One place where a model can be run."""
 
     engine: Literal["local", "openai"] = Field(description="Who runs it.")
-    model: str = Field("*", min_length=1, description="Its name there; `*` passes the public name on.")
-    upstream: str | None = Field(None, description="Which upstream; engine openai only.")
-    name: str | None = Field(None, min_length=1, description="Name in receipts; default ENGINE:MODEL.")
-    price: Price | None = Field(None, description="Price; unknown when absent.")
+    model: str = Field(default="*", min_length=1, description="Its name there; `*` passes the public name on.")
+    upstream: str | None = Field(default=None, description="Which upstream; engine openai only.")
+    name: str | None = Field(default=None, min_length=1, description="Name in receipts; default ENGINE:MODEL.")
+    price: Price | None = Field(default=None, description="Price; unknown when absent.")
 
     @model_validator(mode="after")
     def _upstream_fits(self) -> Self:
@@ -84,25 +84,26 @@ class CacheRule(_Part):
     ttl_s: Seconds = 3600.0
     scope: Literal["tenant", "user"] = "tenant"
     sampled: bool = Field(
-        False, description="Also cache answers that were asked to vary (temperature above 0, no seed)."
+        default=False, description="Also cache answers that were asked to vary (temperature above 0, no seed)."
     )
 
 
 class SafetyRule(_Part):
     """How safety takes part by default."""
 
-    profile: str = Field("default", min_length=1, max_length=64, description="`off` skips the hop altogether.")
+    profile: str = Field(default="default", min_length=1, max_length=64, description="`off` skips the hop altogether.")
     on_unavailable: Literal["closed", "open"] = Field(
-        "closed", description="What happens while the safety service cannot be reached: refuse, or go on and say so."
+        default="closed",
+        description="What happens while the safety service cannot be reached: refuse, or go on and say so.",
     )
 
 
 class DeadlineRule(_Part):
     """Longest waits; each is also cut from the call's own deadline."""
 
-    ttft_s: Seconds = Field(10.0, description="To the first delta.")
-    inter_token_s: Seconds = Field(30.0, description="Between two deltas.")
-    total_s: Seconds = Field(600.0, description="To the end.")
+    ttft_s: Seconds = Field(default=10.0, description="To the first delta.")
+    inter_token_s: Seconds = Field(default=30.0, description="Between two deltas.")
+    total_s: Seconds = Field(default=600.0, description="To the end.")
 
 
 class Rules(_Part):
@@ -120,8 +121,8 @@ class Model(_Part):
     description: str = ""
     kind: Literal["chat", "embedding"] = "chat"
     targets: tuple[Target, ...] = Field(min_length=1, max_length=16)
-    context_token_count_max: int | None = Field(None, ge=1)
-    tools: bool | None = Field(None, description="Whether it calls tools; for the catalogue only.")
+    context_token_count_max: int | None = Field(default=None, ge=1)
+    tools: bool | None = Field(default=None, description="Whether it calls tools; for the catalogue only.")
     cache: CacheRule | None = None
     safety: SafetyRule | None = None
     deadlines: DeadlineRule | None = None
@@ -144,9 +145,9 @@ class Auto(_Part):
 
     simple: str = Field(description="Model for simple prompts.")
     complex: str = Field(description="Model for complex prompts.")
-    simple_words_max: int = Field(5, ge=1, description="At most so many words are simple.")
-    complex_words_min: int = Field(50, ge=1, description="More words than this are complex.")
-    score_min: float = Field(1.0, ge=0, description="Score from which a prompt in between is complex.")
+    simple_words_max: int = Field(default=5, ge=1, description="At most so many words are simple.")
+    complex_words_min: int = Field(default=50, ge=1, description="More words than this are complex.")
+    score_min: float = Field(default=1.0, ge=0, description="Score from which a prompt in between is complex.")
 
 
 class Catalog(_Part):

@@ -15,14 +15,14 @@ EMBEDDED_MODELS_FILE = Path(__file__).with_name("models.yaml")
 class CacheDialSettings(DialSettings):
     """How to reach the cache service."""
 
-    target: str = Field("127.0.0.1:50052", description="Address of the cache service; `none`: go without.")
+    target: str = Field(default="127.0.0.1:50052", description="Address of the cache service; `none`: go without.")
 
 
 class SafetyDialSettings(DialSettings):
     """How to reach the safety service."""
 
     target: str = Field(
-        "127.0.0.1:50053", description="Address of the safety service; `none`: only profile `off` can be used."
+        default="127.0.0.1:50053", description="Address of the safety service; `none`: only profile `off` can be used."
     )
 
 
@@ -31,24 +31,34 @@ class InferenceSettings(ServeSettings):
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_INFERENCE_")
 
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     models_file: Path = Field(
-        EMBEDDED_MODELS_FILE, description="The models file; the default holds the embedded models."
+        default=EMBEDDED_MODELS_FILE, description="The models file; the default holds the embedded models."
     )
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     cache_lookup_timeout_ms: int = Field(
-        100, ge=1, le=10_000, description="Longest wait for a cache lookup; then a miss."
+        default=100, ge=1, le=10_000, description="Longest wait for a cache lookup; then a miss."
     )
-    cache_store_timeout_ms: int = Field(2_000, ge=1, le=60_000, description="Longest wait for keeping an answer.")
-    cache_pending_count_max: int = Field(1_000, ge=1, description="Answers that may wait to be kept; more are dropped.")
-    safety_timeout_ms: int = Field(2_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text.")
+    cache_store_timeout_ms: int = Field(
+        default=2_000, ge=1, le=60_000, description="Longest wait for keeping an answer."
+    )
+    cache_pending_count_max: int = Field(
+        default=1_000, ge=1, description="Answers that may wait to be kept; more are dropped."
+    )
+    safety_timeout_ms: int = Field(
+        default=2_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text."
+    )
     dependency_wait_s: float = Field(
-        10.0, ge=0, description="Longest wait at start for cache and safety to be up; then it serves without."
+        default=10.0, ge=0, description="Longest wait at start for cache and safety to be up; then it serves without."
     )
-    running_count_max: int = Field(4_096, ge=1, description="Generations that may run at once; more are refused.")
-    batch_concurrency: int = Field(8, ge=1, le=100, description="Items of one batch that run at once.")
-    local_active_max: int = Field(16, ge=1, description="Generations that one local model works on at once.")
-    local_queue_max: int = Field(256, ge=0, description="Generations that may wait for one local model.")
-    local_wait_s_max: float = Field(30.0, gt=0, description="Longest wait for a local model; then RESOURCE_EXHAUSTED.")
-    torch_threads: int = Field(0, ge=0, description="Threads of torch; 0 takes what the machine has.")
+    running_count_max: int = Field(
+        default=4_096, ge=1, description="Generations that may run at once; more are refused."
+    )
+    batch_concurrency: int = Field(default=8, ge=1, le=100, description="Items of one batch that run at once.")
+    local_active_max: int = Field(default=16, ge=1, description="Generations that one local model works on at once.")
+    local_queue_max: int = Field(default=256, ge=0, description="Generations that may wait for one local model.")
+    local_wait_s_max: float = Field(
+        default=30.0, gt=0, description="Longest wait for a local model; then RESOURCE_EXHAUSTED."
+    )
+    torch_threads: int = Field(default=0, ge=0, description="Threads of torch; 0 takes what the machine has.")

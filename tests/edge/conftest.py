@@ -11,9 +11,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from kit.config import DialSettings
 from kit.telemetry import Telemetry, off
-from services.edge.config import EdgeSettings
+from services.edge.config import EdgeSettings, InferenceDialSettings
 from services.edge.wiring import Edge, wire
 from tests.fakes.inference import FakeInference
 from tests.fakes.openai_wire import validator
@@ -56,7 +55,7 @@ Pair = tuple[FakeInference, RunningEdge]
 @asynccontextmanager
 async def serving(target: str, telemetry: Telemetry | None = None, **settings: Any) -> AsyncIterator[RunningEdge]:
     """An edge in front of a target, with settings of its own."""
-    chosen = {"inference": DialSettings(target=target), "port": 0, "grace_s": 1, **settings}
+    chosen = {"inference": InferenceDialSettings(target=target), "port": 0, "grace_s": 1, **settings}
     edge = wire(EdgeSettings(**chosen), telemetry or off())
     port = await edge.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:

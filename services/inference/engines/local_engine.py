@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -89,7 +89,7 @@ class LocalEngine:
             self._worker.start(partial(self._load, loop, self._loading))
         self._model = await asyncio.shield(self._loading)
 
-    async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncIterator[Sequence[EngineEvent]]:
+    async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
         """Streams an answer, as the engine protocol says.
 
         Raises:
