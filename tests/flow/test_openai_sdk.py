@@ -7,9 +7,8 @@ import openai
 import pytest
 import pytest_asyncio
 
-from kit.config import DialSettings
 from kit.telemetry import off
-from services.edge.config import EdgeSettings
+from services.edge.config import EdgeSettings, InferenceDialSettings
 from services.edge.wiring import wire
 from tests.fakes.inference import FakeInference
 
@@ -32,7 +31,7 @@ async def fake():
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(fake):
     """The SDK's client of a real edge; it retries nothing, so that errors show."""
-    edge = wire(EdgeSettings(port=0, grace_s=1, inference=DialSettings(target=fake.target)), off())
+    edge = wire(EdgeSettings(port=0, grace_s=1, inference=InferenceDialSettings(target=fake.target)), off())
     url = f"http://127.0.0.1:{await edge.start()}/v1"
     http = httpx.AsyncClient(trust_env=False)
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http) as made:
