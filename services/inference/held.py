@@ -64,6 +64,14 @@ class _Choice(msgspec.Struct):
     def part(self, kind: str, index: int = 0) -> _Part:
         return self.parts.setdefault((kind, index), _Part())
 
+    def name_call(self, call: ToolCallDelta) -> None:
+        """Keeps a call's id and name until its arguments leave; some upstreams repeat them with each fragment."""
+        is_new = (ARGUMENTS, call.index) not in self.parts
+        if is_new or call.index in self.calls:
+            known = self.calls.get(call.index, call)
+            self.calls[call.index] = ToolCallDelta(call.index, known.id or call.id, known.name or call.name)
+        self.part(ARGUMENTS, call.index)
+
 
 class Held:
     """The held text of every choice of one answer."""
@@ -71,6 +79,7 @@ class Held:
     def __init__(self, choice_count: int) -> None:
         self._choices = [_Choice() for _ in range(choice_count)]
         self._completed: EngineCompleted | None = None
+        self._is_told = False
         self._piece_count = 0
         self._blocked: set[int] = set()
 
@@ -78,6 +87,11 @@ class Held:
     def is_all_blocked(self) -> bool:
         """Whether nothing more can leave."""
         return len(self._blocked) == len(self._choices)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the engine has ended its answer, and safety every choice."""
+        return self._completed is not None and all(choice.is_over for choice in self._choices)
 
     def take(self, batch: Sequence[EngineEvent | AttemptEvent]) -> list[OutputPiece]:
         """Takes what the engine made and returns what safety must see."""
@@ -97,13 +111,11 @@ class Held:
         choice.token_count = delta.completion_token_count
         self._piece_count += 1
         start = choice.part("text").end
+        for call in delta.tool_calls:
+            choice.name_call(call)
         pieces = pieces_of(delta)
         for piece in pieces:
             choice.part(piece.kind, piece.tool_call_index).unreleased += piece.text
-        for call in delta.tool_calls:
-            if call.id or call.name:
-                choice.calls[call.index] = ToolCallDelta(call.index, call.id, call.name)
-                choice.part(ARGUMENTS, call.index)
         if delta.logprobs:
             choice.logprobs.append(_Logprobs(start, choice.part("text").end, delta.logprobs))
         return pieces
@@ -165,17 +177,13 @@ class Held:
                     events.append(self._delta(choice, index, kind, call_index, text))
             if choice.finished:
                 events += self.end(index, Verdict.ALLOW)
-        if self._completed:
+        if self._completed and not self._is_told:
             events.append(self.completed())
         return events
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the engine has ended its answer."""
-        return self._completed is not None
-
     def completed(self) -> EngineCompleted:
         """The engine's last event, or a counted one where the answer was stopped before it."""
+        self._is_told = True
         counted = Usage(0, self._piece_count, estimated=True)
         return self._completed or EngineCompleted(counted)
 

@@ -7,8 +7,11 @@ with safety events between them, so that the pipeline reads the same with and wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import math
+import time
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing, suppress
+from typing import Any
 
 from kit.errors import MillraceError, Unavailable
 from services.inference.answer import WholeChoice, put_together
@@ -110,8 +113,9 @@ class _Relay:
 
     def __init__(self, screen: Screen, stream: OutputStream, held: Held) -> None:
         self._screen, self._stream, self._held = screen, stream, held
-        self._ready: asyncio.Queue[ScreenedBatch | MillraceError | None] = asyncio.Queue(maxsize=1)
+        self._ready: asyncio.Queue[ScreenedBatch | Exception | None] = asyncio.Queue(maxsize=1)
         self._unguarded = asyncio.Event()  # safety has failed, and the policy lets the answer go on
+        self._listening_since = math.inf  # infinite while the reader is waited for, not safety
 
     async def run(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[ScreenedBatch, None]:
         """Yields what may leave.
@@ -119,32 +123,39 @@ class _Relay:
         Raises:
             MillraceError: The engine failed, or safety did and the rule is closed.
         """
-        sender, receiver = asyncio.create_task(self._send(batches)), asyncio.create_task(self._receive())
+        receiver = asyncio.create_task(self._guarded(self._receive()))
+        sender = asyncio.create_task(self._guarded(self._send(batches, receiver)))
         try:
             while (batch := await self._ready.get()) is not None:
-                if isinstance(batch, MillraceError):
+                if isinstance(batch, Exception):
                     raise batch
                 yield batch
-                if self._held.is_all_blocked:
-                    yield [self._held.completed()]
-                    return
         finally:
             self._stream.cancel()
             sender.cancel()
             receiver.cancel()
             await asyncio.wait({sender, receiver})
 
-    async def _send(self, batches: AsyncGenerator[Batch, None]) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Hands what goes wrong to the reader, who would wait for ever for a task that has died."""
         try:
-            async with aclosing(batches):
-                async for batch in batches:
-                    if told := [event for event in batch if isinstance(event, AttemptEvent)]:
-                        await self._ready.put(told)
-                    if pieces := self._held.take(batch):
-                        await self._judge(pieces)
-            await self._end()
-        except MillraceError as error:
+            await work
+        except Exception as error:
             await self._ready.put(error)
+
+    async def _send(self, batches: AsyncGenerator[Batch, None], receiver: asyncio.Task[None]) -> None:
+        async with aclosing(batches):
+            async for batch in batches:
+                if told := [event for event in batch if isinstance(event, AttemptEvent)]:
+                    await self._ready.put(told)
+                if pieces := self._held.take(batch):
+                    await self._judge(pieces)
+        if not self._unguarded.is_set():
+            with suppress(MillraceError):  # the receiver hears of it too, and decides
+                await self._stream.done()
+            await self._wait_for_rest(receiver)
+        await self._flush()
+        await self._ready.put(None)
 
     async def _judge(self, pieces: list[OutputPiece]) -> None:
         if not self._unguarded.is_set():
@@ -155,42 +166,43 @@ class _Relay:
                 await self._unguarded.wait()  # the receiver hears of the failure too, and decides
         await self._flush()
 
-    async def _end(self) -> None:
-        if self._unguarded.is_set():
-            await self._flush()
-            await self._ready.put(None)
-            return
-        try:
-            await self._stream.done()
-        except MillraceError:
-            return  # the receiver hears of it too
-        await asyncio.sleep(FINISH_S)  # cancelled as soon as the receiver has brought the rest
-        await self._ready.put(Unavailable("SAFETY_TIMEOUT", "the safety service did not finish in time; retry"))
+    async def _wait_for_rest(self, receiver: asyncio.Task[None]) -> None:
+        """Waits until safety has failed: where it goes well, the receiver ends the answer, and this with it."""
+        self._listening_since = max(self._listening_since, time.monotonic())
+        while (left_s := self._listening_since + FINISH_S - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, FINISH_S)):
+                    await self._unguarded.wait()
+                    return
+        receiver.cancel()
+        await self._fail(Unavailable("SAFETY_TIMEOUT", "the safety service did not finish in time; retry"))
 
     async def _receive(self) -> None:
         is_over = False
         try:
+            self._listening_since = time.monotonic()
             async for decisions in self._stream:  # to its very end: a call that is cut is recorded as cancelled
+                self._listening_since = math.inf
                 events, is_over = self._events(decisions)
                 if events:
                     await self._ready.put(events)
+                if self._held.is_all_blocked:
+                    break
+                self._listening_since = time.monotonic()
             if not is_over:
                 raise Unavailable("SAFETY_TRUNCATED", "the safety service ended its stream too early")
-            await self._ready.put(None)
         except MillraceError as error:
-            await self._fail(error)
+            if not is_over:
+                await self._fail(error)
+                return
+        self._listening_since = math.inf
+        await self._ready.put(None)
 
     async def _fail(self, error: MillraceError) -> None:
-        try:
-            told = self._screen.failed(error)
-        except MillraceError as refused:
-            await self._ready.put(refused)
-            return
-        is_complete = self._held.is_complete
-        await self._ready.put([told, *self._held.flush()])
+        """Lets what is held go unscreened, or raises where the rule is closed."""
+        self._listening_since = math.inf
+        await self._ready.put([self._screen.failed(error), *self._held.flush()])
         self._unguarded.set()
-        if is_complete:
-            await self._ready.put(None)
 
     async def _flush(self) -> None:
         if events := self._held.flush():
@@ -199,6 +211,7 @@ class _Relay:
     def _events(
         self, decisions: Sequence[Released | Judged | ChoiceJudged | Assessment]
     ) -> tuple[list[EngineEvent | SafetyEvent], bool]:
+        """What may leave after these decisions, and whether the answer ends with it."""
         events: list[EngineEvent | SafetyEvent] = []
         for said in decisions:
             match said:
@@ -210,10 +223,12 @@ class _Relay:
                     events += self._screen.findings(assessment, said.choice_index)
                 case ChoiceJudged():
                     events += self._held.end(said.choice_index, said.verdict)
+                    if self._held.is_all_blocked:
+                        return [*events, self._held.completed()], True
                 case Assessment():
                     self._screen.policy_version = said.policy_version
                     if said.unscreened:
                         events += self._screen.findings(Assessment(Verdict.ALLOW, unscreened=True))
-                    events.append(self._held.completed())
-                    return events, True
+                    if self._held.is_over:  # else it is no end: what safety owes is still here
+                        return [*events, self._held.completed()], True
         return events, False
