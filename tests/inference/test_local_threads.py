@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 from services.inference.engines.local_threads import SMALL_PARAMETER_COUNT, thread_count
 
@@ -16,3 +18,23 @@ def test_small_models_take_one_and_large_ones_every_core() -> None:
     """Without a setting a small model has one thread and a large one a thread for each core it may use."""
     assert thread_count(0, SMALL_PARAMETER_COUNT - 1) == 1
     assert thread_count(0, SMALL_PARAMETER_COUNT) == len(os.sched_getaffinity(0))
+
+
+def test_models_load_side_by_side() -> None:
+    """An engine and an embedder that warm at once in a fresh process both come up: loading is one at a time."""
+    program = """
+import asyncio
+from services.inference.engines.local_embedder import LocalEmbedder
+from services.inference.engines.local_engine import LocalEngine
+
+async def main():
+    parts = LocalEngine("embedded"), LocalEmbedder("all-minilm-l6-v2")
+    await asyncio.gather(*(part.warm() for part in parts))
+    await asyncio.gather(*(part.close() for part in parts))
+    print("both")
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.stdout.strip() == "both", done.stderr[-2000:]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from kit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
 from services.inference.engines import local_minilm
 from services.inference.engines.local_slots import Slots
-from services.inference.engines.local_threads import thread_count
+from services.inference.engines.local_threads import LOADING, thread_count
 from services.inference.generation import Usage
 
 if TYPE_CHECKING:
@@ -108,23 +108,26 @@ class LocalEmbedder:
     def _load(self) -> SentenceTransformer:
         begin = time.monotonic()
         try:
-            source = local_minilm.find() if self._name == local_minilm.NAME else self._name
-            import torch
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils.logging import disable_progress_bar
-
-            disable_progress_bar()  # its bars would stand between the lines of the log
-            encoder = SentenceTransformer(source, trust_remote_code=False)
-            threads = thread_count(self._threads, sum(parameter.numel() for parameter in encoder.parameters()))
-            torch.set_num_threads(threads)
+            with LOADING:
+                encoder = self._import_and_load()
         except MillraceError:
             raise
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             said = str(error).strip().partition("\n")[0]
             problem = f"model {self._name!r} cannot be loaded: {said}"
             raise FailedPrecondition("MODEL_NOT_LOADABLE", problem) from error
-        facts = {"model": self._name, "seconds": round(time.monotonic() - begin, 2), "threads": threads}
-        logger.info("local embedder loaded", extra=facts)
+        logger.info("local embedder loaded", extra={"model": self._name, "seconds": round(time.monotonic() - begin, 2)})
+        return encoder
+
+    def _import_and_load(self) -> SentenceTransformer:
+        source = local_minilm.find() if self._name == local_minilm.NAME else self._name
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # its bars would stand between the lines of the log
+        encoder = SentenceTransformer(source, trust_remote_code=False)
+        torch.set_num_threads(thread_count(self._threads, sum(weight.numel() for weight in encoder.parameters())))
         return encoder
 
 

@@ -19,7 +19,7 @@ from kit.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from services.inference.engines.local_outbox import Outbox
 from services.inference.engines.local_refusals import check_length, check_supported, check_token_ids
 from services.inference.engines.local_slots import Slots
-from services.inference.engines.local_threads import thread_count
+from services.inference.engines.local_threads import LOADING, thread_count
 from services.inference.engines.local_worker import Job, Steps, Worker
 from services.inference.generation import EngineCompleted, EngineEvent, Prompt
 
@@ -153,13 +153,14 @@ class LocalEngine:
     def _load(self, loop: asyncio.AbstractEventLoop, loading: asyncio.Future[LocalModel]) -> bool:
         """Loads the model, in its thread; returns whether there is one."""
         try:
-            import torch
+            with LOADING:
+                import torch
 
-            from services.inference.engines.local_model import load
+                from services.inference.engines.local_model import load
 
-            begin = time.monotonic()
-            model = load(self._name)
-            torch.set_num_threads(thread_count(self._threads, model.parameter_count))
+                begin = time.monotonic()
+                model = load(self._name)
+                torch.set_num_threads(thread_count(self._threads, model.parameter_count))
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))
             return False
