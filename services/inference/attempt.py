@@ -54,33 +54,41 @@ class Attempts:
     async def run(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Batch, None]:
         """Streams the answer of the first target that gives one.
 
-        Every try is written into `receipt.attempts`; one that failed before its first delta is told as an event.
+        Every try is written into `receipt.attempts`; one that failed before anything of it left is told as an event.
 
         Raises:
             MillraceError: The last target's failure, or one after the first delta.
         """
-        last = len(route.targets)
+        rule, last = route.rules.deadlines, len(route.targets)
+        deadline = min(time.monotonic() + rule.total_s, request.deadline or float("inf"))  # one for all attempts
         for number, candidate in enumerate(route.targets, 1):
             attempt = Attempt(number, candidate.target.engine, candidate.target.label)
             receipt.attempts.append(attempt)
+            has_left = False
             try:
-                async with aclosing(
-                    self._run_one(request, route.rules.deadlines, candidate, attempt, receipt)
-                ) as stream:
-                    async for batch in stream:
+                stream = self._run_one(request, rule, deadline, candidate, attempt, receipt)
+                async with aclosing(stream) as batches:
+                    async for batch in batches:
+                        has_left = True
                         yield batch
                 return
             except MillraceError as error:
-                if number == last or attempt.ttft_s is not None or error.code not in RETRYABLE or _is_over(request):
+                is_over = time.monotonic() >= deadline
+                if number == last or has_left or is_over or error.code not in RETRYABLE:
                     raise
             yield (AttemptEvent(attempt),)
 
     async def _run_one(
-        self, request: Request, rule: DeadlineRule, candidate: RouteTarget, attempt: Attempt, receipt: Receipt
+        self,
+        request: Request,
+        rule: DeadlineRule,
+        deadline: float,
+        candidate: RouteTarget,
+        attempt: Attempt,
+        receipt: Receipt,
     ) -> AsyncGenerator[Sequence[EngineEvent], None]:
         start = time.monotonic()
         prompt = msgspec.structs.replace(request.prompt, model=candidate.target_model)
-        deadline = min(start + rule.total_s, request.deadline or float("inf"))
         attempt.outcome = AttemptOutcome.CANCELLED  # what it is when nobody waits for its end
         try:
             with self._observe(request, candidate, attempt) as observation:
@@ -156,7 +164,3 @@ def _fill(receipt: Receipt, candidate: RouteTarget, completed: EngineCompleted) 
         cached = usage.cached_prompt_token_count if target.price.cached_prompt is not None else 0
         cost = (usage.prompt_token_count - cached) * target.price.prompt + cached * (target.price.cached_prompt or 0)
         receipt.cost_micro_usd = round(cost + usage.completion_token_count * target.price.completion)
-
-
-def _is_over(request: Request) -> bool:
-    return request.deadline is not None and time.monotonic() >= request.deadline

@@ -119,7 +119,7 @@ async def test_text_waits_for_its_release() -> None:
     assert stream.cancelled
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("open_", [True, False])
 def test_safety_that_fails_midway_loses_and_repeats_nothing(open_: bool, data: st.DataObject) -> None:
@@ -261,9 +261,7 @@ async def test_one_blocked_choice_leaves_the_other() -> None:
                 said.append(Released(1, "text", 0, piece.text, 4))
         return [said]
 
-    engine = FakeEngine(
-        [Delta(0, "evil"), Delta(1, "good")], [STOP, ChoiceFinished(1, FinishReason.LENGTH)], [DONE]
-    )
+    engine = FakeEngine([Delta(0, "evil"), Delta(1, "good")], [STOP, ChoiceFinished(1, FinishReason.LENGTH)], [DONE])
     events = await streamed(engine, ScriptedStream(decide), n=2)
 
     assert [e for e in events if isinstance(e, ChoiceFinished)] == [
@@ -414,9 +412,7 @@ async def test_a_whole_answer_without_safety(open_: bool) -> None:
 async def test_an_empty_whole_answer_needs_no_judgement() -> None:
     """There is nothing to ask about."""
     events = [
-        event
-        async for batch in screen(FakeSafety()).whole(batches_of(FakeEngine([STOP], [DONE])))
-        for event in batch
+        event async for batch in screen(FakeSafety()).whole(batches_of(FakeEngine([STOP], [DONE]))) for event in batch
     ]
 
     assert events == [Delta(), STOP, DONE]

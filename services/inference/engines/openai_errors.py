@@ -51,7 +51,7 @@ def from_status(status: int, headers: Mapping[str, str], body: bytes, label: str
     """
     error = _parse(body)
     said = (error.message or f"the upstream answered {status}")[:MESSAGE_CHARS_MAX]
-    reason = "UPSTREAM_" + _snake(SDK_ERRORS.get(status, openai.InternalServerError).__name__)
+    reason = "UPSTREAM_" + _name(status)
     if error.code == "context_length_exceeded":
         return InvalidArgument("spec.input", said, reason="CONTEXT_LENGTH_EXCEEDED")
     if error.code in ("content_filter", "content_policy_violation"):
@@ -103,6 +103,9 @@ def _parse(body: bytes) -> _Error:
     return error if isinstance(error, _Error) else _Error(message=error)
 
 
-def _snake(name: str) -> str:
-    words = name.removesuffix("Error")
+def _name(status: int) -> str:
+    """The SDK's name for a status, as a reason; statuses that it has no class for go by their number."""
+    if status < 500 and status not in SDK_ERRORS:
+        return f"STATUS_{status}"
+    words = SDK_ERRORS.get(status, openai.InternalServerError).__name__.removesuffix("Error")
     return "".join(f"_{char}" if char.isupper() and i else char for i, char in enumerate(words)).upper()

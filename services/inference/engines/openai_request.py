@@ -7,6 +7,7 @@ whose entry in the models file lists them under `extensions`. It never touches a
 from __future__ import annotations
 
 import base64
+import mimetypes
 from typing import Any
 
 import msgspec
@@ -60,6 +61,7 @@ def completion_body(prompt: Prompt, upstream: Upstream) -> bytes:
     chat_only = {
         "tools": prompt.tools,
         "tool_choice": prompt.tool_choice,
+        "parallel_tool_calls": prompt.parallel_tool_calls is not None,
         "output_format": prompt.output_format and prompt.output_format.kind != "text",
         "reasoning_effort": prompt.reasoning_effort,
     }
@@ -169,7 +171,9 @@ def _part(part: ContentPart) -> Body:
 def _file(part: FilePart) -> Body:
     if part.file_id:
         return {"file_id": part.file_id}
-    return {"filename": part.filename, "file_data": base64.b64encode(part.data or b"").decode()}
+    media_type = mimetypes.guess_type(part.filename)[0] or "application/octet-stream"
+    data = base64.b64encode(part.data or b"").decode()
+    return {"filename": part.filename, "file_data": f"data:{media_type};base64,{data}"}  # bare base64 is refused
 
 
 def _tool(tool: Tool) -> Body:
