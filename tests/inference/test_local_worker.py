@@ -1,0 +1,142 @@
+"""How requests share the one thread of a model: turns, backpressure, cancellation, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from kit.errors import Code, MillraceError
+from services.inference.engines.local_engine import LocalEngine
+from services.inference.engines.local_outbox import PENDING_COUNT_MAX
+from services.inference.generation import Delta, EngineCompleted, Prompt, Sampling
+from tests.fakes.tiny_gpt2 import write_tiny_gpt2
+from tests.inference.local_answers import chat, collect, raw, text_of, until
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GPT-2 as a Hugging Face directory."""
+    return write_tiny_gpt2(tmp_path_factory.mktemp("tiny-gpt2"))
+
+
+@pytest.fixture
+async def tiny(directory: Path) -> AsyncIterator[LocalEngine]:
+    """The engine on the tiny GPT-2, with two places and one to wait."""
+    engine = LocalEngine(str(directory), active_max=2, queue_max=1, wait_s_max=0.05)
+    await engine.warm()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[LocalEngine]:
+    """The engine on the embedded model."""
+    engine = LocalEngine("embedded")
+    await engine.warm()
+    yield engine
+    await engine.close()
+
+
+async def test_cancel_frees_within_a_step(tiny: LocalEngine) -> None:
+    """A reader that leaves early gives its place and its memory back."""
+    async with aclosing(tiny.generate(raw(), None)) as stream:
+        await anext(stream)
+        assert tiny.slots.active_count == 1
+
+    assert tiny.slots.active_count == 0
+    await until(lambda: tiny.job_count == 0)
+
+
+async def test_cancelled_task_frees_within_a_step(tiny: LocalEngine) -> None:
+    """A task that is cancelled while it waits for a token gives everything back."""
+    task = asyncio.create_task(collect(tiny, raw(n=2)))
+    await until(lambda: tiny.job_count == 1)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert tiny.slots.active_count == 0
+    await until(lambda: tiny.job_count == 0)
+
+
+async def test_slow_reader_pauses_its_own_decode_only(embedded: LocalEngine) -> None:
+    """A reader that stops reading stops its own decode after a bounded number of events; another request goes on."""
+    endless = Prompt(raw_prompt="What", sampling=Sampling(max_tokens=600, logit_bias={1: -100.0}, logprobs=True))
+    async with aclosing(embedded.generate(endless, None)) as stream:
+        await anext(stream)
+        await until(lambda: embedded.is_idle)
+        other = await collect(embedded, chat("What is the port of the edge?"))
+        await until(lambda: embedded.is_idle)
+        (delta,) = [event for event in await anext(stream) if isinstance(event, Delta)]
+        rest = [event async for batch in stream for event in batch]
+
+    assert text_of(other) == "The edge listens on port 8080 by default."
+    assert PENDING_COUNT_MAX <= len(delta.logprobs) < PENDING_COUNT_MAX + 4
+    assert isinstance(rest[-1], EngineCompleted)
+    assert rest[-1].usage.completion_token_count == 600
+
+
+async def test_streams_take_turns(embedded: LocalEngine) -> None:
+    """Two equal requests that run together end within a few tokens of each other."""
+    counts = {0: 0, 1: 0}
+    lags: list[int] = []
+
+    async def read(which: int) -> None:
+        prompt = Prompt(raw_prompt="What", sampling=Sampling(max_tokens=120, logit_bias={1: -100.0}))
+        async for batch in embedded.generate(prompt, None):
+            for event in batch:
+                if isinstance(event, Delta) and event.completion_token_count:
+                    counts[which] = event.completion_token_count
+            if all(counts.values()):
+                lags.append(abs(counts[0] - counts[1]))
+
+    await asyncio.gather(read(0), read(1))
+
+    assert max(lags) <= 16
+
+
+async def test_full_queue_and_long_wait_are_refused(tiny: LocalEngine) -> None:
+    """With every place taken one request waits its time, and the next is refused at once."""
+    async with aclosing(tiny.generate(raw(), None)) as one, aclosing(tiny.generate(raw(), None)) as two:
+        await anext(one)
+        await anext(two)
+        waiting = asyncio.create_task(collect(tiny, raw(max_tokens=1)))
+        await until(lambda: tiny.slots.waiting_count == 1)
+
+        with pytest.raises(MillraceError) as full:
+            await collect(tiny, raw(max_tokens=1))
+        with pytest.raises(MillraceError) as late:
+            await waiting
+
+    assert (full.value.code, full.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert (late.value.code, late.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT")
+    assert full.value.retry_after_ms
+    assert tiny.slots.active_count == 0
+
+
+async def test_close_ends_open_streams(directory: Path) -> None:
+    """Closing the engine fails what is open with SHUTTING_DOWN instead of leaving it to wait."""
+    engine = LocalEngine(str(directory))
+    await engine.warm()
+    async with aclosing(engine.generate(raw(), None)) as stream:
+        await anext(stream)
+        await engine.close()
+        with pytest.raises(MillraceError) as closed:
+            async for _ in stream:
+                pass
+
+    assert closed.value.reason == "SHUTTING_DOWN"
+
+
+async def test_idle_model_sleeps(tiny: LocalEngine) -> None:
+    """Between requests the thread waits for work, and holds no memory of the last one."""
+    await collect(tiny, raw(max_tokens=3))
+
+    await until(lambda: tiny.is_idle)
+
+    assert tiny.job_count == 0
