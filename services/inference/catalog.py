@@ -69,6 +69,8 @@ class Target(_Part):
             raise ValueError("engine openai needs an upstream")
         if self.engine == "local" and self.upstream:
             raise ValueError("engine local takes no upstream")
+        if self.engine == "local" and self.model == "*":
+            raise ValueError("engine local needs a model: a directory or a name on the hub")
         return self
 
     @property
@@ -170,8 +172,11 @@ class Catalog(_Part):
                 if target.upstream and target.upstream not in self.upstreams:
                     raise ValueError(f"model {model.name}: upstream {target.upstream!r} is not under `upstreams`")
         for choice in (self.auto.simple, self.auto.complex) if self.auto else ():
-            if self._find(choice) is None:
+            found = self._find(choice)
+            if found is None:
                 raise ValueError(f"auto: model {choice!r} is not under `models`")
+            if found.kind != "chat":
+                raise ValueError(f"auto: model {choice!r} does not chat")
         return self
 
     def find(self, name: str) -> Model:

@@ -1,0 +1,138 @@
+"""The models file: what it may say, what stops start-up, and how a name is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kit.document import load_yaml, parse_yaml
+from kit.errors import Code, ConfigError, NotFound
+from services.inference.catalog import CacheRule, Catalog, SafetyRule
+from services.inference.config import EMBEDDED_MODELS_FILE
+
+MODELS = """
+version: 1
+upstreams:
+  here: {base_url: "http://127.0.0.1:8000/v1"}
+models:
+  - {name: "gpt-*", targets: [{engine: openai, upstream: here}]}
+  - {name: "gpt-5*", targets: [{engine: openai, upstream: here, model: five}]}
+  - {name: gpt-5-mini, targets: [{engine: openai, upstream: here, model: mini, name: the mini}]}
+  - {name: alone, targets: [{engine: local, model: embedded}], cache: {ttl_s: 5}}
+  - {name: vectors, kind: embedding, targets: [{engine: local, model: minilm}]}
+defaults: {safety: {profile: strict}}
+"""
+
+
+def read(text: str) -> Catalog:
+    return parse_yaml(text, Catalog, "models.yaml")
+
+
+def test_the_embedded_file_is_whole() -> None:
+    """The file that comes with the service passes its own checks and has a model of each kind."""
+    catalog = load_yaml(EMBEDDED_MODELS_FILE, Catalog)
+
+    assert catalog.listed_names() == ["all-minilm-l6-v2", "millrace-embedded"]
+    assert {model.kind for model in catalog.models} == {"chat", "embedding"}
+    assert catalog.auto
+
+
+def test_the_commented_examples_are_right(tmp_path: Path) -> None:
+    """Every example in the embedded file's comments can be switched on by taking the `# ` away."""
+    lines = EMBEDDED_MODELS_FILE.read_text(encoding="utf-8").splitlines()
+    prose = (
+        "  # The small",
+        "  # Any other",
+        "  # An upstream's",
+        "  # A pattern",
+        "# The models",
+        "# MILLRACE",
+        "# What",
+    )
+    bare = [line if line.startswith(prose) else line.replace("# ", "", 1) for line in lines]
+    (tmp_path / "models.yaml").write_text("\n".join(bare), encoding="utf-8")
+
+    catalog = load_yaml(tmp_path / "models.yaml", Catalog)
+
+    assert set(catalog.upstreams) == {"openai", "vllm", "ollama"}
+    assert {"smol", "gpt"} <= set(catalog.listed_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "target_model"), [("gpt-5-mini", "mini"), ("gpt-4", "*"), ("gpt-5", "*"), ("alone", "embedded")]
+)
+def test_names_are_found(name: str, target_model: str) -> None:
+    """An exact name comes before a pattern, and patterns in the order of the file."""
+    assert read(MODELS).find(name).targets[0].model == target_model
+
+
+@pytest.mark.parametrize("name", ["GPT-5-MINI", "", "gpt", "*", "auto"])
+def test_an_unknown_name_is_not_found(name: str) -> None:
+    """Names are exact to the letter; the refusal tells what there is."""
+    with pytest.raises(NotFound) as caught:
+        read(MODELS).find(name)
+
+    assert (caught.value.code, caught.value.reason) == (Code.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert "alone" in caught.value.message
+
+
+def test_a_long_name_is_not_echoed_whole() -> None:
+    """A refusal stays small, whatever was asked for."""
+    with pytest.raises(NotFound) as caught:
+        read(MODELS).find("x" * 100_000)
+
+    assert len(caught.value.message) < 1_000
+
+
+def test_only_plain_names_are_listed() -> None:
+    """A pattern is nothing that a caller could ask for."""
+    assert read(MODELS).listed_names() == ["alone", "gpt-5-mini", "vectors"]
+
+
+def test_a_models_own_rules_come_first() -> None:
+    """What a model says about one part leaves the defaults of the others."""
+    catalog = read(MODELS)
+    own, other = catalog.rules_of(catalog.find("alone")), catalog.rules_of(catalog.find("gpt-4"))
+
+    assert own.cache == CacheRule(ttl_s=5)
+    assert other.cache == CacheRule()
+    assert own.safety == other.safety == SafetyRule(profile="strict")
+
+
+def test_targets_have_labels() -> None:
+    """Receipts name a target as the file does, else by where it is and what it is called there."""
+    catalog = read(MODELS)
+
+    assert catalog.find("gpt-5-mini").targets[0].label == "the mini"
+    assert catalog.find("gpt-4").targets[0].label == "here:*"
+    assert catalog.find("alone").targets[0].label == "local:embedded"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("version: 1", "version: 2", "version"),
+        ("name: alone", "name: auto", "`auto` is the router's"),
+        ("name: alone", "name: vectors", "models named twice: vectors"),
+        ("engine: local, model: embedded", "engine: openai, model: x", "engine openai needs an upstream"),
+        ("engine: local, model: embedded", "engine: local, upstream: here", "engine local takes no upstream"),
+        ("engine: local, model: embedded", "engine: local, model: '*'", "engine local needs a model"),
+        ("upstream: here, model: mini", "upstream: there, model: mini", "'there' is not under `upstreams`"),
+        ("engine: local, model: embedded", "engine: vllm, model: x", "models[3].targets[0].engine"),
+        ("ttl_s: 5", "ttl: 5", "models[3].cache.ttl"),
+        ("ttl_s: 5", "ttl_s: 0", "models[3].cache.ttl_s"),
+        ("defaults:", "auto: {simple: alone, complex: nobody}\ndefaults:", "auto: model 'nobody'"),
+        ("defaults:", "auto: {simple: alone, complex: vectors}\ndefaults:", "auto: model 'vectors' does not chat"),
+        ("http://127.0.0.1:8000/v1", "127.0.0.1:8000", "upstreams.here.base_url"),
+        ('8000/v1"', '8000/v1", api_key_env: A, api_key_file: b', "give api_key_env or api_key_file, not both"),
+    ],
+)
+def test_a_bad_file_stops_start_up(old: str, new: str, complaint: str) -> None:
+    """The complaint names the place and what is wrong."""
+    assert old in MODELS
+
+    with pytest.raises(ConfigError) as caught:
+        read(MODELS.replace(old, new, 1))
+
+    assert complaint in caught.value.message
