@@ -13,7 +13,8 @@ SIGNALS = (
     "trade-off", "pros and cons",
 )  # fmt: skip
 _SIGNAL = re.compile(r"\b(" + "|".join(SIGNALS) + r")", re.IGNORECASE)
-_CODE = re.compile(r"```|\b(def|class|function|import|SELECT|return)\b.*[({;:=]")
+_CODE = re.compile(r"```|\b(def|class|function|import|SELECT|return)\b.{0,100}[({;:=]")
+_CHARS_MAX = 10_000  # where signals are looked for: few words are rarely longer, and hostile ones cost no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,12 @@ def judge(text: str, simple_words_max: int, complex_words_min: int, score_min: f
         score_min: What signals (1 each), code (1) and several questions (0.5) must add up to in between.
     """
     word_count = len(text.split())
-    signals = sorted({match.lower() for match in _SIGNAL.findall(text)})
     if word_count > complex_words_min:
         return Complexity(True, f"complex: {word_count} words, more than {complex_words_min}")
     if word_count <= simple_words_max:
         return Complexity(False, f"simple: {word_count} words, at most {simple_words_max}")
+    text = text[:_CHARS_MAX]
+    signals = sorted({match.lower() for match in _SIGNAL.findall(text)})
     score = float(len(signals))
     reasons = [f"signal words {', '.join(signals)}"] if signals else []
     if _CODE.search(text):
