@@ -51,21 +51,21 @@ class Router:
             FailedPrecondition: `auto` is not described in the models file.
         """
         if request.model != AUTO and not request.fallbacks:
-            return self._route(request.model, "chat")
+            return self._route(request.model, "chat", "spec.model")
         name, reason = self._auto(request) if request.model == AUTO else (request.model, "")
-        route = self._route(name, "chat")
+        route = self._route(name, "chat", "spec.model")
         spare = [self._fallback(index, other) for index, other in enumerate(request.fallbacks)]
         targets = route.targets + tuple(target for other in spare for target in other.targets)
         return replace(route, reason=reason, targets=targets)
 
     def choose_embedding(self, name: str) -> Route:
         """Chooses the route of an embedding; raises as `choose` does."""
-        return self._route(name, "embedding")
+        return self._route(name, "embedding", "model")
 
-    def _route(self, name: str, kind: str) -> Route:
+    def _route(self, name: str, kind: str, field: str) -> Route:
         route = self._routes.get(name) or self._make(name, self._catalog.find(name))
         if route.kind != kind:
-            raise InvalidArgument("model", f"model {name!r} is no {kind} model; it is for {route.kind}")
+            raise InvalidArgument(field, f"model {name!r} is no {kind} model; it is for {route.kind}")
         return route
 
     def _make(self, name: str, model: Model) -> Route:
@@ -76,10 +76,11 @@ class Router:
         return route
 
     def _fallback(self, index: int, name: str) -> Route:
+        field = f"spec.routing.fallbacks[{index}]"
         try:
-            return self._route(name, "chat")
+            return self._route(name, "chat", field)
         except NotFound as error:
-            raise InvalidArgument(f"spec.routing.fallbacks[{index}]", error.message) from error
+            raise InvalidArgument(field, error.message) from error
 
     def _auto(self, request: Request) -> tuple[str, str]:
         auto = self._catalog.auto
