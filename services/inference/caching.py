@@ -69,8 +69,9 @@ class Recall(msgspec.Struct):
 class AnswerCache:
     """Looks answers up and keeps them, under the route's rule and the caller's wish."""
 
-    def __init__(self, port: CachePort, pending_count_max: int) -> None:
+    def __init__(self, port: CachePort, pending_count_max: int, pending_wait_s: float) -> None:
         self._port = port
+        self._pending_wait_s = pending_wait_s
         self._pending_count_max = pending_count_max
         self._pending: dict[CacheKey, asyncio.Task[None]] = {}
         self.dropped_count = 0
@@ -87,8 +88,9 @@ class AnswerCache:
         return await self._lookup(request, bypass, bypass.key) if plan.reads else bypass
 
     async def _lookup(self, request: Request, recall: Recall, key: CacheKey) -> Recall:
-        if key in self._pending:
-            await asyncio.wait({self._pending[key]})
+        if key in self._pending and not (await asyncio.wait({self._pending[key]}, timeout=self._pending_wait_s))[0]:
+            recall.event = CacheEvent(CacheOutcome.UNAVAILABLE, reason="STORE_PENDING")
+            return recall
         try:
             found = await self._port.lookup(key, recording.SCHEMA_TAG, request.cache.age_max_s)
         except MillraceError as error:

@@ -69,6 +69,7 @@ def check_spec(spec: generation_pb2.GenerationSpec, at: str = "spec") -> None:
         _check_cache(spec, f"{at}.cache")
     if spec.HasField("routing"):
         _check_routing(spec.routing, f"{at}.routing")
+    _known(spec.reasoning_effort, generation_pb2.ReasoningEffort, f"{at}.reasoning_effort")
     _length(spec.safety.profile, 0, 64, f"{at}.safety.profile")
     _length(spec.end_user_id, 0, 256, f"{at}.end_user_id")
     _length(spec.session_id, 0, 128, f"{at}.session_id")
@@ -155,6 +156,7 @@ def _check_tool(tool: generation_pb2.Tool, at: str) -> None:
 
 def _check_tool_choice(spec: generation_pb2.GenerationSpec, at: str) -> None:
     choice = spec.tool_choice
+    _known(choice.mode, generation_pb2.ToolChoiceMode, f"{at}.tool_choice.mode")
     if choice.mode == generation_pb2.TOOL_CHOICE_MODE_NAMED:
         named = any(tool.name == choice.name for tool in spec.tools)
         _need(named, f"{at}.tool_choice.name", "must be the name of one of the tools")
@@ -195,6 +197,8 @@ def _check_format(output: generation_pb2.OutputFormat, at: str) -> None:
 
 def _check_cache(spec: generation_pb2.GenerationSpec, at: str) -> None:
     policy = spec.cache
+    _known(policy.mode, generation_pb2.CacheMode, f"{at}.mode")
+    _known(policy.scope, generation_pb2.CacheScope, f"{at}.scope")
     if policy.HasField("ttl"):
         _range(seconds(policy.ttl), 1, 30 * 86_400, f"{at}.ttl")
     if policy.HasField("age_max"):
@@ -226,6 +230,11 @@ def _check_json_object(text: str, at: str) -> None:
     except (ValueError, RecursionError):
         is_object = False
     _need(is_object, at, "must be the JSON text of an object")
+
+
+def _known(value: int, enum: Any, field: str) -> None:
+    """Refuses a number that a newer contract may know: it would be dropped."""
+    _need(value in enum.values(), field, f"must be one of {', '.join(enum.keys())}")
 
 
 def _length(text: str, low: int, high: int, field: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 
 from services.inference.catalog import CacheRule
-from services.inference.events import Event, Receipt, SafetyEvent
+from services.inference.events import Direction, Event, Receipt, SafetyEvent
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Prompt, Usage
 from services.inference.request import CacheWish, Request
 
@@ -104,8 +104,9 @@ class Recorder:
             return None
         if any(event.unscreened for event in receipt.safety):
             return None
+        said = [event for event in receipt.safety if event.direction is Direction.OUTPUT]  # prompts are judged anew
         recorded = Recorded(
-            self._deltas, self._finished, receipt.usage, policy_version, receipt.safety, receipt.target,
+            self._deltas, self._finished, receipt.usage, policy_version, said, receipt.target,
             receipt.target_model, receipt.system_fingerprint,
         )  # fmt: skip
         return _encode(recorded)

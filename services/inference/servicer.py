@@ -69,8 +69,9 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             for index, spec in enumerate(request.specs)
         ]
         slots = asyncio.Semaphore(self._batch_concurrency)
-        items = await asyncio.gather(*(self._item(one, slots) for one in asked))
-        return pb2.BatchGenerateResponse(request_id=request_id, items=items)
+        async with asyncio.TaskGroup() as group:
+            items = [group.create_task(self._item(one, slots)) for one in asked]
+        return pb2.BatchGenerateResponse(request_id=request_id, items=[item.result() for item in items])
 
     async def _item(self, asked: Request, slots: asyncio.Semaphore) -> pb2.BatchItem:
         async with slots:
@@ -87,7 +88,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         return happened
 
     async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
-        """Turns texts into vectors, by the first target that answers."""
+        """Turns texts into vectors, by the model's first target."""
         call = identity.current()
         request_id = limits.check_request_id(request.request_id, call.request_id)
         limits.check_texts(request.texts, 2_048, 1)

@@ -33,11 +33,11 @@ class Totals(msgspec.Struct):
     cost_micro_usd: int = 0
     unpriced_request_count: int = 0
 
-    def add(self, receipt: Receipt, failure: MillraceError | None) -> None:
+    def add(self, receipt: Receipt, failure: Exception | None) -> None:
         """Adds one request."""
         self.request_count += 1
         was_blocked = any(event.verdict is Verdict.BLOCK for event in receipt.safety)
-        if failure is not None and failure.reason == "CONTENT_BLOCKED":
+        if isinstance(failure, MillraceError) and failure.reason == "CONTENT_BLOCKED":
             was_blocked = True
         elif failure is not None:
             self.failed_request_count += 1
@@ -66,10 +66,10 @@ class Settlement:
     @contextmanager
     def settle(self, receipt: Receipt) -> Iterator[None]:
         """Counts the request when the block ends: done, failed, or left by its caller."""
-        failure: MillraceError | None = None
+        failure: Exception | None = None
         try:
             yield
-        except MillraceError as error:
+        except Exception as error:  # a bug of ours is a failed request too
             failure = error
             raise
         finally:

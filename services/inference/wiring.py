@@ -140,7 +140,8 @@ async def build(
     maker = EngineMaker(settings, catalog, environ)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     router, admission, settlement = Router(catalog), Admission(settings.running_count_max), Settlement()
-    cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max)
+    lookup_s = settings.cache_lookup_timeout_ms / 1000
+    cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s)
     safety = _safety_port(settings, channels)
     attempts = Attempts(fleet.engine_for, AttemptObserver(telemetry.tracer).observe)
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_events_are_the_same_wherever_the_bytes_are_cut(newline: str, cuts: list
     data = "".join(line + newline for line in lines).encode()
     splitter, seen = EventSplitter(), list[bytes]()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         seen += splitter.feed(data[start:end])
 
     assert [payload.decode() for payload in seen] == PAYLOADS
