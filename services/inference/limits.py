@@ -217,6 +217,8 @@ def _check_cache(spec: generation_pb2.GenerationSpec, at: str) -> None:
 
 def _check_routing(routing: generation_pb2.RoutingPolicy, at: str) -> None:
     _count(routing.fallbacks, 0, 8, f"{at}.fallbacks")
+    for index, name in enumerate(routing.fallbacks):
+        _length(name, 1, 256, f"{at}.fallbacks[{index}]")
     _range(routing.priority, -100, 100, f"{at}.priority")
     if routing.HasField("ttft_max"):
         _range(seconds(routing.ttft_max), 0.001, 86_400, f"{at}.ttft_max")

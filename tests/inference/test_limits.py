@@ -1,220 +1,279 @@
-"""Every limit of the contract names its field."""
+"""The limits of the contract: each is refused by the name of its field, and the last value within it is not."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import ParseDict
+from google.protobuf import text_format
 
-from kit.errors import InvalidArgument
-from millrace.inference.v1 import generation_pb2 as pb
+from kit.errors import Code, InvalidArgument
+from millrace.inference.v1 import generation_pb2
 from services.inference import limits
+from services.inference.limits import RANGES, check_request_id, check_spec, check_texts
 
-USER = {"role": "ROLE_USER", "parts": [{"text": "hi"}]}
-TOOL = {"name": "look"}
-AT = "spec.conversation.messages[0]"
-LONG = "x" * 1_000_001
-
-
-def spec(**fields: Any) -> pb.GenerationSpec:
-    """A spec in the names of JSON."""
-    return ParseDict({"model": "gpt", "conversation": {"messages": [USER]}, **fields}, pb.GenerationSpec())
+Spec = generation_pb2.GenerationSpec
+HI = 'conversation { messages { role: ROLE_USER parts { text: "hi" } } }'
+SAID = 'role: ROLE_USER parts { text: "a" }'
+TOOL = 'tools { name: "look" }'
 
 
-def message(**fields: Any) -> dict[str, Any]:
-    return {"conversation": {"messages": [USER | fields]}}
+def many(name: str, count: int) -> str:
+    """A repeated field of so many strings."""
+    return f'{name}: "a" ' * count
 
 
-def part(**fields: Any) -> dict[str, Any]:
-    return message(parts=[fields])
+def spec(text: str = "", head: str = f'model: "m" {HI}') -> Spec:
+    """A spec of one user message and what is given, in protobuf's text format."""
+    return text_format.Parse(f"{head} {text}", Spec())
 
 
-BROKEN: list[tuple[str, dict[str, Any]]] = [
-    ("spec.model", {"model": ""}),
-    ("spec.model", {"model": "x" * 257}),
-    ("spec.conversation.messages", {"conversation": {}}),
-    ("spec.conversation.messages", {"conversation": {"messages": [USER] * 2_049}}),
-    ("spec.conversation.messages", part(text=LONG)),
-    (f"{AT}.role", message(role="ROLE_UNSPECIFIED")),
-    (f"{AT}.role", message(role=99)),
-    (f"{AT}.parts", message(parts=[])),
-    (f"{AT}.tool_calls", message(toolCalls=[{"id": "c"}])),
-    (f"{AT}.refusal", message(refusal="no")),
-    (f"{AT}.name", message(name="x" * 65)),
-    (f"{AT}.tool_call_id", message(role="ROLE_TOOL")),
-    (f"{AT}.parts[0]", part()),
-    (f"{AT}.parts[0].image.source", part(image={})),
-    (f"{AT}.parts[0].image.url", part(image={"url": "file:///etc/passwd"})),
-    (f"{AT}.parts[0].image.detail", part(image={"url": "https://x", "detail": "most"})),
-    (f"{AT}.parts[0].audio.format", part(audio={"format": "ogg"})),
-    (f"{AT}.parts[0].file.source", part(file={})),
-    ("spec.tools", {"tools": [TOOL] * 129}),
-    ("spec.tools[0].name", {"tools": [{"name": "a b"}]}),
-    ("spec.tools[1].name", {"tools": [TOOL, {"name": "x" * 65}]}),
-    ("spec.tools[0].parameters_json", {"tools": [TOOL | {"parametersJson": "[]"}]}),
-    ("spec.tools[0].parameters_json", {"tools": [TOOL | {"parametersJson": "{"}]}),
-    ("spec.tools[0].parameters_json", {"tools": [TOOL | {"parametersJson": "[" * 100_000}]}),
-    ("spec.tool_choice.name", {"tools": [TOOL], "toolChoice": {"mode": "TOOL_CHOICE_MODE_NAMED", "name": "other"}}),
-    ("spec.tool_choice", {"toolChoice": {"mode": "TOOL_CHOICE_MODE_REQUIRED"}}),
-    ("spec.tool_choice.mode", {"toolChoice": {"mode": 99}}),
-    ("spec.sampling.temperature", {"sampling": {"temperature": -0.1}}),
-    ("spec.sampling.temperature", {"sampling": {"temperature": 2.1}}),
-    ("spec.sampling.temperature", {"sampling": {"temperature": "NaN"}}),
-    ("spec.sampling.top_p", {"sampling": {"topP": 0}}),
-    ("spec.sampling.top_p", {"sampling": {"topP": 1.1}}),
-    ("spec.sampling.top_k", {"sampling": {"topK": -1}}),
-    ("spec.sampling.min_p", {"sampling": {"minP": 1.5}}),
-    ("spec.sampling.presence_penalty", {"sampling": {"presencePenalty": 2.5}}),
-    ("spec.sampling.frequency_penalty", {"sampling": {"frequencyPenalty": -2.5}}),
-    ("spec.sampling.repetition_penalty", {"sampling": {"repetitionPenalty": 0}}),
-    ("spec.sampling.max_tokens", {"sampling": {"maxTokens": 0}}),
-    ("spec.sampling.min_tokens", {"sampling": {"minTokens": -1}}),
-    ("spec.sampling.n", {"sampling": {"n": 0}}),
-    ("spec.sampling.n", {"sampling": {"n": 17}}),
-    ("spec.sampling.top_logprobs", {"sampling": {"logprobs": True, "topLogprobs": 21}}),
-    ("spec.sampling.top_logprobs", {"sampling": {"topLogprobs": 1}}),
-    ("spec.sampling.stop", {"sampling": {"stop": ["a"] * 5}}),
-    ("spec.sampling.stop[1]", {"sampling": {"stop": ["a", ""]}}),
-    ("spec.sampling.stop_token_ids", {"sampling": {"stopTokenIds": [1] * 65}}),
-    ("spec.sampling.logit_bias", {"sampling": {"logitBias": {n: 0 for n in range(1_025)}}}),
-    ("spec.sampling.logit_bias[7]", {"sampling": {"logitBias": {7: 101}}}),
-    ("spec.output_format.json_schema.name", {"outputFormat": {"jsonSchema": {"schemaJson": "{}"}}}),
-    ("spec.output_format.json_schema.schema_json", {"outputFormat": {"jsonSchema": {"name": "a", "schemaJson": "1"}}}),
-    ("spec.output_format.choice.choices", {"outputFormat": {"choice": {}}}),
-    ("spec.output_format.regex", {"outputFormat": {"regex": ""}}),
-    ("spec.cache.mode", {"cache": {"mode": 99}}),
-    ("spec.cache.scope", {"cache": {"scope": 99}}),
-    ("spec.cache.scope", {"cache": {"scope": "CACHE_SCOPE_USER"}}),
-    ("spec.cache.ttl", {"cache": {"ttl": "0.5s"}}),
-    ("spec.cache.ttl", {"cache": {"ttl": f"{31 * 86_400}s"}}),
-    ("spec.cache.age_max", {"cache": {"ageMax": "-1s"}}),
-    ("spec.cache.similarity_threshold", {"cache": {"similarityThreshold": 1.1}}),
-    ("spec.cache.error_max", {"cache": {"errorMax": 0}}),
-    ("spec.cache.tags", {"cache": {"tags": ["a"] * 9}}),
-    ("spec.cache.tags[0]", {"cache": {"tags": [""]}}),
-    ("spec.routing.fallbacks", {"routing": {"fallbacks": ["m"] * 9}}),
-    ("spec.routing.priority", {"routing": {"priority": 101}}),
-    ("spec.routing.ttft_max", {"routing": {"ttftMax": "0s"}}),
-    ("spec.routing.inter_token_latency_max", {"routing": {"interTokenLatencyMax": "0s"}}),
-    ("spec.reasoning_effort", {"reasoningEffort": 99}),
-    ("spec.safety.profile", {"safety": {"profile": "x" * 65}}),
-    ("spec.end_user_id", {"endUserId": "x" * 257}),
-    ("spec.session_id", {"sessionId": "x" * 129}),
-    ("spec.metadata", {"metadata": {str(n): "" for n in range(17)}}),
-    ("spec.metadata", {"metadata": {"x" * 65: ""}}),
-    ("spec.metadata", {"metadata": {"a": "x" * 513}}),
-]
+def message(text: str) -> Spec:
+    """A spec of one message."""
+    return spec(head=f'model: "m" conversation {{ messages {{ {text} }} }}')
 
 
-@pytest.mark.parametrize(("field", "fields"), BROKEN, ids=[f"{n}-{field}" for n, (field, _) in enumerate(BROKEN)])
-def test_each_limit_names_its_field(field: str, fields: dict[str, Any]) -> None:
-    """INVALID_ARGUMENT says which field is out of bounds and what is allowed."""
+def refused(checked: Spec) -> InvalidArgument:
     with pytest.raises(InvalidArgument) as caught:
-        limits.check_spec(spec(**fields))
-
-    assert [one.field for one in caught.value.field_violations] == [field]
-    assert caught.value.field_violations[0].description
-
-
-def test_bounds_belong_to_what_is_allowed() -> None:
-    """The extremes of every range pass."""
-    for low_or_high in (0, 1):
-        limits.check_spec(
-            spec(
-                sampling={
-                    "temperature": (0, 2)[low_or_high], "topP": (0.01, 1)[low_or_high], "topK": 0, "n": (1, 16)[low_or_high],
-                    "presencePenalty": (-2, 2)[low_or_high], "repetitionPenalty": (0.01, 2)[low_or_high],
-                    "logprobs": True, "topLogprobs": (0, 20)[low_or_high], "stop": ["a"] * 4, "seed": -1,
-                    "logitBias": {7: (-100, 100)[low_or_high]}, "maxTokens": 1,
-                },
-                cache={"ttl": ("1s", f"{30 * 86_400}s")[low_or_high], "errorMax": 1, "scope": "CACHE_SCOPE_USER"},
-                endUserId="u",
-                routing={"priority": (-100, 100)[low_or_high], "ttftMax": "0.001s"},
-            )
-        )  # fmt: skip
+        check_spec(checked)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    return caught.value
 
 
-def test_what_may_be_empty() -> None:
-    """An assistant that called tools or refused said nothing else; a raw prompt needs no conversation."""
-    limits.check_spec(spec(**message(role="ROLE_ASSISTANT", parts=[], toolCalls=[{"id": "c", "name": "f"}])))
-    limits.check_spec(spec(**message(role="ROLE_ASSISTANT", parts=[], refusal="no")))
-    limits.check_spec(pb.GenerationSpec(model="gpt", raw_prompt="Once"))
+def field(checked: Spec) -> str:
+    """The field that is refused."""
+    return refused(checked).field_violations[0].field
 
 
-@pytest.mark.parametrize("raw", ["", LONG])
-def test_raw_prompts_have_a_length(raw: str) -> None:
-    """One character at least, a million at most."""
+def user(part: str) -> str:
+    return f"role: ROLE_USER parts {{ {part} }}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (TOOL * 129, "tools"),
+        ('tools { name: "" }', "tools[0].name"),
+        (TOOL + 'tools { name: "a b" }', "tools[1].name"),
+        (f'tools {{ name: "{"x" * 65}" }}', "tools[0].name"),
+        ('tools { name: "a" parameters_json: "[]" }', "tools[0].parameters_json"),
+        ('tools { name: "a" parameters_json: "{" }', "tools[0].parameters_json"),
+        (f'tools {{ name: "a" parameters_json: "{"[" * 100_000}" }}', "tools[0].parameters_json"),
+        (TOOL + 'tool_choice { mode: TOOL_CHOICE_MODE_NAMED name: "no" }', "tool_choice.name"),
+        ("tool_choice { mode: TOOL_CHOICE_MODE_REQUIRED }", "tool_choice"),
+        ("tool_choice { mode: 99 }", "tool_choice.mode"),
+        ("reasoning_effort: 99", "reasoning_effort"),
+        ('sampling { stop: "" }', "sampling.stop[0]"),
+        (f'sampling {{ stop: "a" stop: "{"x" * 1_001}" }}', "sampling.stop[1]"),
+        (f"sampling {{ {many('stop', 5)} }}", "sampling.stop"),
+        (f"sampling {{ {'stop_token_ids: 1 ' * 65} }}", "sampling.stop_token_ids"),
+        ("sampling { logit_bias { key: 7 value: 100.5 } }", "sampling.logit_bias[7]"),
+        ("sampling { logit_bias { key: 7 value: nan } }", "sampling.logit_bias[7]"),
+        ("sampling { top_logprobs: 2 }", "sampling.top_logprobs"),
+        ("sampling { temperature: nan }", "sampling.temperature"),
+        ("sampling { temperature: inf }", "sampling.temperature"),
+        ("sampling { top_p: 0 }", "sampling.top_p"),
+        ("sampling { repetition_penalty: 0 }", "sampling.repetition_penalty"),
+        ('output_format { json_schema { name: "" schema_json: "{}" } }', "output_format.json_schema.name"),
+        ('output_format { json_schema { name: "a" schema_json: "1" } }', "output_format.json_schema.schema_json"),
+        ('output_format { json_schema { name: "a" } }', "output_format.json_schema.schema_json"),
+        ("output_format { choice {} }", "output_format.choice.choices"),
+        (f"output_format {{ choice {{ {many('choices', 257)} }} }}", "output_format.choice.choices"),
+        ('output_format { regex: "" }', "output_format.regex"),
+        (f'output_format {{ regex: "{"a" * 10_001}" }}', "output_format.regex"),
+        ("cache { mode: 99 }", "cache.mode"),
+        ("cache { scope: 99 }", "cache.scope"),
+        ("cache { scope: CACHE_SCOPE_USER }", "cache.scope"),
+        ("cache { ttl { nanos: 999999999 } }", "cache.ttl"),
+        ("cache { ttl { seconds: 2592001 } }", "cache.ttl"),
+        ("cache { ttl { seconds: -5 } }", "cache.ttl"),
+        ("cache { age_max { seconds: -1 } }", "cache.age_max"),
+        ("cache { similarity_threshold: 1.1 }", "cache.similarity_threshold"),
+        ("cache { error_max: 0 }", "cache.error_max"),
+        ("cache { error_max: nan }", "cache.error_max"),
+        (f"cache {{ {many('tags', 9)} }}", "cache.tags"),
+        ('cache { tags: "a" tags: "" }', "cache.tags[1]"),
+        (f'cache {{ tags: "{"a" * 65}" }}', "cache.tags[0]"),
+        (f"routing {{ {many('fallbacks', 9)} }}", "routing.fallbacks"),
+        ('routing { fallbacks: "a" fallbacks: "" }', "routing.fallbacks[1]"),
+        (f'routing {{ fallbacks: "{"a" * 257}" }}', "routing.fallbacks[0]"),
+        ("routing { priority: 101 }", "routing.priority"),
+        ("routing { priority: -101 }", "routing.priority"),
+        ("routing { ttft_max {} }", "routing.ttft_max"),
+        ("routing { inter_token_latency_max { seconds: 86401 } }", "routing.inter_token_latency_max"),
+        (f'safety {{ profile: "{"a" * 65}" }}', "safety.profile"),
+        (f'end_user_id: "{"a" * 257}"', "end_user_id"),
+        (f'session_id: "{"a" * 129}"', "session_id"),
+        ("".join(f'metadata {{ key: "{n}" value: "" }}' for n in range(17)), "metadata"),
+        ('metadata { key: "" value: "a" }', "metadata"),
+        (f'metadata {{ key: "{"a" * 65}" value: "" }}', "metadata"),
+        (f'metadata {{ key: "a" value: "{"a" * 513}" }}', "metadata"),
+    ],
+)
+def test_what_is_out_of_bounds_is_named(text: str, name: str) -> None:
+    """The violation names the field from the request's root on."""
+    assert field(spec(text)) == f"spec.{name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('parts { text: "a" }', "role"),
+        ('role: 9 parts { text: "a" }', "role"),
+        ("role: ROLE_USER", "parts"),
+        ("role: ROLE_ASSISTANT", "parts"),
+        ("role: ROLE_USER parts {}", "parts[0]"),
+        ('role: ROLE_USER parts { text: "a" } tool_calls { id: "1" }', "tool_calls"),
+        ('role: ROLE_USER parts { text: "a" } refusal: "no"', "refusal"),
+        ('role: ROLE_TOOL parts { text: "a" }', "tool_call_id"),
+        (user('text: "a"') + f' name: "{"a" * 65}"', "name"),
+        (user("image {}"), "parts[0].image.source"),
+        (user('image { url: "file:///etc/passwd" }'), "parts[0].image.url"),
+        (user('image { url: "https://a" detail: "most" }'), "parts[0].image.detail"),
+        (user('audio { data: "a" format: "ogg" }'), "parts[0].audio.format"),
+        (user("file {}"), "parts[0].file.source"),
+    ],
+)
+def test_what_is_wrong_with_a_message_is_named(text: str, name: str) -> None:
+    """By the index of the message and of the part."""
+    assert field(message(text)) == f"spec.conversation.messages[0].{name}"
+
+
+@pytest.mark.parametrize(("kind", "at"), [("image", "image.data"), ("audio", "audio.data"), ("file", "file.data")])
+def test_media_have_a_size(kind: str, at: str) -> None:
+    """Ten mebibytes are taken, one byte more is not."""
+    extra = {"format": "wav"} if kind == "audio" else {}
+
+    def holding(size: int) -> Spec:
+        part = generation_pb2.ContentPart(**{kind: {"data": bytes(size), **extra}})  # type: ignore[arg-type]
+        said = generation_pb2.Message(role="ROLE_USER", parts=[part])
+        return Spec(model="m", conversation=generation_pb2.Conversation(messages=[said]))
+
+    check_spec(holding(10 * 1024 * 1024))
+    assert field(holding(10 * 1024 * 1024 + 1)) == f"spec.conversation.messages[0].parts[0].{at}"
+
+
+def test_a_model_and_a_prompt_are_needed() -> None:
+    """An empty spec is told what to set."""
+    assert field(spec(head=HI)) == "spec.model"
+    assert field(spec(head=f'model: "{"a" * 257}" {HI}')) == "spec.model"
+    assert field(spec(head='model: "m"')) == "spec.input"
+    assert field(spec(head='model: "m" conversation {}')) == "spec.conversation.messages"
+    assert field(spec(head='model: "m" raw_prompt: ""')) == "spec.raw_prompt"
+
+
+def test_prompts_have_a_length() -> None:
+    """A million characters are taken, in one piece or in many; one more is not."""
+    half = f'messages {{ role: ROLE_USER parts {{ text: "{"a" * 500_000}" }} }}'
+
+    check_spec(Spec(model="m", raw_prompt="é" * 1_000_000))
+    check_spec(spec(head=f'model: "m" conversation {{ {half} {half} }}'))
+    assert field(Spec(model="m", raw_prompt="a" * 1_000_001)) == "spec.raw_prompt"
+    over = spec(head=f'model: "m" conversation {{ {half} {half} messages {{ {SAID} }} }}')
+    assert field(over) == "spec.conversation.messages"
+
+
+def test_conversations_have_a_length() -> None:
+    """2,048 messages are taken, one more is not."""
+    one = f"messages {{ {SAID} }} "
+
+    check_spec(spec(head=f'model: "m" conversation {{ {one * 2_048} }}'))
+    assert field(spec(head=f'model: "m" conversation {{ {one * 2_049} }}')) == "spec.conversation.messages"
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_sampling_has_ranges(name: str) -> None:
+    """Both ends are within (but for 0 where it means nothing), what lies beyond is not."""
+    low, high = RANGES[name]
+    step: Any = 0.01 if isinstance(getattr(Spec().sampling, name), float) else 1
+    with_logprobs = {"logprobs": True} if name == "top_logprobs" else {}
+
+    def sampling(value: float) -> Spec:
+        made = spec()
+        made.sampling.MergeFrom(generation_pb2.SamplingParams(**{name: value}, **with_logprobs))  # type: ignore[arg-type]
+        return made
+
+    check_spec(sampling(high))
+    if name not in limits.ABOVE_ZERO:
+        check_spec(sampling(low))
+    assert field(sampling(high + step)) == f"spec.sampling.{name}"
+    assert field(sampling(low - step)) == f"spec.sampling.{name}"
+
+
+def test_the_fullest_spec_is_taken() -> None:
+    """Everything at once at its bound, and nothing is refused."""
+    labels = "".join(f'metadata {{ key: "{n:064}" value: "{"v" * 512}" }}' for n in range(16))
+    check_spec(
+        spec(
+            'tools { name: "look" parameters_json: "{}" } tool_choice { mode: TOOL_CHOICE_MODE_NAMED name: "look" }'
+            f"sampling {{ logprobs: true top_logprobs: 20 {many('stop', 4)} {'stop_token_ids: 1 ' * 64}"
+            "  logit_bias { key: 1 value: -100 } logit_bias { key: 2 value: 100 } seed: -9 }"
+            'output_format { json_schema { name: "a" schema_json: "{}" } }'
+            f"cache {{ mode: CACHE_MODE_REFRESH scope: CACHE_SCOPE_USER ttl {{ seconds: 1 }} {many('tags', 8)} }}"
+            f"routing {{ {many('fallbacks', 8)} priority: -100 ttft_max {{ nanos: 1000000 }} }}"
+            f'safety {{ profile: "{"p" * 64}" }} end_user_id: "{"u" * 256}" session_id: "{"s" * 128}" {labels}'
+            "reasoning_effort: REASONING_EFFORT_HIGH"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'role: ROLE_ASSISTANT tool_calls { id: "1" name: "look" arguments_json: "{}" }',
+        'role: ROLE_ASSISTANT refusal: "no"',
+        'role: ROLE_TOOL tool_call_id: "1" parts { text: "" }',
+        user('image { url: "data:image/png;base64,AA==" detail: "low" }'),
+        user('image { url: "http://a" }'),
+        user('file { file_id: "f" }'),
+        user('audio { data: "a" format: "mp3" }'),
+    ],
+)
+def test_messages_of_every_kind_are_taken(text: str) -> None:
+    """What an assistant or a tool says may be empty of text."""
+    check_spec(message(text))
+
+
+def test_specs_of_a_batch_have_paths() -> None:
+    """A field is named from the root of whichever request holds the spec."""
     with pytest.raises(InvalidArgument) as caught:
-        limits.check_spec(pb.GenerationSpec(model="gpt", raw_prompt=raw))
+        check_spec(spec('sampling { stop: "" }'), "specs[3]")
 
-    assert caught.value.field_violations[0].field == "spec.raw_prompt"
-
-
-def test_an_input_is_needed() -> None:
-    """Neither a conversation nor a raw prompt is nothing to continue."""
-    with pytest.raises(InvalidArgument) as caught:
-        limits.check_spec(pb.GenerationSpec(model="gpt"))
-
-    assert caught.value.field_violations[0].field == "spec.input"
+    assert caught.value.field_violations[0].field == "specs[3].sampling.stop[0]"
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "file"])
-def test_media_have_a_size(kind: str) -> None:
-    """Ten MiB each."""
-    data = b"x" * (10 * 1024 * 1024 + 1)
-    media = {
-        "image": pb.ContentPart(image=pb.Image(data=data)),
-        "audio": pb.ContentPart(audio=pb.Audio(data=data, format="wav")),
-        "file": pb.ContentPart(file=pb.File(data=data)),
-    }[kind]
-    asked = pb.GenerationSpec(model="gpt")
-    asked.conversation.messages.add(role=pb.ROLE_USER, parts=[media])
-    with pytest.raises(InvalidArgument) as caught:
-        limits.check_spec(asked)
-
-    assert caught.value.field_violations[0].field == f"{AT}.parts[0].{kind}.data"
+def test_the_message_says_what_is_allowed() -> None:
+    """In words and figures, with what was given."""
+    assert refused(spec("sampling { n: 17 }")).message == "spec.sampling.n: must be from 1 to 16; it is 17"
+    assert refused(spec(TOOL * 129)).message == "spec.tools: must have 0 to 128 items; it has 129"
 
 
-def test_the_path_begins_where_the_spec_stands() -> None:
-    """In a batch the item is named too."""
-    with pytest.raises(InvalidArgument) as caught:
-        limits.check_spec(spec(model=""), "specs[3]")
+def test_what_was_said_is_never_told() -> None:
+    """A refusal names fields and figures; it quotes nothing."""
+    secret = json.dumps(["hunter2"]).replace('"', '\\"')
 
-    assert caught.value.field_violations[0].field == "specs[3].model"
+    assert "hunter2" not in refused(spec(f'tools {{ name: "a" parameters_json: "{secret}" }}')).message
+    assert "hunter2" not in refused(spec('tools { name: "hunter2!" }')).message
 
 
 def test_request_ids() -> None:
-    """The field's own id wins, the metadata's stands in, and one that no header could carry is refused."""
-    assert limits.check_request_id("a.B_c:1-2", "other") == "a.B_c:1-2"
-    assert limits.check_request_id("", "other") == "other"
-    for bad in ("a b", "x" * 129, "ü", "a\nb"):
+    """The request's own id counts, else the metadata's; one that is not fit for a header is refused."""
+    assert check_request_id("", "from-metadata") == "from-metadata"
+    assert check_request_id("mine.1:2_3-4", "from-metadata") == "mine.1:2_3-4"
+    for bad in ("a b", "a\n", "é", "a" * 129):
         with pytest.raises(InvalidArgument) as caught:
-            limits.check_request_id(bad, "other")
+            check_request_id(bad, "from-metadata")
         assert caught.value.field_violations[0].field == "request_id"
 
 
 @pytest.mark.parametrize(
-    ("texts", "chars_min", "field"),
-    [([], 0, "texts"), (["a"] * 3, 0, "texts"), (["a", ""], 1, "texts[1]"), (["x" * 100_001], 0, "texts[0]")],
+    ("texts", "name"), [([], "texts"), (["a"] * 3, "texts"), (["a", ""], "texts[1]"), (["a" * 100_001], "texts[0]")]
 )
-def test_lists_of_texts(texts: list[str], chars_min: int, field: str) -> None:
-    """How many, how short and how long."""
+def test_lists_of_texts(texts: list[str], name: str) -> None:
+    """Count and length of each have bounds."""
     with pytest.raises(InvalidArgument) as caught:
-        limits.check_texts(texts, 2, chars_min)
+        check_texts(texts, 2, 1)
+    assert caught.value.field_violations[0].field == name
 
-    assert caught.value.field_violations[0].field == field
-    limits.check_texts(["a", "b"], 2, 1)
-
-
-def test_nonsense_durations_are_out_of_range() -> None:
-    """A duration whose nanoseconds go against its seconds is read as it stands."""
-    with pytest.raises(InvalidArgument):
-        limits.check_spec(_with_ttl(Duration(seconds=1, nanos=-1)))
-
-
-def _with_ttl(ttl: Duration) -> pb.GenerationSpec:
-    asked = spec()
-    asked.cache.ttl.CopyFrom(ttl)
-    return asked
+    check_texts(["a" * 100_000, ""], 2, 0)
