@@ -45,7 +45,12 @@ async def moderate(port: ScoringPort, texts: Sequence[str]) -> tuple[list[Judgem
         async with slots:
             return await port.scores(PROFILE, text)
 
-    answers = await asyncio.gather(*(judge(text) for text in texts))
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(judge(text)) for text in texts]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # one is what a caller can act on; the others are like it
+    answers = [task.result() for task in tasks]
     judgements = [
         Judgement(tuple((name, *scores.get(name, (0.0, False))) for name in CATEGORIES)) for scores, _ in answers
     ]
