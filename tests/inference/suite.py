@@ -165,8 +165,9 @@ def text_of(events: Sequence[pb.StreamGenerateResponse], index: int = 0) -> str:
 
 
 def tasks_now() -> set[asyncio.Task[Any]]:
-    """Every task of the loop but the one that asks."""
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    """Every task of the loop but the one that asks and those in which grpc waits for calls."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return {task for task in tasks if not getattr(task.get_coro(), "__qualname__", "").startswith("AioServer.")}
 
 
 async def only_tasks(before: set[asyncio.Task[Any]]) -> None:
