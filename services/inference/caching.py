@@ -83,7 +83,7 @@ class AnswerCache:
         if not (plan.reads or plan.writes):
             return bypass
         profile = request.safety_profile or route.rules.safety.profile
-        digest = recording.digest(route.model_name, request.prompt, profile)
+        digest = recording.digest(route.model_name, request.fallbacks, request.prompt, profile)
         bypass.key = CacheKey(request.tenant, plan.scope_user, route.model_name, digest)
         return await self._lookup(request, bypass, bypass.key) if plan.reads else bypass
 
