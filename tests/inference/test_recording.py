@@ -141,9 +141,10 @@ def test_what_shapes_the_answer_changes_the_key(field: str) -> None:
     "sampling",
     [
         Sampling(temperature=0.0), Sampling(top_p=1.0), Sampling(top_k=0), Sampling(min_p=0.0),
-        Sampling(presence_penalty=0.0), Sampling(frequency_penalty=0.0), Sampling(repetition_penalty=1.0), Sampling(seed=0), Sampling(max_tokens=1),
-        Sampling(min_tokens=0), Sampling(stop=("a",)), Sampling(stop_token_ids=(1,)), Sampling(n=2),
-        Sampling(logit_bias={1: 1.0}), Sampling(logprobs=True), Sampling(top_logprobs=1),
+        Sampling(presence_penalty=0.0), Sampling(frequency_penalty=0.0), Sampling(repetition_penalty=1.0),
+        Sampling(seed=0), Sampling(max_tokens=1), Sampling(min_tokens=0), Sampling(stop=("a",)),
+        Sampling(stop_token_ids=(1,)), Sampling(n=2), Sampling(logit_bias={1: 1.0}), Sampling(logprobs=True),
+        Sampling(top_logprobs=1),
     ],
 )  # fmt: skip
 def test_every_sampling_parameter_counts(sampling: Sampling) -> None:
