@@ -90,6 +90,8 @@ class Attempts:
         start = time.monotonic()
         prompt = msgspec.structs.replace(request.prompt, model=candidate.target_model)
         attempt.outcome = AttemptOutcome.CANCELLED  # what it is when nobody waits for its end
+        receipt.engine, receipt.target = candidate.target.engine, candidate.target.label
+        receipt.target_model = candidate.target_model
         try:
             with self._observe(request, candidate, attempt) as observation:
                 stream = self._engine_for(candidate.target).generate(prompt, deadline)
@@ -156,7 +158,6 @@ def _timed_out(waiting_for: str, is_total: bool) -> MillraceError:
 
 def _fill(receipt: Receipt, candidate: RouteTarget, completed: EngineCompleted) -> None:
     target, usage = candidate.target, completed.usage
-    receipt.engine, receipt.target = target.engine, target.label
     receipt.target_model = completed.target_model or candidate.target_model
     receipt.system_fingerprint = completed.system_fingerprint
     receipt.usage = usage

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from services.safety import wiring as safety_wiring
+from services.safety.config import SafetySettings
+from services.safety.wiring import SafetyService
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.inference.suite import Serve, Suite, serve_suite
 
@@ -21,12 +25,24 @@ async def upstream() -> AsyncIterator[OpenAIUpstream]:
     await fake.stop()
 
 
+@pytest.fixture(scope="session")
+def safety_service() -> Callable[[], SafetyService]:
+    """Makes the safety service when it is first asked for; it keeps no state, so that one does for all tests."""
+    return functools.cache(lambda: safety_wiring.build(SafetySettings(port=0)))
+
+
 @pytest.fixture
-async def serve(tmp_path: Path, upstream: OpenAIUpstream) -> AsyncIterator[Serve]:
+async def serve(
+    tmp_path: Path, upstream: OpenAIUpstream, safety_service: Callable[[], SafetyService]
+) -> AsyncIterator[Serve]:
     """Starts the real inference service; see `serve_suite`."""
     async with AsyncExitStack() as stack:
 
-        async def start(models: str = "", *, cache: bool = False, safety: bool = False, **settings: object) -> Suite:
-            return await serve_suite(stack, tmp_path, upstream, models, cache=cache, safety=safety, settings=settings)
+        async def start(
+            models: str = "", *, cache: bool | str = False, safety: bool | str = False, **settings: object
+        ) -> Suite:
+            return await serve_suite(
+                stack, tmp_path, upstream, safety_service, models, cache=cache, safety=safety, settings=settings
+            )
 
         yield start

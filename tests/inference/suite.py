@@ -23,8 +23,8 @@ from services.cache import wiring as cache_wiring
 from services.cache.config import CacheSettings
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
-from services.safety import wiring as safety_wiring
 from services.safety.config import SafetySettings
+from services.safety.wiring import SafetyService
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.fakes.span_sink import SpanSink
 
@@ -83,21 +83,27 @@ async def serve_suite(
     stack: AsyncExitStack,
     folder: Path,
     upstream: OpenAIUpstream,
+    safety_service: Callable[[], SafetyService],
     more_models: str,
     *,
-    cache: bool,
-    safety: bool,
+    cache: bool | str,
+    safety: bool | str,
     settings: Mapping[str, Any],
 ) -> Suite:
-    """Starts inference, and the real cache and safety where asked for; models are MODELS and what is given."""
+    """Starts inference, and the real cache and safety where asked for, or dials what is said to be theirs.
+
+    Models are MODELS and what is given.
+    """
     servers: dict[str, Server] = {}
     dials: dict[str, Any] = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
     if cache:
-        dials["cache"] = CacheDialSettings(target=await _serve_cache(stack, folder, servers))
+        address = cache if isinstance(cache, str) else await _serve_cache(stack, folder, servers)
+        dials["cache"] = CacheDialSettings(target=address)
     if safety:
-        dials["safety"] = SafetyDialSettings(target=await _serve_safety(stack, servers))
+        address = safety if isinstance(safety, str) else await _serve_safety(stack, safety_service(), servers)
+        dials["safety"] = SafetyDialSettings(target=address)
     profile = "default" if safety else "off"
-    text = MODELS.format(url=upstream.url, more=more_models, profile=profile, cached=str(cache).lower())
+    text = MODELS.format(url=upstream.url, more=more_models, profile=profile, cached=str(bool(cache)).lower())
     (folder / "models.yaml").write_text(text)
     given = InferenceSettings(port=0, models_file=folder / "models.yaml", **{**dials, **settings})
     spans = SpanSink()
@@ -126,10 +132,8 @@ async def _serve_cache(stack: AsyncExitStack, folder: Path, servers: dict[str, S
     return f"127.0.0.1:{port}"
 
 
-async def _serve_safety(stack: AsyncExitStack, servers: dict[str, Server]) -> str:
+async def _serve_safety(stack: AsyncExitStack, service: SafetyService, servers: dict[str, Server]) -> str:
     settings = SafetySettings(port=0)
-    service = safety_wiring.build(settings)
-    stack.push_async_callback(service.close)
     server = servers["safety"] = Server("safety", settings, service.registrations, telemetry.off())
     port = await server.start()
     stack.push_async_callback(server.stop, 0)
