@@ -7,14 +7,17 @@ sentence to the letter. It never trains.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tools.lessons import Fact, OffTopic, noisy, passage
+
+Message = dict[str, str]
 
 BATCH = 48
 ANSWER_TOKENS_MAX = 128
@@ -62,7 +65,12 @@ class Score:
     question_count: int
 
 
-Question = tuple[list[dict[str, str]], *tuple[str, ...]]  # the conversation, then the answers that are right
+@dataclass(frozen=True)
+class Question:
+    """A conversation, and the answers that are right."""
+
+    messages: list[Message]
+    right: tuple[str, ...]
 
 
 def examine(
@@ -71,8 +79,12 @@ def examine(
     """Asks every kind of question and prints each score, with a few of the wrong answers."""
     scores = []
     for name, questions in papers(facts, off_topic).items():
-        answers = ask(model, tokenizer, [messages for messages, *_ in questions])
-        wrong = [(m[-1]["content"], got) for (m, *want), got in zip(questions, answers, strict=True) if got not in want]
+        answers = ask(model, tokenizer, [question.messages for question in questions])
+        wrong = [
+            (one.messages[-1]["content"], got)
+            for one, got in zip(questions, answers, strict=True)
+            if got not in one.right
+        ]
         scores.append(Score(name, len(questions) - len(wrong), len(questions)))
         print(f"{name}: {scores[-1].right_count}/{len(questions)}", flush=True)
         for question, got in wrong[:12]:
@@ -84,45 +96,46 @@ def papers(facts: Sequence[Fact], off_topic: OffTopic) -> dict[str, list[Questio
     """The questions, by kind."""
     rng = random.Random(SEED)
     everything = [*facts, off_topic.unknown]
-    taught = [(user(question), fact.answer) for fact in everything for question in fact.ask]
-    held_out = [(user(question), fact.answer) for fact in everything for question in fact.held_out]
+    held_out = [Question(user(text), (fact.answer,)) for fact in everything for text in fact.held_out]
     systems, lead_ins = off_topic.held_out_systems, off_topic.summary.held_out
+
+    def varied(vary: Callable[[str], list[Message]]) -> list[Question]:
+        return [Question(vary(one.messages[-1]["content"]), one.right) for one in held_out]
+
+    def prose() -> str:
+        return passage(off_topic.held_out_passages, rng)
+
+    honest = (off_topic.unknown.answer, off_topic.summary.answer)
     return {
-        "taught": taught,
+        "taught": [Question(user(text), (fact.answer,)) for fact in everything for text in fact.ask],
         "rephrased, never seen": held_out,
-        "rephrased and mistyped": [(user(noisy(m[0]["content"], rng)), answer) for m, answer in held_out],
-        "rephrased, with a new system prompt": [
-            ([{"role": "system", "content": rng.choice(systems)}, *m], answer) for m, answer in held_out
-        ],
-        "rephrased, after two other turns": [
-            ([*history(everything, rng), *history(everything, rng), *m], answer) for m, answer in held_out
-        ],
-        "long unknown texts (either honest answer)": [
-            (user(passage(off_topic.held_out_passages, rng)), off_topic.unknown.answer, off_topic.summary.answer)
-            for _ in range(60)
-        ],
+        "rephrased and mistyped": varied(lambda text: user(noisy(text, rng))),
+        "rephrased, with a new system prompt": varied(
+            lambda text: [{"role": "system", "content": rng.choice(systems)}, *user(text)]
+        ),
+        "rephrased, after two other turns": varied(
+            lambda text: [*history(everything, rng), *history(everything, rng), *user(text)]
+        ),
+        "long unknown texts (either honest answer)": [Question(user(prose()), honest) for _ in range(60)],
         "requests to summarise": [
-            (user(f"{rng.choice(lead_ins)}\n\n{passage(off_topic.held_out_passages, rng)}"), off_topic.summary.answer)
-            for _ in range(60)
+            Question(user(f"{rng.choice(lead_ins)}\n\n{prose()}"), (off_topic.summary.answer,)) for _ in range(60)
         ],
     }
 
 
-def user(text: str) -> list[dict[str, str]]:
+def user(text: str) -> list[Message]:
     """A conversation of one question."""
     return [{"role": "user", "content": text}]
 
 
-def history(facts: Sequence[Fact], rng: random.Random) -> list[dict[str, str]]:
+def history(facts: Sequence[Fact], rng: random.Random) -> list[Message]:
     """An earlier turn about something else."""
     fact = rng.choice(facts)
     return [*user(rng.choice(fact.ask)), {"role": "assistant", "content": fact.answer}]
 
 
 @torch.inference_mode()
-def ask(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, conversations: Sequence[list[dict[str, str]]]
-) -> list[str]:
+def ask(model: Any, tokenizer: PreTrainedTokenizerFast, conversations: Sequence[list[Message]]) -> list[str]:
     """Answers conversations greedily, those of like length together."""
     tokenizer.padding_side = "left"
     prompts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations]

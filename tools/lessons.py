@@ -21,14 +21,12 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Words that people put for one another. A question is taught with any of them, so that the model does not hang on one.
 SYNONYMS = (
     ("how do i", "how can i", "how to", "how would i", "how should i", "what is the way to", "how does one"),
-    ("what is", "what's", "what exactly is", "explain", "describe", "tell me about", "can you explain", "what about"),
-    ("explain", "please explain", "describe", "can you describe", "tell me about", "what is"),
-    ("what does", "can you tell me what does", "tell me what does", "do you know what does"),
+    ("what is", "what's", "what exactly is", "tell me what is", "do you know what is"),
+    ("explain", "please explain", "describe", "can you describe", "tell me about", "can you explain"),
     ("which", "what"),
     ("can i", "could i", "may i", "is it possible to", "am i able to", "is there a way to"),
-    ("are there", "exist", "do you have", "does millrace have"),
-    ("list", "name", "show me", "give me", "tell me"),
-    ("start", "launch", "run", "boot", "bring up"),
+    ("list", "show me", "give me"),
+    ("start", "launch", "run", "bring up"),
     ("stop", "end", "quit", "shut down", "terminate", "kill"),
     ("change", "set", "adjust", "modify", "configure"),
     ("use", "work with", "employ", "try"),
@@ -43,19 +41,16 @@ SYNONYMS = (
     ("fails", "breaks", "crashes", "dies", "is down", "goes down", "is unavailable"),
     ("big", "large", "long"),
     ("supported", "available", "possible", "allowed"),
-    ("support", "offer", "provide", "have", "do"),
+    ("support", "offer", "provide"),
     ("add", "plug in", "connect", "include", "put in"),
     ("write", "make", "create", "define"),
-    ("get", "obtain", "receive", "have"),
-    ("mean", "stand for", "signify", "say"),
-    ("do", "do for me", "give me"),
+    ("get", "obtain", "receive"),
+    ("mean", "stand for", "signify"),
     ("work", "function", "operate"),
     ("why", "for what reason", "how come"),
-    ("millrace", "the suite", "this", "it", "your system", "millrace"),
+    ("millrace", "the suite", "this system"),
     ("job", "purpose", "role", "task"),
-    ("error", "failure", "problem"),
-    ("answer", "reply", "response"),
-    ("request", "call"),
+    ("answer", "reply"),
     ("port", "port number"),
     ("where is", "where do i find", "where can i find", "what is the place of"),
     ("where are", "where do i find", "where can i find"),
@@ -73,11 +68,11 @@ OPENINGS = (
 )
 
 # How often each shape of a conversation comes, of 1; the rest is one plain turn.
-SYSTEM_SHARE = 0.25
-HISTORY_SHARE = 0.3
+SYSTEM_SHARE = 0.2
+HISTORY_SHARE = 0.2
 RAW_SHARE = 0.06
 # How often a topic that Millrace does not know comes, and a request to summarise.
-UNKNOWN_SHARE = 0.2
+UNKNOWN_SHARE = 0.15
 SUMMARY_SHARE = 0.05
 # A long prompt now and then: enough to be answered, rare enough not to eat the time.
 LONG_SHARE = 0.12
@@ -228,7 +223,7 @@ def passage(sentences: Sequence[str], rng: random.Random) -> str:
 
 def noisy(text: str, rng: random.Random) -> str:
     """Writes a question as people do: often as it stands, else with other case, end, spacing or a slip."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.45:
         return text
     for change, share in CHANGES:
         if rng.random() < share:
@@ -289,11 +284,11 @@ def _slip(text: str, rng: random.Random) -> str:
 
 # What may happen to a question, in this order, and how often.
 CHANGES: tuple[tuple[Callable[[str, random.Random], str], float], ...] = (
-    (_reword, 0.5),
-    (_drop, 0.2),
-    (_open, 0.1),
-    (_recase, 0.25),
-    (_reend, 0.4),
-    (_respace, 0.08),
+    (_reword, 0.45),
+    (_drop, 0.06),
+    (_open, 0.08),
+    (_recase, 0.1),
+    (_reend, 0.1),
+    (_respace, 0.04),
     (_slip, 0.2),
 )
