@@ -22,7 +22,8 @@ FACTS, OFF_TOPIC = load_facts()
 
 @pytest.fixture(scope="module")
 def model() -> LocalModel:
-    """The shipped model."""
+    """The shipped model, on one thread as the engine runs it."""
+    torch.set_num_threads(1)
     return load("embedded")
 
 

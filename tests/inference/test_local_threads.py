@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
-from services.inference.engines.local_threads import SMALL_PARAMETER_COUNT, thread_count
+from services.inference.engines.local_threads import SMALL_PARAMETER_COUNT, core_count, thread_count
 
 
 def test_setting_wins() -> None:
@@ -17,7 +16,7 @@ def test_setting_wins() -> None:
 def test_small_models_take_one_and_large_ones_every_core() -> None:
     """Without a setting a small model has one thread and a large one a thread for each core it may use."""
     assert thread_count(0, SMALL_PARAMETER_COUNT - 1) == 1
-    assert thread_count(0, SMALL_PARAMETER_COUNT) == len(os.sched_getaffinity(0))
+    assert thread_count(0, SMALL_PARAMETER_COUNT) == core_count()
 
 
 def test_models_load_side_by_side() -> None:

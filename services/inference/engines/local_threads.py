@@ -19,4 +19,11 @@ def thread_count(setting: int, parameter_count: int) -> int:
     """Returns the setting, or where it is 0 what suits the model: one thread, or one for each core."""
     if setting:
         return setting
-    return 1 if parameter_count < SMALL_PARAMETER_COUNT else len(os.sched_getaffinity(0))
+    return 1 if parameter_count < SMALL_PARAMETER_COUNT else core_count()
+
+
+def core_count() -> int:
+    """Cores that this process may use; where the system does not tell, those that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
