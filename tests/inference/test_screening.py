@@ -1,0 +1,164 @@
+"""Safety's part before the answer: what is judged, and what a verdict or a failure means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kit.errors import Code, DeadlineExceeded, InvalidArgument, MillraceError, Unavailable, Unimplemented
+from services.inference.catalog import SafetyRule
+from services.inference.events import Direction, Finding, SafetyEvent, Verdict
+from services.inference.generation import ImagePart, Message, Prompt, Role, TextPart
+from services.inference.screening import OFF, Assessment, InputScreen, Segment, blocked, screen_prompt, unreachable
+from tests.inference.parts import FakeSafety
+
+CLOSED, OPEN = SafetyRule(), SafetyRule(on_unavailable="open")
+PICTURE = ImagePart("https://example.com/a.png")
+TALK = Prompt(
+    messages=(
+        Message(Role.SYSTEM, (TextPart("be kind"),)),
+        Message(Role.USER, (TextPart("look: "), PICTURE, TextPart(""), TextPart("me@x.y"))),
+        Message(Role.TOOL, (TextPart("42"),), tool_call_id="c"),
+    )
+)
+
+
+def found(category: str, segment: int = 0) -> Finding:
+    return Finding(category, 0.9, "pii", 1, 4, segment)
+
+
+def said(verdict: Verdict, *findings: Finding, **fields: Any) -> Assessment:
+    return Assessment(verdict, findings, policy_version="v1", **fields)
+
+
+async def screened(
+    what: Assessment | MillraceError | None, asked: Prompt = TALK, rule: SafetyRule = CLOSED, profile: str = "default"
+) -> InputScreen:
+    return await screen_prompt(FakeSafety(what), asked, profile, rule)
+
+
+async def refusal(what: Assessment | MillraceError, rule: SafetyRule = CLOSED) -> MillraceError:
+    with pytest.raises(MillraceError) as caught:
+        await screened(what, rule=rule)
+    return caught.value
+
+
+async def test_every_text_is_judged() -> None:
+    """By who wrote it and where it stands; pictures and empty parts are not sent."""
+    safety = FakeSafety(said(Verdict.ALLOW))
+    await screen_prompt(safety, TALK, "default", CLOSED)
+
+    assert safety.segments == [
+        Segment(Role.SYSTEM, "be kind", 0, 0),
+        Segment(Role.USER, "look: ", 1, 0),
+        Segment(Role.USER, "me@x.y", 1, 3),
+        Segment(Role.TOOL, "42", 2, 0),
+    ]
+
+
+async def test_a_raw_prompt_is_the_users() -> None:
+    """It is one text."""
+    safety = FakeSafety(said(Verdict.ALLOW))
+    await screen_prompt(safety, Prompt(raw_prompt="Once"), "default", CLOSED)
+
+    assert safety.segments == [Segment(Role.USER, "Once", 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile"), [(TALK, OFF), (Prompt(messages=(Message(Role.USER, (PICTURE,)),)), "default")]
+)
+async def test_nothing_to_judge_asks_nobody(asked: Prompt, profile: str) -> None:
+    """A profile of `off`, or a prompt without text."""
+    assert await screened(None, asked, profile=profile) == InputScreen(asked)
+
+
+async def test_what_is_allowed_goes_on_silently() -> None:
+    """No event; the policy's version is remembered for the cache."""
+    assert await screened(said(Verdict.ALLOW)) == InputScreen(TALK, None, "v1")
+
+
+async def test_what_is_flagged_goes_on_as_it_is() -> None:
+    """And is told, by message, not by segment."""
+    screen = await screened(said(Verdict.FLAG, found("EMAIL", 2), found("AGE", 3)))
+
+    assert screen.prompt is TALK
+    assert screen.event == SafetyEvent(
+        Direction.INPUT, Verdict.FLAG, (found("EMAIL", 1), found("AGE", 2)), "default", "v1"
+    )
+
+
+async def test_what_is_redacted_is_replaced() -> None:
+    """In its own part alone; everything else, pictures included, stays where it was."""
+    screen = await screened(said(Verdict.REDACT, found("EMAIL", 2), replacements=(None, None, "<EMAIL>", None)))
+
+    system, user, tool = screen.prompt.messages
+    assert user.parts == (TextPart("look: "), PICTURE, TextPart(""), TextPart("<EMAIL>"))
+    assert (system, tool) == (TALK.messages[0], TALK.messages[2])
+    assert screen.event
+    assert screen.event.verdict is Verdict.REDACT
+
+
+async def test_a_raw_prompt_is_redacted() -> None:
+    """As a message would be; a text may also be replaced by nothing."""
+    raw = Prompt(raw_prompt="me@x.y")
+
+    for text in ("<EMAIL>", ""):
+        screen = await screened(said(Verdict.REDACT, replacements=(text,)), raw)
+        assert screen.prompt.raw_prompt == text
+
+
+async def test_what_is_blocked_is_refused() -> None:
+    """With categories in order and without a word of the text."""
+    error = await refusal(said(Verdict.BLOCK, found("violence", 2), found("hate"), found("hate", 1)))
+
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "CONTENT_BLOCKED")
+    assert error.metadata == {"categories": "hate,violence"}
+    assert "me@x.y" not in error.message
+
+
+def test_a_block_without_a_finding() -> None:
+    """A detector that failed closed found nothing: the refusal says that it could not look."""
+    assert blocked(()).metadata == {"categories": "unscreened"}
+
+
+async def test_a_detector_that_failed_open_is_told() -> None:
+    """Allowed without a look is not the same as allowed."""
+    screen = await screened(said(Verdict.ALLOW, unscreened=True))
+
+    assert screen.event
+    assert (screen.event.verdict, screen.event.unscreened) == (Verdict.ALLOW, True)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Unavailable("DOWN", "down"), DeadlineExceeded("SLOW", "slow"), Unimplemented("SAFETY_NOT_CONFIGURED", "none")],
+)
+async def test_a_safety_that_is_away(failure: MillraceError) -> None:
+    """Closed refuses and says when to come back; open goes on and says so."""
+    error = await refusal(failure)
+    assert (error.code, error.reason, error.retry_after_ms) == (Code.UNAVAILABLE, "SAFETY_UNAVAILABLE", 1000)
+    assert error.__cause__ is failure
+
+    screen = await screened(failure, rule=OPEN)
+    assert screen.prompt is TALK
+    assert screen.event == SafetyEvent(Direction.INPUT, Verdict.ALLOW, profile="default", unscreened=True)
+    assert screen.policy_version == ""
+
+
+@pytest.mark.parametrize("rule", [CLOSED, OPEN])
+async def test_an_unknown_profile_is_the_callers_fault(rule: SafetyRule) -> None:
+    """Not even an open rule lets a misspelt profile through unscreened."""
+    error = await refusal(InvalidArgument("profile", "unknown"), rule)
+
+    assert error.code is Code.INVALID_ARGUMENT
+    assert error.field_violations[0].field == "spec.safety.profile"
+
+
+def test_another_bad_field_is_not_the_callers_fault() -> None:
+    """What this service sent wrongly is a failure of safety like any other."""
+    with pytest.raises(Unavailable):
+        unreachable(InvalidArgument("segments", "too many"), "default", CLOSED, Direction.OUTPUT)
+
+    event = unreachable(InvalidArgument("segments", "too many"), "default", OPEN, Direction.OUTPUT)
+    assert (event.direction, event.unscreened) == (Direction.OUTPUT, True)
