@@ -1,0 +1,109 @@
+"""UsageService: what the settlement counted, over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from kit import telemetry
+from kit.config import ServeSettings
+from kit.dial import dial
+from kit.errors import Code, Unavailable
+from kit.serve import Registration, Server
+from kit.status import from_rpc_error
+from millrace.inference.v1 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
+from services.inference.admission import Admission
+from services.inference.events import CacheEvent, CacheOutcome, Receipt
+from services.inference.generation import Usage
+from services.inference.settlement import Settlement
+from services.inference.usage_servicer import UsageServicer
+
+USAGE = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
+
+
+@pytest.fixture
+def settlement() -> Settlement:
+    """Counters at 0."""
+    return Settlement()
+
+
+@pytest.fixture
+def admission() -> Admission:
+    """Ten slots."""
+    return Admission(10)
+
+
+@pytest.fixture
+async def stub(settlement: Settlement, admission: Admission) -> AsyncIterator[Any]:
+    """The service over gRPC."""
+    servicer = UsageServicer(settlement, admission)
+    add = usage_service_pb2_grpc.add_UsageServiceServicer_to_server
+    server = Server("usage", ServeSettings(port=0), [Registration(USAGE.full_name, add, servicer)], telemetry.off())
+    port = await server.start()
+    server.set_serving("", True)
+    async with dial(f"127.0.0.1:{port}") as channel:
+        yield usage_service_pb2_grpc.UsageServiceStub(channel)
+    await server.stop(0)
+
+
+async def stats(stub: Any) -> usage_service_pb2.GetStatsResponse:
+    answer: usage_service_pb2.GetStatsResponse = await stub.GetStats(usage_service_pb2.GetStatsRequest(), timeout=5)
+    return answer
+
+
+async def test_nothing_has_happened_yet(stub: Any) -> None:
+    """Zeros, and no percentile of nothing."""
+    answer = await stats(stub)
+
+    assert answer.totals == usage_pb2.UsageTotals()
+    assert not answer.totals_by_model
+    assert answer.latency == usage_pb2.LatencySummary()
+    assert answer.running_count == 0
+    assert answer.HasField("uptime")
+
+
+async def test_what_was_counted_is_told(stub: Any, settlement: Settlement, admission: Admission) -> None:
+    """Each counter under its own name, in all and by model; money, tokens, hits, failures, latency, what runs."""
+    used = Receipt("r1", "gpt", duration_s=1.5, ttft_s=0.25, usage=Usage(3, 7), cost_micro_usd=11)
+    used.cache = CacheEvent(CacheOutcome.MISS)
+    hit = Receipt("r2", "gpt", duration_s=0.5, engine="cache", cost_micro_usd=0, cache=CacheEvent(CacheOutcome.EXACT))
+    for receipt in (used, hit):
+        with settlement.settle(receipt):
+            pass
+    with pytest.raises(Unavailable), settlement.settle(Receipt("r3", "other", duration_s=0.5)):
+        raise Unavailable("DOWN", "down")
+
+    with admission.admit():
+        answer = await stats(stub)
+
+    gpt = usage_pb2.UsageTotals(
+        request_count=2,
+        prompt_token_count=3,
+        completion_token_count=7,
+        cache_hit_count=1,
+        cache_miss_count=1,
+        cost_micro_usd=11,
+    )
+    other = usage_pb2.UsageTotals(request_count=1, failed_request_count=1)
+    assert dict(answer.totals_by_model) == {"gpt": gpt, "other": other}
+    gpt.MergeFrom(usage_pb2.UsageTotals(request_count=3, failed_request_count=1))
+    assert answer.totals == gpt
+    assert answer.latency.duration_p50.ToMilliseconds() == 500
+    assert answer.latency.duration_p95.ToMilliseconds() == 1500
+    assert answer.latency.ttft_p50.ToMilliseconds() == answer.latency.ttft_p95.ToMilliseconds() == 250
+    assert answer.running_count == 1
+
+
+@pytest.mark.parametrize("method", ["GetUsage", "ListHistory"])
+async def test_the_ledger_comes_later(stub: Any, method: str) -> None:
+    """And says so."""
+    request = getattr(usage_service_pb2, f"{method}Request")()
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await getattr(stub, method)(request, timeout=5)
+
+    error = from_rpc_error(caught.value)
+    assert (error.code, error.reason) == (Code.UNIMPLEMENTED, "LEDGER_NOT_AVAILABLE")
