@@ -16,7 +16,8 @@ ARGS ?=
 AGAINST ?= $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || echo HEAD)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Twice quiet: only errors. Warnings about roots and mirrors are not what a newcomer needs to read.
+PIP := $(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt
 MANIFESTS := pyproject.toml gen/pyproject.toml constraints.txt
 
 ##@ Use
