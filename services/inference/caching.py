@@ -74,6 +74,7 @@ class AnswerCache:
         self._pending_wait_s = pending_wait_s
         self._pending_count_max = pending_count_max
         self._pending: dict[CacheKey, asyncio.Task[None]] = {}
+        self._waiting_count = 0
         self.dropped_count = 0
 
     async def recall(self, request: Request, route: Route) -> Recall:
@@ -108,18 +109,34 @@ class AnswerCache:
         if key is None or not recall.plan.writes:
             return
         payload = recorder.payload(receipt, policy_version)
-        if payload is None or key in self._pending:
+        before = self._pending.get(key)
+        if payload is None or (before and recall.plan.reads):  # the one that is being kept is as good
             return
-        if len(self._pending) >= self._pending_count_max:
+        if self._waiting_count >= self._pending_count_max:
             self.dropped_count += 1
             return
-        task = asyncio.create_task(self._store(key, payload, recall.plan, request.cache.tags, receipt))
+        self._waiting_count += 1
+        task = asyncio.create_task(self._store(key, payload, recall.plan, request.cache.tags, receipt, before))
         self._pending[key] = task
-        task.add_done_callback(lambda _: self._pending.pop(key, None))
+        task.add_done_callback(lambda done: self._forget(key, done))
+
+    def _forget(self, key: CacheKey, done: asyncio.Task[None]) -> None:
+        self._waiting_count -= 1
+        if self._pending.get(key) is done:
+            del self._pending[key]
 
     async def _store(
-        self, key: CacheKey, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
+        self,
+        key: CacheKey,
+        payload: bytes,
+        plan: CachePlan,
+        tags: tuple[str, ...],
+        receipt: Receipt,
+        before: asyncio.Task[None] | None,
     ) -> None:
+        """Keeps an answer, after the one of the same key that a refresh has overtaken."""
+        if before:
+            await asyncio.wait({before})
         try:
             await self._port.store(key, recording.SCHEMA_TAG, payload, plan.ttl_s, tags, receipt)
         except MillraceError as error:

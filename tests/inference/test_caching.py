@@ -238,6 +238,21 @@ async def test_waiting_for_an_answer_that_is_being_kept_has_a_bound(port: FakeCa
     assert len(port.entries) == 1  # who waited in vain has not stopped it
 
 
+async def test_a_refresh_waits_for_the_answer_before_it(port: FakeCache) -> None:
+    """An answer that was asked for anew is kept last, also while the older one is still being kept."""
+    cache = cached(port)
+    await pending(cache, port, asked())
+    refresh = asked(wish=CacheWish(mode="refresh"))
+    cache.keep(refresh, await cache.recall(refresh, route()), heard("newer"), receipt(), "v1")
+
+    port.gate.set()
+    found = await cache.recall(asked(), route())
+
+    assert found.recorded
+    assert found.recorded.deltas == [Delta(text="newer")]
+    assert len(port.stored) == 2
+
+
 async def test_what_waits_to_be_kept_has_a_bound(port: FakeCache) -> None:
     """Beyond it answers are dropped and counted; the same answer twice waits once."""
     before = tasks_now()
