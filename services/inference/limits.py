@@ -13,6 +13,7 @@ from millrace.inference.v1 import generation_pb2
 from services.inference.translate import seconds
 
 PROMPT_CHARS_MAX = 1_000_000
+TEXT_COUNT_MAX = 2_048  # as many as the safety service judges in one call
 MEDIA_BYTES_MAX = 10 * 1024 * 1024
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 WORD = "must be 1 to 64 of letters, digits, _ and -"
@@ -96,14 +97,15 @@ def _check_input(spec: generation_pb2.GenerationSpec, at: str) -> None:
         return
     _need(kind is not None, f"{at}.input", "set conversation or raw_prompt")
     messages = spec.conversation.messages
-    _count(messages, 1, 2_048, f"{at}.conversation.messages")
-    chars = 0
-    for index, message in enumerate(messages):
-        chars += _check_message(message, f"{at}.conversation.messages[{index}]")
+    _count(messages, 1, TEXT_COUNT_MAX, f"{at}.conversation.messages")
+    chars = sum(
+        _check_message(message, f"{at}.conversation.messages[{index}]") for index, message in enumerate(messages)
+    )
+    text_count = sum(part.HasField("text") for message in messages for part in message.parts)
     _need(
-        chars <= PROMPT_CHARS_MAX,
+        chars <= PROMPT_CHARS_MAX and text_count <= TEXT_COUNT_MAX,
         f"{at}.conversation.messages",
-        f"text must be at most {PROMPT_CHARS_MAX} characters together",
+        f"text must be at most {TEXT_COUNT_MAX:,} parts and {PROMPT_CHARS_MAX:,} characters together",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from kit.errors import FailedPrecondition, InvalidArgument, MillraceError, Unavailable
+from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
 from services.inference.catalog import SafetyRule
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import Message, Prompt, Role, TextPart
@@ -158,10 +158,15 @@ def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction:
     """What a failure of the safety service means: an error where the rule is closed, else an event that says so.
 
     Raises:
-        MillraceError: The rule is closed, or the failure is the caller's own (an unknown profile).
+        MillraceError: The rule is closed, or safety was reached and refused to judge: it knows no such profile, or the
+            text breaks a limit of its. Text that can be chosen so that it is not judged must not pass.
     """
     if any(violation.field == "profile" for violation in error.field_violations):
         raise InvalidArgument("spec.safety.profile", f"safety knows no profile {profile!r}") from error
+    if error.code is Code.INVALID_ARGUMENT:
+        raise FailedPrecondition(
+            "CONTENT_NOT_JUDGED", "the safety service cannot judge this text; send less"
+        ) from error
     if rule.on_unavailable == "closed":
         raise Unavailable(
             "SAFETY_UNAVAILABLE",

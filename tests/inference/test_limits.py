@@ -176,6 +176,14 @@ def test_prompts_have_a_length() -> None:
     assert field(over) == "spec.conversation.messages"
 
 
+def test_texts_can_all_be_judged() -> None:
+    """No more parts of text are taken than safety judges in one call; pictures are not counted."""
+    text, picture = 'parts { text: "a" } ', 'parts { image { url: "https://a" } } '
+
+    check_spec(message(f"role: ROLE_USER {text * 2_048} {picture * 10}"))
+    assert field(message(f"role: ROLE_USER {text * 2_049}")) == "spec.conversation.messages"
+
+
 def test_conversations_have_a_length() -> None:
     """2,048 messages are taken, one more is not."""
     one = f"messages {{ {SAID} }} "

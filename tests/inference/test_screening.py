@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from kit.errors import Code, DeadlineExceeded, InvalidArgument, MillraceError, Unavailable, Unimplemented
+from kit.errors import (
+    Code,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    MillraceError,
+    Unavailable,
+    Unimplemented,
+)
 from services.inference.catalog import SafetyRule
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import ImagePart, Message, Prompt, Role, TextPart
@@ -155,10 +163,10 @@ async def test_an_unknown_profile_is_the_callers_fault(rule: SafetyRule) -> None
     assert error.field_violations[0].field == "spec.safety.profile"
 
 
-def test_another_bad_field_is_not_the_callers_fault() -> None:
-    """What this service sent wrongly is a failure of safety like any other."""
-    with pytest.raises(Unavailable):
-        unreachable(InvalidArgument("segments", "too many"), "default", CLOSED, Direction.OUTPUT)
+@pytest.mark.parametrize("rule", [CLOSED, OPEN])
+def test_what_safety_refuses_to_judge_does_not_pass(rule: SafetyRule) -> None:
+    """Safety was reached: an open rule is for when it is not, else long text would be the way around it."""
+    with pytest.raises(FailedPrecondition) as caught:
+        unreachable(InvalidArgument("segments", "too many"), "default", rule, Direction.OUTPUT)
 
-    event = unreachable(InvalidArgument("segments", "too many"), "default", OPEN, Direction.OUTPUT)
-    assert (event.direction, event.unscreened) == (Direction.OUTPUT, True)
+    assert caught.value.reason == "CONTENT_NOT_JUDGED"
