@@ -150,6 +150,17 @@ def test_safety_that_fails_midway_loses_and_repeats_nothing(open_: bool, data: s
     assert [e.unscreened for e in events if isinstance(e, SafetyEvent)] == ([True] if broke else [])
 
 
+async def test_what_is_held_leaves_at_once() -> None:
+    """When safety breaks under an open rule, nobody waits for the engine's next word to see the last one."""
+    engine = FakeEngine([Delta(text="abc")], asyncio.Event())
+    made = screen(FakeSafety(stream=ScriptedStream(lambda pieces: [GONE])), open_=True)
+    async with asyncio.timeout(5), aclosing(made.streamed(batches_of(engine))) as batches:
+        events = list(await anext(batches))
+
+    assert [e.unscreened for e in events if isinstance(e, SafetyEvent)] == [True]
+    assert text(events) == "abc"
+
+
 @pytest.mark.parametrize("open_", [True, False])
 async def test_safety_that_cannot_be_asked(open_: bool) -> None:
     """A stream that cannot even be opened is a failure like any other."""
