@@ -53,7 +53,7 @@ def measure(
 
 
 def _median(runs: list[dict[str, Any]], field: str) -> float:
-    return round(statistics.median(run[field] for run in runs), 3)
+    return round(float(statistics.median(run[field] for run in runs)), 3)
 
 
 def _line(row: dict[str, Any]) -> str:
