@@ -29,12 +29,10 @@ PAD, END = 0, 1
 VOCAB_SIZE = 2048
 CONTEXT = 1024
 IGNORED = -100  # torch's label for positions without loss
-# Where answers part, choosing the right one is all; the other tokens only recite. Found by trial: 1 was much worse.
+# Where answers part, choosing the right one is all; the other tokens only recite. The size is a guess.
 FORK_WEIGHT = 4.0
 # Share of lessons that end where their last answer is decided: reciting the rest again would take most of the time.
-# The last lessons are whole ones, so that no answer ends in another's words.
 CUT_SHARE = 0.75
-WHOLE_FROM = 0.8
 
 # One message is `<|role|>text<|end|>`. What others say is read in lower case, without the spaces around it or the mark
 # at its end: so small a model should not have to learn that these change nothing. Roles that it was not taught are
@@ -64,7 +62,7 @@ def main() -> None:
     course = Course(
         tokenizer, Teacher(facts, off_topic, random.Random(args.seed)), [*facts, off_topic.unknown, off_topic.summary]
     )
-    train(model, course, args.steps, args.lr, args.batch_tokens)
+    train(model, course.batches(args.batch_tokens), args.steps, args.lr)
     minutes = (time.monotonic() - begin) / 60
     save(model, tokenizer, args.output)
     scores = measure(args.output, facts, off_topic)
@@ -126,7 +124,7 @@ def train_tokenizer(facts: Sequence[Fact], off_topic: OffTopic) -> PreTrainedTok
     )
 
 
-def train(model: LlamaForCausalLM, course: Course, step_count: int, peak: float, batch_tokens: int) -> None:
+def train(model: LlamaForCausalLM, batches: Iterator[Batch], step_count: int, peak: float) -> None:
     """Teaches the model with AdamW under a warm-up and a cosine."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
@@ -135,8 +133,7 @@ def train(model: LlamaForCausalLM, course: Course, step_count: int, peak: float,
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, step_count))
     model.train()
     begin, seen, mean = time.monotonic(), 0, 0.0
-    for step, batch in zip(range(1, step_count + 1), course.batches(batch_tokens), strict=False):
-        course.cuts = step < WHOLE_FROM * step_count
+    for step, batch in zip(range(1, step_count + 1), batches, strict=False):
         loss = weighted_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -199,13 +196,12 @@ class Course:
             for at, token in enumerate(answer):
                 followers.setdefault(tuple(answer[:at]), set()).add(token)
         self._random = random.Random(0)
-        self.cuts = True
         self._forks = {prefix for prefix, tokens in followers.items() if len(tokens) > 1}
 
     def batches(self, batch_tokens: int) -> Iterator[Batch]:
         """Packs lessons of like length together, so that little of a batch is padding."""
         while True:
-            pool = sorted((self._row(self._teacher.lesson()) for _ in range(512)), key=lambda row: len(row.ids))
+            pool = sorted((self._row(self._teacher.lesson()) for _ in range(1024)), key=lambda row: len(row.ids))
             packed: list[list[Row]] = [[]]
             for row in pool:
                 if packed[-1] and (len(packed[-1]) + 1) * len(row.ids) > batch_tokens:
@@ -222,7 +218,7 @@ class Course:
             self._read(row, turn.question if lesson.raw else self._render("user", turn.question, True))
             answer = self._answer(turn.answer, lesson.raw)
             weights = [FORK_WEIGHT if tuple(answer[:at]) in self._forks else 1.0 for at in range(len(answer))]
-            if turn is lesson.turns[-1] and self.cuts and self._random.random() < CUT_SHARE:
+            if turn is lesson.turns[-1] and self._random.random() < CUT_SHARE:
                 decided = len(weights) - weights[::-1].index(FORK_WEIGHT)
                 answer, weights = answer[:decided], weights[:decided]
             row.ids.extend(answer)
@@ -259,7 +255,7 @@ def padded(rows: Sequence[Row]) -> Batch:
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
-    """Writes the directory; weights in half precision, which changes no greedy answer that was measured."""
+    """Writes the directory; weights in half precision, and it is these that are examined."""
     model.eval()
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=END, pad_token_id=PAD)
     output.mkdir(parents=True, exist_ok=True)
