@@ -157,11 +157,7 @@ def _timed_out(waiting_for: str, is_total: bool) -> MillraceError:
 
 
 def _fill(receipt: Receipt, candidate: RouteTarget, completed: EngineCompleted) -> None:
-    target, usage = candidate.target, completed.usage
     receipt.target_model = completed.target_model or candidate.target_model
     receipt.system_fingerprint = completed.system_fingerprint
-    receipt.usage = usage
-    if target.price:  # dollars per million tokens are millionths of a dollar per token
-        cached = usage.cached_prompt_token_count if target.price.cached_prompt is not None else 0
-        cost = (usage.prompt_token_count - cached) * target.price.prompt + cached * (target.price.cached_prompt or 0)
-        receipt.cost_micro_usd = round(cost + usage.completion_token_count * target.price.completion)
+    receipt.usage = completed.usage
+    receipt.cost_micro_usd = candidate.target.cost_micro_usd(completed.usage)

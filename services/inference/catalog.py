@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
 from kit.errors import NotFound
+from services.inference.generation import Usage
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Extension = Literal["top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "regex", "choice"]
@@ -77,6 +78,15 @@ class Target(_Part):
     def label(self) -> str:
         """What receipts and spans call it."""
         return self.name or f"{self.upstream or self.engine}:{self.model}"
+
+    def cost_micro_usd(self, used: Usage) -> int | None:
+        """Millionths of a US dollar for these tokens; None where the price is unknown."""
+        if self.price is None:
+            return None
+        cached = used.cached_prompt_token_count if self.price.cached_prompt is not None else 0
+        # Dollars per million tokens are millionths of a dollar per token.
+        prompt = (used.prompt_token_count - cached) * self.price.prompt + cached * (self.price.cached_prompt or 0)
+        return round(prompt + used.completion_token_count * self.price.completion)
 
 
 class CacheRule(_Part):

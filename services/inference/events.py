@@ -65,6 +65,7 @@ class Finding(msgspec.Struct, frozen=True):
     start: int = 0
     end: int = 0
     message_index: int = 0
+    action: Verdict = Verdict.FLAG
 
 
 class SafetyEvent(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import trace
@@ -13,7 +13,7 @@ from kit import names
 from kit.errors import MillraceError
 from services.inference.attempt import Observation
 from services.inference.events import Attempt
-from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent
+from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent, Usage
 from services.inference.request import Request
 from services.inference.routing import RouteTarget
 
@@ -65,17 +65,39 @@ class AttemptObserver:
             yield _Unobserved()
             return
         span.set_attributes(_attributes(operation, request, candidate, attempt))
-        try:
+        with _ending(span):
             yield _Observed(span)
-        except MillraceError as error:
-            span.set_attribute(names.ERROR_TYPE, error.reason)
-            span.set_status(Status(StatusCode.ERROR, error.reason))
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            span.set_attribute(names.ERROR_TYPE, "cancelled")
-            raise
-        finally:
-            span.end()
+
+    @contextmanager
+    def observe_embedding(self, request_id: str, candidate: RouteTarget) -> Iterator[Callable[[Usage], None]]:
+        """Watches one attempt to embed; what it yields takes the tokens used."""
+        kind = SpanKind.CLIENT if candidate.target.engine == "openai" else SpanKind.INTERNAL
+        attributes = {
+            names.GEN_AI_OPERATION_NAME: "embeddings",
+            names.GEN_AI_PROVIDER_NAME: candidate.target.upstream or "millrace",
+            names.GEN_AI_REQUEST_MODEL: candidate.target_model,
+            names.REQUEST_ID: request_id,
+            names.ROUTE: candidate.target.label,
+        }
+        span = self._tracer.start_span(f"embeddings {candidate.target_model}", kind=kind, attributes=attributes)
+        current = trace.use_span(span, record_exception=False, set_status_on_exception=False)
+        with _ending(span), current:
+            yield lambda used: span.set_attribute(names.GEN_AI_USAGE_INPUT_TOKENS, used.prompt_token_count)
+
+
+@contextmanager
+def _ending(span: Span) -> Iterator[None]:
+    try:
+        yield
+    except MillraceError as error:
+        span.set_attribute(names.ERROR_TYPE, error.reason)
+        span.set_status(Status(StatusCode.ERROR, error.reason))
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        span.set_attribute(names.ERROR_TYPE, "cancelled")
+        raise
+    finally:
+        span.end()
 
 
 def _attributes(

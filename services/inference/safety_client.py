@@ -162,4 +162,6 @@ def _assessment(said: verdict_pb2.Assessment, texts: Sequence[pb2.ScreenedText])
 
 
 def _finding(one: verdict_pb2.Finding) -> Finding:
-    return Finding(one.category, one.score, one.detector, one.span.start, one.span.end, one.segment_index)
+    return Finding(
+        one.category, one.score, one.detector, one.span.start, one.span.end, one.segment_index, Verdict(one.action)
+    )

@@ -167,6 +167,8 @@ def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction:
         raise FailedPrecondition(
             "CONTENT_NOT_JUDGED", "the safety service cannot judge this text; send less"
         ) from error
+    if rule.on_unavailable == "closed" and error.code is Code.UNIMPLEMENTED:
+        raise error  # the operator has configured none: a retry would not help
     if rule.on_unavailable == "closed":
         raise Unavailable(
             "SAFETY_UNAVAILABLE",
@@ -177,13 +179,10 @@ def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction:
 
 
 def blocked(findings: Sequence[Finding]) -> FailedPrecondition:
-    """The refusal of a prompt; it names categories, never words."""
-    categories = ",".join(sorted({one.category for one in findings})) or "unscreened"
-    return FailedPrecondition(
-        "CONTENT_BLOCKED",
-        f"the prompt was refused by the safety policy: {categories}",
-        metadata={"categories": categories},
-    )
+    """The refusal of a prompt; it names the categories that blocked it, never words."""
+    categories = ",".join(sorted({one.category for one in findings if one.action is Verdict.BLOCK})) or "unscreened"
+    message = "the prompt was refused by the safety policy"
+    return FailedPrecondition("CONTENT_BLOCKED", message, metadata={"categories": categories})
 
 
 def _segments(prompt: Prompt) -> list[Segment]:

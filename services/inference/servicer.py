@@ -13,6 +13,7 @@ from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
 from services.inference.catalog import Catalog, Model
+from services.inference.embedding import Embeddings
 from services.inference.events import Event
 from services.inference.fleet import Fleet
 from services.inference.moderation import ScoringPort, moderate
@@ -29,6 +30,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     def __init__(
         self,
         pipeline: Pipeline,
+        embeddings: Embeddings,
         catalog: Catalog,
         router: Router,
         fleet: Fleet,
@@ -37,6 +39,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         batch_concurrency: int,
     ) -> None:
         self._pipeline, self._catalog, self._router, self._fleet = pipeline, catalog, router, fleet
+        self._embeddings = embeddings
         self._scoring, self._start_time, self._batch_concurrency = scoring, start_time, batch_concurrency
 
     async def Generate(self, request: pb2.GenerateRequest, context: Any) -> pb2.GenerateResponse:
@@ -88,22 +91,19 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         return happened
 
     async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
-        """Turns texts into vectors, by the model's first target."""
+        """Turns texts into vectors."""
         call = identity.current()
         request_id = limits.check_request_id(request.request_id, call.request_id)
         limits.check_texts(request.texts, 2_048, 1)
         dimension_count = request.dimension_count if request.HasField("dimension_count") else None
         if dimension_count is not None and dimension_count < 1:
             raise InvalidArgument("dimension_count", "must be at least 1")
-        route = self._router.choose_embedding(request.model)
-        target = route.targets[0]
-        embedder = self._fleet.embedder_for(target.target)
-        vectors, used = await embedder.embed(target.target_model, request.texts, dimension_count, call.deadline)
+        done = await self._embeddings.embed(request_id, request.model, request.texts, dimension_count, call.deadline)
         return pb2.EmbedResponse(
             request_id=request_id,
-            model=route.model_name,
-            embeddings=[pb2.Embedding(values=vector) for vector in vectors],
-            usage=translate.usage(used),
+            model=done.model_name,
+            embeddings=[pb2.Embedding(values=vector) for vector in done.vectors],
+            usage=translate.usage(done.usage),
         )
 
     async def CountTokens(self, request: pb2.CountTokensRequest, context: Any) -> pb2.CountTokensResponse:

@@ -246,6 +246,7 @@ def safety(event: nouns.SafetyEvent) -> event_pb2.SafetyEvent:
                 start=one.start,
                 end=one.end,
                 message_index=one.message_index,
+                action=int(one.action),  # type: ignore[arg-type]
             )
             for one in event.findings
         ],

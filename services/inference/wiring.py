@@ -36,6 +36,7 @@ from services.inference.caching import AnswerCache
 from services.inference.catalog import Catalog, Model, Target, Upstream
 from services.inference.config import InferenceSettings
 from services.inference.dependencies import DependencyWatch
+from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
 from services.inference.fleet import Fleet, State
 from services.inference.later import JobServicer, KeyServicer
@@ -143,9 +144,13 @@ async def build(
     lookup_s = settings.cache_lookup_timeout_ms / 1000
     cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s)
     safety = _safety_port(settings, channels)
-    attempts = Attempts(fleet.engine_for, AttemptObserver(telemetry.tracer).observe)
+    observer = AttemptObserver(telemetry.tracer)
+    attempts = Attempts(fleet.engine_for, observer.observe)
+    embeddings = Embeddings(admission, router, fleet.embedder_for, observer.observe_embedding, settlement)
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
-    servicer = InferenceServicer(pipeline, catalog, router, fleet, safety, time.time(), settings.batch_concurrency)
+    servicer = InferenceServicer(
+        pipeline, embeddings, catalog, router, fleet, safety, time.time(), settings.batch_concurrency
+    )
     registrations = _registrations(servicer, UsageServicer(settlement, admission))
     return Inference(registrations, pipeline, fleet, cache, channels, settings.dependency_wait_s)
 

@@ -32,8 +32,11 @@ TALK = Prompt(
 )
 
 
-def found(category: str, segment: int = 0) -> Finding:
-    return Finding(category, 0.9, "pii", 1, 4, segment)
+NOT_CONFIGURED = Unimplemented("SAFETY_NOT_CONFIGURED", "none")
+
+
+def found(category: str, segment: int = 0, action: Verdict = Verdict.FLAG) -> Finding:
+    return Finding(category, 0.9, "pii", 1, 4, segment, action)
 
 
 def said(verdict: Verdict, *findings: Finding, **fields: Any) -> Assessment:
@@ -117,8 +120,9 @@ async def test_a_raw_prompt_is_redacted() -> None:
 
 
 async def test_what_is_blocked_is_refused() -> None:
-    """With categories in order and without a word of the text."""
-    error = await refusal(said(Verdict.BLOCK, found("violence", 2), found("hate"), found("hate", 1)))
+    """With the categories that blocked it, in order, without those that are only flagged and any word of the text."""
+    blocking = [found("violence", 2, Verdict.BLOCK), found("hate", 0, Verdict.BLOCK), found("hate", 1, Verdict.BLOCK)]
+    error = await refusal(said(Verdict.BLOCK, *blocking, found("EMAIL_ADDRESS")))
 
     assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "CONTENT_BLOCKED")
     assert error.metadata == {"categories": "hate,violence"}
@@ -138,10 +142,13 @@ async def test_a_detector_that_failed_open_is_told() -> None:
     assert (screen.event.verdict, screen.event.unscreened) == (Verdict.ALLOW, True)
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [Unavailable("DOWN", "down"), DeadlineExceeded("SLOW", "slow"), Unimplemented("SAFETY_NOT_CONFIGURED", "none")],
-)
+async def test_a_safety_that_is_not_configured() -> None:
+    """A closed rule tells the operator's mistake as it is, not as something that a retry would mend."""
+    assert await refusal(NOT_CONFIGURED) is NOT_CONFIGURED
+    assert (await screened(NOT_CONFIGURED, rule=OPEN)).event
+
+
+@pytest.mark.parametrize("failure", [Unavailable("DOWN", "down"), DeadlineExceeded("SLOW", "slow")])
 async def test_a_safety_that_is_away(failure: MillraceError) -> None:
     """Closed refuses and says when to come back; open goes on and says so."""
     error = await refusal(failure)

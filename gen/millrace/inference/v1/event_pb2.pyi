@@ -172,20 +172,22 @@ class SafetyEvent(_message.Message):
     def __init__(self, direction: _Optional[_Union[SafetyDirection, str]] = ..., verdict: _Optional[_Union[SafetyVerdict, str]] = ..., findings: _Optional[_Iterable[_Union[SafetyFinding, _Mapping]]] = ..., profile: _Optional[str] = ..., policy_version: _Optional[str] = ..., choice_index: _Optional[int] = ..., unscreened: _Optional[bool] = ...) -> None: ...
 
 class SafetyFinding(_message.Message):
-    __slots__ = ("category", "score", "detector", "start", "end", "message_index")
+    __slots__ = ("category", "score", "detector", "start", "end", "message_index", "action")
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     DETECTOR_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
     category: str
     score: float
     detector: str
     start: int
     end: int
     message_index: int
-    def __init__(self, category: _Optional[str] = ..., score: _Optional[float] = ..., detector: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., message_index: _Optional[int] = ...) -> None: ...
+    action: SafetyVerdict
+    def __init__(self, category: _Optional[str] = ..., score: _Optional[float] = ..., detector: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., message_index: _Optional[int] = ..., action: _Optional[_Union[SafetyVerdict, str]] = ...) -> None: ...
 
 class CacheEvent(_message.Message):
     __slots__ = ("outcome", "similarity", "age", "entry_id", "reason")
