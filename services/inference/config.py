@@ -35,9 +35,7 @@ class InferenceSettings(ServeSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_INFERENCE_")
 
     port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    models_file: Path = Field(
-        default=EMBEDDED_MODELS_FILE, description="The models file; the default holds the embedded models."
-    )
+    models_file: Path | None = Field(default=None, description="The models file; unset: the embedded models.")
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     cache_lookup_timeout_ms: int = Field(

@@ -34,7 +34,7 @@ from services.inference.attempt import Attempts
 from services.inference.cache_client import CacheClient
 from services.inference.caching import AnswerCache
 from services.inference.catalog import Catalog, Model, Target, Upstream
-from services.inference.config import InferenceSettings
+from services.inference.config import EMBEDDED_MODELS_FILE, InferenceSettings
 from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
@@ -132,7 +132,7 @@ async def build(
     Raises:
         ConfigError: The models file is bad; names file, line and field.
     """
-    catalog = load_yaml(settings.models_file, Catalog)
+    catalog = load_yaml(settings.models_file or EMBEDDED_MODELS_FILE, Catalog)
     channels = {
         name: dial(to.target, to, telemetry=telemetry, service=service)
         for name, to, service in _dependencies(settings)

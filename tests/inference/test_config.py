@@ -10,7 +10,7 @@ from kit.config import load
 from kit.document import load_yaml
 from kit.errors import ConfigError
 from services.inference.catalog import Catalog
-from services.inference.config import InferenceSettings
+from services.inference.config import EMBEDDED_MODELS_FILE, InferenceSettings
 
 
 def test_it_runs_without_a_setting() -> None:
@@ -19,7 +19,7 @@ def test_it_runs_without_a_setting() -> None:
 
     assert (settings.host, settings.port) == ("127.0.0.1", 50051)
     assert (settings.cache.target, settings.safety.target) == ("127.0.0.1:50052", "127.0.0.1:50053")
-    assert load_yaml(settings.models_file, Catalog).find("millrace-embedded").kind == "chat"
+    assert load_yaml(settings.models_file or EMBEDDED_MODELS_FILE, Catalog).find("millrace-embedded").kind == "chat"
 
 
 def test_variables_are_read(tmp_path: Path) -> None:
