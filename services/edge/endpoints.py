@@ -86,7 +86,7 @@ def _chat(chat: ChatEndpoints) -> list[Route]:
             "POST",
             "/chat/stream",
             chat.chat_stream,
-            "Send one message and stream the answer: events `token`, `done`, `error`.",
+            "Send one message and stream the answer: events token, done, error.",
             "Plain",
             body=bodies.Chat,
             events=(bodies.Token, bodies.Done),
