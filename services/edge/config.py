@@ -30,6 +30,11 @@ class EdgeSettings(ServeSettings):
     auto_model: str = Field("auto", min_length=1, max_length=256, description="Model of `/chat/smart`.")
     safe_profile: str = Field("strict", min_length=1, max_length=64, description="Safety profile of `/chat/safe`.")
     body_bytes_max: int = Field(8 * 1024 * 1024, ge=1024, description="Largest body of a request; larger ones are 413.")
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Time for the body of a request that sends no X-Request-Timeout-Ms; a later one is 408.",
+    )
     request_timeout_s: float = Field(600.0, gt=0, description="Time for a request that sends no X-Request-Timeout-Ms.")
     request_timeout_s_max: float = Field(3600.0, gt=0, description="Most time that X-Request-Timeout-Ms may ask for.")
     heartbeat_s: float = Field(15.0, gt=0, description="Longest silence of a stream before a comment keeps it alive.")

@@ -105,20 +105,24 @@ class Exchange:
         """Sets a header of the answer; after the answer has begun it is too late and nothing happens."""
         self._extra[name] = value
 
-    async def body(self, size_max: int) -> bytes:
+    async def body(self, size_max: int, timeout_s: float) -> bytes:
         """Reads the request's body.
 
         Raises:
-            Fault: 413 when it is larger than `size_max` bytes.
+            Fault: 413 when it is larger than `size_max` bytes, 408 when it is not complete after `timeout_s`.
             Disconnected: The client left before it was complete.
         """
         if self._declared_size() > size_max:
             raise _too_large(size_max)
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
-        while message.get("more_body", False) and len(body) <= size_max:
-            message = await self._receive()
-            body += message.get("body", b"")
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await self._receive()
+                body: bytes = message.get("body", b"")
+                while message.get("more_body", False) and len(body) <= size_max:
+                    message = await self._receive()
+                    body += message.get("body", b"")
+        except TimeoutError:
+            raise Fault(408, f"The body was not complete after {timeout_s:g} s.", code="body_timeout") from None
         if message["type"] == "http.disconnect":
             self.disconnected = True
             raise Disconnected

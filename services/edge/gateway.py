@@ -25,6 +25,7 @@ from services.edge.routes import Bound, Route, Router, allow
 _log = logging.getLogger(__name__)
 _JSON_TYPE = re.compile(rb"^application/(json|[a-z0-9.+-]+\+json)\s*(;|$)", re.IGNORECASE)
 _EXPOSED = b"x-request-id, x-process-time, x-millrace-model, x-millrace-target, x-millrace-cache, retry-after"
+_TIMEOUT = b"x-request-timeout-ms"
 _PREFLIGHT_SECONDS = b"600"
 
 
@@ -34,6 +35,7 @@ class Limits:
 
     Attributes:
         body_bytes_max: Larger bodies are refused.
+        body_timeout_s: Time for the body of a request that asks for no time of its own.
         timeout_s: Time for a request that asks for none.
         timeout_s_max: Most time that a request may ask for.
         active_requests_max: Most requests with a body in flight; None sets no limit.
@@ -41,6 +43,7 @@ class Limits:
     """
 
     body_bytes_max: int
+    body_timeout_s: float
     timeout_s: float
     timeout_s_max: float
     active_requests_max: int | None = None
@@ -120,20 +123,24 @@ class Gateway:
             raise Fault(503, "Too many requests are in flight.", code="overloaded", headers=((b"retry-after", b"1"),))
         self._active_count += 1
         try:
-            body = reader.read(await exchange.body(self._limits.body_bytes_max))
-            return await route.handle(exchange, body)
+            raw = await exchange.body(self._limits.body_bytes_max, self._body_timeout_s(exchange))
+            return await route.handle(exchange, reader.read(raw))
         finally:
             self._active_count -= 1
 
     def _timeout_s(self, exchange: Exchange) -> float:
         """The time that the request may take; `X-Request-Timeout-Ms` sets it within bounds."""
-        given = exchange.headers.get(b"x-request-timeout-ms")
+        given = exchange.headers.get(_TIMEOUT)
         if given is None:
             return self._limits.timeout_s
         limit_ms = int(self._limits.timeout_s_max * 1000)
         if not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= limit_ms:
             raise Fault.invalid(f"Expected 1 to {limit_ms} milliseconds.", "X-Request-Timeout-Ms")
         return int(given) / 1000
+
+    def _body_timeout_s(self, exchange: Exchange) -> float:
+        """The time for the body: that of the request where it names one."""
+        return exchange.timeout_s if _TIMEOUT in exchange.headers else self._limits.body_timeout_s
 
     def _allow_origin(self, exchange: Exchange) -> bool:
         """Lets the page of an allowed origin read the answer."""

@@ -19,6 +19,7 @@ _ERRORS = {
     401: "The caller is not known.",
     403: "The caller may not do this.",
     404: "No such model.",
+    408: "The body was not complete in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     429: "A limit is reached; `Retry-After` says when to come back.",

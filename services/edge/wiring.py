@@ -71,6 +71,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
     page.openapi = document(routes, lifecycle.version)
     limits = Limits(
         body_bytes_max=settings.body_bytes_max,
+        body_timeout_s=settings.body_timeout_s,
         timeout_s=settings.request_timeout_s,
         timeout_s_max=settings.request_timeout_s_max,
         active_requests_max=settings.active_requests_max,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -159,6 +160,43 @@ async def test_time_that_is_over_is_504(edge, openai_schema):
 
     assert (answer.status_code, answer.headers["x-should-retry"]) == (504, "false")
     openai_schema("ErrorResponse", answer.json())
+
+
+@pytest.mark.parametrize(
+    ("settings", "head"),
+    [({}, "x-request-timeout-ms: 100\r\ncontent-length: 50"), ({"body_timeout_s": 0.1}, "content-length: 50")],
+    ids=["time of the request", "setting"],
+)
+async def test_a_body_that_does_not_end_is_408(serve, inference, openai_schema, settings, head):
+    """A body that stalls is given up when its time is over, and the connection with it; inference is not called."""
+    edge = await serve(**settings)
+    status, headers, body = await _send_half(edge.port, head)
+
+    assert (status, headers["connection"], body["error"]["code"]) == ("408", "close", "body_timeout")
+    assert "x-should-retry" not in headers  # nothing was done that a retry would pay for twice
+    assert not inference.specs
+    openai_schema("ErrorResponse", body)
+
+
+async def test_a_chunked_body_that_does_not_end_is_408(serve):
+    """A body without a declared size has no more time than others."""
+    edge = await serve(body_timeout_s=0.1)
+    status, headers, _ = await _send_half(edge.port, "transfer-encoding: chunked")
+
+    assert (status, headers["connection"]) == ("408", "close")
+
+
+async def _send_half(port, head):
+    """Sends a part of a body and nothing more; returns the answer once the server has hung up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    part = "6\r\n{\"mess\r\n" if "chunked" in head else "{\"mess"
+    writer.write(f"POST /chat HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n{part}".encode())
+    async with asyncio.timeout(5):
+        answer = (await reader.read()).decode()
+    writer.close()
+    top, _, body = answer.partition("\r\n\r\n")
+    first, *lines = top.split("\r\n")
+    return first.split()[1], dict(line.lower().split(": ", 1) for line in lines), json.loads(body)
 
 
 @pytest.mark.parametrize("bad", ["0", "-1", "x", "1.5", "99999999999", ""])
