@@ -189,7 +189,7 @@ async def test_a_chunked_body_that_does_not_end_is_408(serve):
 async def _send_half(port, head):
     """Sends a part of a body and nothing more; returns the answer once the server has hung up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    part = "6\r\n{\"mess\r\n" if "chunked" in head else "{\"mess"
+    part = '6\r\n{"mess\r\n' if "chunked" in head else '{"mess'
     writer.write(f"POST /chat HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n{part}".encode())
     async with asyncio.timeout(5):
         answer = (await reader.read()).decode()

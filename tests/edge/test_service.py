@@ -227,14 +227,32 @@ async def test_health_in_detail(own_pair):
     assert degraded.json()["dependencies"]["cache"]["status"] == "down"
 
 
-async def test_health_in_detail_without_inference(own_pair):
-    """Without inference it is 503, and says which dependency is down."""
+@pytest.mark.parametrize(
+    ("needed", "status_code", "status"), [(True, 503, "down"), (False, 200, "degraded"), (None, 200, "degraded")]
+)
+async def test_health_in_detail_without_safety(own_pair, needed, status_code, status):
+    """With safety away it is 503 where inference says that a model needs it, else degraded."""
     inference, edge = own_pair
-    await inference.stop()
+    await inference.set_serving("dependency/safety", False)
+    if needed is not None:
+        await inference.set_serving("needs/safety", needed)
     answer = await edge.get("/health/detailed")
 
-    assert answer.status_code == 503
-    assert answer.json()["dependencies"]["inference"]["status"] == "down"
+    assert (answer.status_code, answer.json()["status"]) == (status_code, status)
+    assert answer.json()["dependencies"]["safety"] == {"status": "down", "needed": needed is True}
+    assert answer.json()["dependencies"]["cache"] == {"status": "up", "needed": False}
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "not serving"])
+async def test_health_in_detail_without_inference(own_pair, gone):
+    """Without inference it is 503, and of what is behind it nothing is known."""
+    inference, edge = own_pair
+    await (inference.stop() if gone else inference.set_serving("", False))
+    answer = await edge.get("/health/detailed")
+    states = {name: dependency["status"] for name, dependency in answer.json()["dependencies"].items()}
+
+    assert (answer.status_code, answer.json()["status"]) == (503, "down")
+    assert states == {"inference": "down", "cache": "unknown", "safety": "unknown"}
 
 
 async def test_stats(edge):

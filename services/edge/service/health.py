@@ -1,14 +1,15 @@
 """GET /livez, /readyz, /ready, /health and /health/detailed.
 
-Alive means the process answers; ready means that inference, the one thing the edge needs, serves. Cache and safety are
-behind inference, which reports them: it degrades without the cache, and with safety down it serves or stops serving as
-its policy says.
+Alive means the process answers; ready means that inference, the one thing the edge calls, serves. Cache and safety are
+behind inference, which reports them, and whether it needs them: `needs/safety` serves where a model refuses while
+safety is away. While inference is down nobody can say how they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Literal
 
 from kit.errors import MillraceError
@@ -56,29 +57,44 @@ class HealthEndpoints:
         return Health("draining" if lifecycle.draining else "ok", lifecycle.version, lifecycle.uptime_s)
 
     async def detail(self, exchange: Exchange, _: None) -> None:
-        """GET /health/detailed: 503 while inference is down."""
-        names = ("", *(f"dependency/{name}" for name in _BEHIND))
-        inference, *behind = await asyncio.gather(*(self._ask(name, needed=not name) for name in names))
-        dependencies = {"inference": inference, **dict(zip(_BEHIND, behind, strict=True))}
+        """GET /health/detailed: 503 while one that is needed is down."""
+        inference, *behind = await asyncio.gather(self._ask_inference(), *map(self._ask_behind, _BEHIND))
         up = inference.status == "up"
+        if not up:
+            behind = [Dependency("unknown", needed=False) for _ in _BEHIND]
+        dependencies = {"inference": inference, **dict(zip(_BEHIND, behind, strict=True))}
         detail = DetailedHealth(
-            status="down" if not up else "degraded" if any(d.status == "down" for d in behind) else "ok",
+            status=_overall(dependencies.values()),
             version=self._lifecycle.version,
             uptime_s=self._lifecycle.uptime_s,
             dependencies=dependencies,
             models=await self._models(exchange) if up else {},
         )
-        await exchange.answer_struct(200 if up else 503, detail)
+        await exchange.answer_struct(503 if detail.status == "down" else 200, detail)
 
-    async def _ask(self, name: str, needed: bool) -> Dependency:
+    async def _ask_inference(self) -> Dependency:
         started = time.perf_counter()
-        state = await self._inference.health(name, self._timeout_s)
+        state = await self._inference.health("", self._timeout_s)
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
-        word: Literal["up", "down", "unknown"] = _WORDS.get(state, "unknown")
-        return Dependency(word, needed, latency_ms) if not name else Dependency(word, needed)
+        return Dependency(_WORDS.get(state, "unknown"), needed=True, latency_ms=latency_ms)
+
+    async def _ask_behind(self, name: str) -> Dependency:
+        """What inference says of a service behind it; one whose need it does not report is not needed."""
+        health, timeout_s = self._inference.health, self._timeout_s
+        state, needed = await asyncio.gather(
+            health(f"dependency/{name}", timeout_s), health(f"needs/{name}", timeout_s)
+        )
+        return Dependency(_WORDS.get(state, "unknown"), needed=needed == "SERVING")
 
     async def _models(self, exchange: Exchange) -> dict[str, str]:
         try:
             return {model.name: STATES[model.state] for model in await self._inference.models(exchange)}
         except MillraceError:
             return {}
+
+
+def _overall(dependencies: Collection[Dependency]) -> Literal["ok", "degraded", "down"]:
+    down = [one for one in dependencies if one.status == "down"]
+    if any(one.needed for one in down):
+        return "down"
+    return "degraded" if down else "ok"
