@@ -42,6 +42,8 @@ Observe = Callable[[Request, RouteTarget, Attempt], AbstractContextManager[Obser
 
 # What another target may well answer. The rest is about the request itself, and would fail anywhere.
 RETRYABLE = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN})
+# Callers' mistakes at one target may be none at the next: it knows the model, or takes a longer context.
+RETRYABLE_REASONS = frozenset({"MODEL_NOT_FOUND", "CONTEXT_LENGTH_EXCEEDED"})
 
 
 class Attempts:
@@ -65,16 +67,22 @@ class Attempts:
             attempt = Attempt(number, candidate.target.engine, candidate.target.label)
             receipt.attempts.append(attempt)
             has_left = False
+            whole: list[EngineEvent] = []  # of a caller who does not read along: nothing has left until all is there
             try:
-                stream = self._run_one(request, rule, deadline, candidate, attempt, receipt)
+                stream = self._run_one(request, rule, deadline, candidate, attempt, receipt, number < last)
                 async with aclosing(stream) as batches:
                     async for batch in batches:
-                        has_left = True
-                        yield batch
+                        if request.prompt.streamed:
+                            has_left = True
+                            yield batch
+                        else:
+                            whole += batch
+                if whole:
+                    yield whole
                 return
             except MillraceError as error:
                 is_over = time.monotonic() >= deadline
-                if number == last or has_left or is_over or error.code not in RETRYABLE:
+                if number == last or has_left or is_over or not is_retryable(error):
                     raise
             yield (AttemptEvent(attempt),)
 
@@ -86,16 +94,19 @@ class Attempts:
         candidate: RouteTarget,
         attempt: Attempt,
         receipt: Receipt,
+        has_next: bool,
     ) -> AsyncGenerator[Sequence[EngineEvent], None]:
         start = time.monotonic()
-        prompt = msgspec.structs.replace(request.prompt, model=candidate.target_model)
+        # Only a stream shows that a target is silent in time for the next one to answer.
+        streamed = request.prompt.streamed or has_next
+        prompt = msgspec.structs.replace(request.prompt, model=candidate.target_model, streamed=streamed)
         attempt.outcome = AttemptOutcome.CANCELLED  # what it is when nobody waits for its end
         receipt.engine, receipt.target = candidate.target.engine, candidate.target.label
         receipt.target_model = candidate.target_model
         try:
             with self._observe(request, candidate, attempt) as observation:
                 stream = self._engine_for(candidate.target).generate(prompt, deadline)
-                watched = _watched(stream, request, rule, start, deadline, observation.current())
+                watched = _watched(stream, request, streamed, rule, start, deadline, observation.current())
                 async with aclosing(watched) as batches:
                     async for batch in batches:
                         for event in batch:
@@ -113,9 +124,15 @@ class Attempts:
             attempt.duration_s = time.monotonic() - start
 
 
+def is_retryable(error: MillraceError) -> bool:
+    """Whether another target may well answer."""
+    return error.code in RETRYABLE or error.reason in RETRYABLE_REASONS
+
+
 async def _watched(
     stream: AsyncGenerator[Sequence[EngineEvent], None],
     request: Request,
+    streamed: bool,
     rule: DeadlineRule,
     start: float,
     deadline: float,
@@ -127,8 +144,8 @@ async def _watched(
     """
     ttft_s = min(rule.ttft_s, request.ttft_max_s or rule.ttft_s)
     inter_token_s = min(rule.inter_token_s, request.inter_token_max_s or rule.inter_token_s)
-    until = min(deadline, start + ttft_s) if request.prompt.streamed else deadline
-    waiting_for = "TTFT" if request.prompt.streamed else "ANSWER"
+    until = min(deadline, start + ttft_s) if streamed else deadline
+    waiting_for = "TTFT" if streamed else "ANSWER"
     batch: Sequence[EngineEvent] = ()
     try:
         while True:

@@ -83,8 +83,9 @@ class AnswerCache:
         bypass = Recall(CacheEvent(CacheOutcome.BYPASS, reason=plan.reason), plan)
         if not (plan.reads or plan.writes):
             return bypass
-        profile = request.safety_profile or route.rules.safety.profile
-        digest = recording.digest(route.model_name, request.fallbacks, request.prompt, profile)
+        profile = route.rules.safety.chosen(request.safety_profile)
+        targets = tuple(candidate.identity for candidate in route.targets)
+        digest = recording.digest(route.model_name, targets, request.prompt, profile)
         bypass.key = CacheKey(request.tenant, plan.scope_user, route.model_name, digest)
         return await self._lookup(request, bypass, bypass.key) if plan.reads else bypass
 

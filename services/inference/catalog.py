@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
-from kit.errors import NotFound
+from kit.errors import InvalidArgument, NotFound
 from services.inference.generation import Usage
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -104,10 +104,32 @@ class SafetyRule(_Part):
     """How safety takes part by default."""
 
     profile: str = Field(default="default", min_length=1, max_length=64, description="`off` skips the hop altogether.")
+    choices: tuple[str, ...] = Field(
+        default=("default", "strict"),
+        description="Profiles that a caller may choose instead, from the most lenient; those before the rule's own "
+        "are not offered.",
+    )
     on_unavailable: Literal["closed", "open"] = Field(
         default="closed",
         description="What happens while the safety service cannot be reached: refuse, or go on and say so.",
     )
+
+    def chosen(self, asked: str) -> str:
+        """The profile that applies: the rule's own, or a stricter one that the caller asks for.
+
+        Raises:
+            InvalidArgument: The rule does not offer it.
+        """
+        if not asked or asked == self.profile:
+            return self.profile
+        if self.profile in self.choices:
+            offered = self.choices[self.choices.index(self.profile) + 1 :]
+        else:  # of a profile of the operator's own only the strictest is surely stricter
+            offered = self.choices if self.profile == "off" else self.choices[-1:]
+        if asked not in offered:
+            known = ", ".join((self.profile, *offered))
+            raise InvalidArgument("spec.safety.profile", f"must be one of {known} for this model; it is {asked[:64]!r}")
+        return asked
 
 
 class DeadlineRule(_Part):
@@ -206,6 +228,12 @@ class Catalog(_Part):
                 return model
         patterns = (model for model in self.models if model.is_pattern)
         return next((model for model in patterns if fnmatch.fnmatchcase(name, model.name)), None)
+
+    @property
+    def needs_safety(self) -> bool:
+        """Whether some model refuses while the safety service is away."""
+        rules = [self.rules_of(model).safety for model in self.models if model.kind == "chat"]
+        return any(rule.profile != "off" and rule.on_unavailable == "closed" for rule in rules)
 
     def listed_names(self) -> list[str]:
         """Names that a caller can use as they stand, sorted."""

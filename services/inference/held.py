@@ -93,6 +93,17 @@ class Held:
         """Whether the engine has ended its answer, and safety every choice."""
         return self._completed is not None and all(choice.is_over for choice in self._choices)
 
+    @property
+    def text_code_point_count(self) -> int:
+        """Code points that wait for their release; a tool call's arguments, which wait for its end, left out."""
+        return sum(
+            len(part.unreleased)
+            for choice in self._choices
+            if not choice.is_over
+            for (kind, _), part in choice.parts.items()
+            if kind != ARGUMENTS
+        )
+
     def take(self, batch: Sequence[EngineEvent | AttemptEvent]) -> list[OutputPiece]:
         """Takes what the engine made and returns what safety must see."""
         pieces: list[OutputPiece] = []

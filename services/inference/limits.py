@@ -230,10 +230,14 @@ def _check_routing(routing: generation_pb2.RoutingPolicy, at: str) -> None:
 
 def _check_json_object(text: str, at: str) -> None:
     try:
-        is_object = isinstance(json.loads(text), dict)
+        is_object = isinstance(json.loads(text, parse_constant=_no_number), dict)
     except (ValueError, RecursionError):
         is_object = False
     _need(is_object, at, "must be the JSON text of an object")
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _known(value: int, enum: Any, field: str) -> None:
@@ -250,7 +254,8 @@ def _count(items: Collection[Any], low: int, high: int, field: str) -> None:
 
 
 def _range(value: float, low: float, high: float, field: str) -> None:
-    _need(low <= value <= high, field, f"must be from {low:g} to {high:g}; it is {value:g}")  # NaN is in no range
+    # NaN is in no range; 15 digits show every whole number as it is.
+    _need(low <= value <= high, field, f"must be from {low:.15g} to {high:.15g}; it is {value:.15g}")
 
 
 def _need(condition: bool, field: str, message: str) -> None:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from kit.errors import Code, MillraceError, Unavailable
+
 PROFILE = "moderation"
 CONCURRENCY = 8  # texts of one call judged at once
 
@@ -49,9 +51,16 @@ async def moderate(port: ScoringPort, texts: Sequence[str]) -> tuple[list[Judgem
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(judge(text)) for text in texts]
     except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # one is what a caller can act on; the others are like it
+        raise _told(failed.exceptions[0]) from None  # one is what a caller can act on; the others are like it
     answers = [task.result() for task in tasks]
     judgements = [
         Judgement(tuple((name, *scores.get(name, (0.0, False))) for name in CATEGORIES)) for scores, _ in answers
     ]
     return judgements, answers[0][1]
+
+
+def _told(failure: Exception) -> Exception:
+    """What a caller hears: that safety is away, not that something is."""
+    if isinstance(failure, MillraceError) and failure.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
+        return Unavailable("SAFETY_UNAVAILABLE", "the safety service cannot be reached; retry", retry_after_ms=1_000)
+    return failure

@@ -58,7 +58,7 @@ class Pipeline:
                         yield batch
 
     async def _answer(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Sequence[Event], None]:
-        profile = request.safety_profile or route.rules.safety.profile
+        profile = route.rules.safety.chosen(request.safety_profile)
         recall, screened = await self._prepare(request, route, profile)
         receipt.cache = recall.event
         receipt.safety += [screened.event] if screened.event else []

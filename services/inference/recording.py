@@ -74,18 +74,19 @@ def _scope(wish: CacheWish, rule: CacheRule) -> str:
     return "user" if "user" in (wish.scope, rule.scope) else "tenant"
 
 
-def digest(model_name: str, fallbacks: tuple[str, ...], prompt: Prompt, profile: str) -> bytes:
+def digest(model_name: str, targets: tuple[str, ...], prompt: Prompt, profile: str) -> bytes:
     """The 32 bytes that stand for a request: the same for the same question to the same model under the same profile.
 
-    Fallbacks take part, for one of them may have answered: who does not accept it must not get its answer. Neither the
-    end user nor the caller's labels do: the first is the namespace's matter, the second nobody's.
+    The targets of the route take part, a caller's fallbacks included, for any of them may have answered: who would not
+    be sent there must not get its answer, and a changed models file asks anew. Neither the end user nor the caller's
+    labels do: the first is the namespace's matter, the second nobody's.
     """
     biases = sorted(prompt.sampling.logit_bias.items())  # the encoder orders maps of text keys only
     sampling = msgspec.structs.replace(prompt.sampling, logit_bias={})
     shaping = msgspec.structs.replace(
         prompt, model=model_name, streamed=False, end_user_id=None, metadata={}, sampling=sampling
     )
-    canonical = _encode_key((CANONICALISATION_VERSION, SCHEMA_TAG, profile, fallbacks, biases, shaping))
+    canonical = _encode_key((CANONICALISATION_VERSION, SCHEMA_TAG, profile, targets, biases, shaping))
     return hashlib.sha256(canonical).digest()
 
 

@@ -34,6 +34,8 @@ from services.inference.screening import (
 
 ScreenedBatch = Sequence[EngineEvent | AttemptEvent | SafetyEvent]
 FINISH_S = 5.0  # how long safety may take for what it still holds once the answer is over
+# Safety holds at most 254 code points, for what may be the beginning of a finding; twice that is a sign of trouble.
+HELD_CODE_POINTS_MAX = 512
 
 
 class Screen:
@@ -160,11 +162,22 @@ class _Relay:
     async def _judge(self, pieces: list[OutputPiece]) -> None:
         if not self._unguarded.is_set():
             try:
-                await self._stream.send(pieces)
-                return
+                async with asyncio.timeout(FINISH_S):  # a safety that reads nothing stops the sending in the end
+                    await self._stream.send(pieces)
+                if not self._is_hung():
+                    return
+                raise TimeoutError
+            except TimeoutError:
+                self._stream.cancel()
+                await self._fail(Unavailable("SAFETY_TIMEOUT", "the safety service has stopped answering; retry"))
             except MillraceError:
                 await self._unguarded.wait()  # the receiver hears of the failure too, and decides
         await self._flush()
+
+    def _is_hung(self) -> bool:
+        """Whether safety owes more than it may hold, and has said nothing for too long."""
+        owes = self._held.text_code_point_count > HELD_CODE_POINTS_MAX
+        return owes and time.monotonic() - self._listening_since > FINISH_S
 
     async def _wait_for_rest(self, receiver: asyncio.Task[None]) -> None:
         """Waits until safety has failed: where it goes well, the receiver ends the answer, and this with it."""

@@ -23,6 +23,11 @@ class RouteTarget:
     target: Target
     target_model: str
 
+    @property
+    def identity(self) -> str:
+        """What answers: two targets of one identity give the same answers."""
+        return f"{self.target.engine} {self.target.upstream or ''} {self.target_model}"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from kit import identity, status
-from kit.errors import InvalidArgument, MillraceError
+from opentelemetry import trace
+
+from kit import identity, names, status
+from kit.errors import Internal, InvalidArgument, MillraceError
 from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
@@ -20,6 +23,8 @@ from services.inference.moderation import ScoringPort, moderate
 from services.inference.pipeline import Pipeline
 from services.inference.request import Request
 from services.inference.routing import Router
+
+log = logging.getLogger(__name__)
 
 BATCH_COUNT_MAX = 100
 
@@ -82,6 +87,9 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
                 return pb2.BatchItem(generation=translate.generation(await self._run(asked)))
             except MillraceError as error:
                 return pb2.BatchItem(error=_item_error(error))
+            except Exception:  # a bug met by one item must not take the others' answers with it
+                log.exception("an item of a batch failed")
+                return pb2.BatchItem(error=_item_error(Internal("INTERNAL", "internal error; the log has it all")))
 
     async def _run(self, asked: Request) -> list[Event]:
         happened: list[Event] = []
@@ -164,6 +172,8 @@ def _request(
     call = identity.current()
     request_id = limits.check_request_id(request.request_id, call.request_id)
     limits.check_spec(request.spec)
+    if request.spec.session_id:
+        trace.get_current_span().set_attribute(names.GEN_AI_CONVERSATION_ID, request.spec.session_id)
     return translate.request(request.spec, call, request_id, streamed)
 
 

@@ -101,6 +101,7 @@ class Inference:
     cache: AnswerCache
     channels: Mapping[str, grpc.aio.Channel]
     dependency_wait_s: float
+    needs_safety: bool  # whether a model refuses while safety is away
     watch: DependencyWatch | None = field(default=None)
 
     async def warm(self, server: Server) -> None:
@@ -109,6 +110,7 @@ class Inference:
         def report(model: Model, state: State) -> None:
             server.set_serving(f"model/{model.name}", state is State.READY)
 
+        server.set_serving("needs/safety", self.needs_safety)
         self.watch = DependencyWatch(self.channels, server.set_serving)
         await self.watch.start()
         await self.fleet.warm(report)
@@ -152,7 +154,7 @@ async def build(
         pipeline, embeddings, catalog, router, fleet, safety, time.time(), settings.batch_concurrency
     )
     registrations = _registrations(servicer, UsageServicer(settlement, admission))
-    return Inference(registrations, pipeline, fleet, cache, channels, settings.dependency_wait_s)
+    return Inference(registrations, pipeline, fleet, cache, channels, settings.dependency_wait_s, catalog.needs_safety)
 
 
 def _dependencies(settings: InferenceSettings) -> list[tuple[str, DialSettings, str]]:

@@ -122,6 +122,6 @@ async def test_spans_hold_no_content(suite: Suite, receiver: OtlpReceiver) -> No
     asked = body("fake", True) | {"messages": [{"role": "user", "content": "zanzibar@example.com quokka"}]}
     async with httpx.AsyncClient() as client:
         await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
-    spans = await receiver.trace(trace_id, parent_id, "inference chat fake", f"cache {CACHE}/Store")
-    assert len(spans) >= 12
+    everywhere = [f"cache {CACHE}/Store", f"safety {SAFETY}/StreamCheckOutput", "edge POST /v1/chat/completions"]
+    spans = await receiver.trace(trace_id, parent_id, "inference chat fake", *everywhere)
     assert not [word for word in ("zanzibar", "quokka", "jumps") if word in repr(spans)]

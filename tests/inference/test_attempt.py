@@ -97,9 +97,7 @@ async def test_the_next_target_is_tried(code: Code) -> None:
     assert [one.number for one in done.attempts] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "error", [InvalidArgument("spec", "no"), NotFound("MODEL_NOT_FOUND", "no"), FailedPrecondition("NO", "no")]
-)
+@pytest.mark.parametrize("error", [InvalidArgument("spec", "no"), NotFound("NO", "no"), FailedPrecondition("NO", "no")])
 async def test_the_requests_own_faults_are_not_retried(error: MillraceError) -> None:
     """What is wrong with the request is wrong everywhere."""
     second = saying("b")
@@ -107,6 +105,28 @@ async def test_the_requests_own_faults_are_not_retried(error: MillraceError) -> 
 
     assert caught is error
     assert second.prompts == []
+
+
+@pytest.mark.parametrize(
+    "error", [NotFound("MODEL_NOT_FOUND", "no"), InvalidArgument("spec.input", "no", reason="CONTEXT_LENGTH_EXCEEDED")]
+)
+async def test_what_one_target_cannot_another_may(error: MillraceError) -> None:
+    """It may know the model, or take a longer context."""
+    events = await run(attempts(FakeEngine(error), saying("b")))
+
+    assert events[1] == Delta(text="b")
+
+
+async def test_a_whole_answer_falls_back_however_late() -> None:
+    """Nothing has left while a caller waits for the whole: a target that breaks in the middle is no loss."""
+    asked = request(streamed=False)
+    first = FakeEngine([Delta(text="half")], Unavailable("BROKEN", "broken"))
+    second = saying("b")
+    events = await run(attempts(first, second), asked)
+
+    assert [event.text for event in events if isinstance(event, Delta)] == ["b"]
+    assert first.prompts[0].streamed, "only a stream shows in time that a target is silent"
+    assert not second.prompts[0].streamed
 
 
 async def test_an_engine_that_cannot_be_had_is_a_failed_attempt() -> None:

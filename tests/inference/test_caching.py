@@ -112,10 +112,10 @@ async def test_nobody_gets_anothers_answer(port: FakeCache) -> None:
         asked("hi!"),
         asked(wish=mine, end_user_id="v"),
         Request("r1", "acme", "gpt", prompt(), safety_profile="strict"),
-        Request("r1", "acme", "gpt", prompt(), fallbacks=("spare",)),
     ]
 
     assert [await outcome(cache, one) for one in others] == [CacheOutcome.MISS] * len(others)
+    assert await outcome(cache, asked(), route(2)) is CacheOutcome.MISS, "another target may have answered"
     assert await outcome(cache, asked(wish=mine, end_user_id="u")) is CacheOutcome.EXACT
 
 

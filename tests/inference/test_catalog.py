@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kit.document import load_yaml, parse_yaml
-from kit.errors import Code, ConfigError, NotFound
+from kit.errors import Code, ConfigError, InvalidArgument, NotFound
 from services.inference.catalog import CacheRule, Catalog, SafetyRule
 from services.inference.config import EMBEDDED_MODELS_FILE
 
@@ -136,3 +136,22 @@ def test_a_bad_file_stops_start_up(old: str, new: str, complaint: str) -> None:
         read(MODELS.replace(old, new, 1))
 
     assert complaint in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("own", "offered", "refused"),
+    [
+        ("default", ["default", "strict", ""], ["off", "moderation", "nonsense"]),
+        ("strict", ["strict", ""], ["default", "off"]),
+        ("off", ["off", "default", "strict"], ["moderation"]),
+        ("ours", ["ours", "strict"], ["default", "off"]),
+    ],
+)
+def test_a_caller_may_only_be_stricter(own: str, offered: list[str], refused: list[str]) -> None:
+    """The rule's own profile or a stricter one; anything else is refused by name."""
+    rule = SafetyRule(profile=own)
+    assert [rule.chosen(asked) for asked in offered] == [asked or own for asked in offered]
+    for asked in refused:
+        with pytest.raises(InvalidArgument) as caught:
+            rule.chosen(asked)
+        assert caught.value.field_violations[0].field == "spec.safety.profile"

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from kit.errors import Code
-from services.inference.engines.openai_errors import from_status, from_transport, retry_after_ms
+from services.inference.engines.openai_errors import RETRY_AFTER_MS_MAX, from_status, from_transport, retry_after_ms
 
 
 def body(message: str = "said", **fields: object) -> bytes:
@@ -91,6 +91,9 @@ def test_long_messages_are_cut() -> None:
         ({"retry-after-ms": "250", "retry-after": "7"}, 250),
         ({"retry-after": "soon"}, None),
         ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after": "9" * 30}, RETRY_AFTER_MS_MAX),
+        ({"retry-after": "Fri, 01 Jan 2099 00:00:00 GMT"}, RETRY_AFTER_MS_MAX),
         ({"retry-after": email.utils.formatdate(0, usegmt=True)}, 0),
     ],
 )
@@ -123,3 +126,12 @@ def test_connections_that_fail(error: Exception, reason: str) -> None:
     said = from_transport(error, "fake")
 
     assert (said.code, said.reason) == (Code.UNAVAILABLE, reason)
+
+
+@pytest.mark.parametrize("said", ["key sk-proj-abcdefgh12345 is wrong", "Bearer abc.def is wrong", "key_12345678abc"])
+def test_a_quoted_key_is_masked(said: str) -> None:
+    """Whatever the upstream quotes of the operator's credentials stays here."""
+    body = json.dumps({"error": {"message": said}}).encode()
+    error = from_status(400, {}, body, "fake")
+    assert "[key]" in error.message
+    assert not [word for word in ("abcdefgh12345", "abc.def", "12345678abc") if word in error.message]

@@ -149,3 +149,21 @@ def test_logprobs_of_completions() -> None:
     first, second = events[0].logprobs
     assert (first.token, first.logprob, first.top) == ("a", 0.0, ())
     assert (second.logprob, [top.token for top in second.top]) == (-1.0, ["b", "c"])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"usage":{"prompt_tokens":3000000000}}',
+        '{"usage":{"prompt_tokens":-5}}',
+        '{"usage":{"completion_tokens":100000000000000000000}}',
+        '{"choices":[{"index":5000000000,"delta":{"content":"a"}}]}',
+        '{"choices":[{"delta":{"tool_calls":[{"index":5000000000}]}}]}',
+        '{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":0,"bytes":[300]}]}}]}',
+    ],
+)
+def test_numbers_that_count_nothing(odd: str) -> None:
+    """What no counter can hold is a broken upstream, not an error of ours."""
+    with pytest.raises(MillraceError) as caught:
+        decode(odd.encode())
+    assert caught.value.reason == "UPSTREAM_MALFORMED"

@@ -207,6 +207,23 @@ async def test_safety_that_never_finishes(open_: bool, monkeypatch: pytest.Monke
     assert ends_well(events)
 
 
+@pytest.mark.parametrize("open_", [True, False])
+async def test_safety_that_hangs_in_the_middle(open_: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Safety that owes far more than it may hold, and says nothing, has failed long before the answer is over."""
+    monkeypatch.setattr(release, "FINISH_S", 0.0)
+    never, stream = asyncio.Event(), ScriptedStream(lambda pieces: [])
+    words = [Delta(text="x" * 300)], [Delta(text="y" * 300)]
+    if not open_:
+        with pytest.raises(MillraceError) as caught:
+            await streamed(FakeEngine(*words, never), stream)
+        assert caught.value.reason == "SAFETY_UNAVAILABLE"
+        assert stream.cancelled
+        return
+    events = await streamed(FakeEngine(*words, [STOP, DONE]), stream, open_)
+    assert text(events) == "x" * 300 + "y" * 300
+    assert ends_well(events)
+
+
 async def test_a_slow_reader_is_no_silence_of_safety(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the reader takes over the last batches, they are all there."""
     monkeypatch.setattr(release, "FINISH_S", 0.02)

@@ -8,6 +8,8 @@ key).
 from __future__ import annotations
 
 import email.utils
+import math
+import re
 import time
 from collections.abc import Mapping
 
@@ -18,6 +20,9 @@ import openai
 from kit.errors import FailedPrecondition, InvalidArgument, MillraceError, NotFound, ResourceExhausted, Unavailable
 
 MESSAGE_CHARS_MAX = 500
+RETRY_AFTER_MS_MAX = 24 * 3_600_000  # who asks for more than a day has a broken clock
+# What looks like a credential: upstreams quote the operator's in their messages.
+SECRET = re.compile(r"\b(?:sk|pk|key|api|gsk|xai|hf)[-_][\w-]{8,}|\bBearer\s+\S+", re.IGNORECASE)
 
 SDK_ERRORS: dict[int, type[openai.APIStatusError]] = {
     400: openai.BadRequestError,
@@ -50,7 +55,7 @@ def from_status(status: int, headers: Mapping[str, str], body: bytes, label: str
         label: The upstream's name in the models file.
     """
     error = _parse(body)
-    said = (error.message or f"the upstream answered {status}")[:MESSAGE_CHARS_MAX]
+    said = SECRET.sub("[key]", error.message or f"the upstream answered {status}")[:MESSAGE_CHARS_MAX]
     reason = "UPSTREAM_" + _name(status)
     if error.code == "context_length_exceeded":
         return InvalidArgument("spec.input", said, reason="CONTEXT_LENGTH_EXCEEDED")
@@ -84,15 +89,21 @@ def retry_after_ms(headers: Mapping[str, str]) -> int | None:
     """The wait that an answer asks for: `retry-after-ms`, or `retry-after` in seconds or as a date."""
     try:
         if "retry-after-ms" in headers:
-            return max(0, int(float(headers["retry-after-ms"])))
+            return _bounded(float(headers["retry-after-ms"]))
         value = headers.get("retry-after")
         if value is None:
             return None
         if value.strip().replace(".", "", 1).isdigit():
-            return int(float(value) * 1000)
-        return max(0, int((email.utils.parsedate_to_datetime(value).timestamp() - time.time()) * 1000))
+            return _bounded(float(value) * 1000)
+        return _bounded((email.utils.parsedate_to_datetime(value).timestamp() - time.time()) * 1000)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _bounded(wait_ms: float) -> int:
+    if not math.isfinite(wait_ms):
+        raise ValueError("no time to wait for")
+    return int(min(max(0.0, wait_ms), RETRY_AFTER_MS_MAX))
 
 
 def _parse(body: bytes) -> _Error:

@@ -6,6 +6,8 @@ chunk models cost a hundred times as much. Nothing malformed is ever skipped: it
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from kit.errors import MillraceError, Unavailable
@@ -32,12 +34,17 @@ FINISH_REASONS = {
 }
 
 
+# What does not fit the contract's int32 is no count and no index: the upstream is broken.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
 class WireTop(msgspec.Struct):
     """An alternative token."""
 
     token: str
     logprob: float
-    bytes: list[int] | None = None
+    bytes: list[Byte] | None = None
 
 
 class WireToken(WireTop):
@@ -65,7 +72,7 @@ class WireFunction(msgspec.Struct):
 class WireToolCall(msgspec.Struct):
     """A tool call, whole or in part."""
 
-    index: int | None = None
+    index: Count | None = None
     id: str | None = None
     function: WireFunction = msgspec.field(default_factory=WireFunction)
 
@@ -83,7 +90,7 @@ class WireMessage(msgspec.Struct):
 class WireChoice(msgspec.Struct):
     """A choice of a chunk, of a whole answer, or of a completion."""
 
-    index: int = 0
+    index: Count = 0
     delta: WireMessage | None = None
     message: WireMessage | None = None
     text: str | None = None
@@ -92,18 +99,18 @@ class WireChoice(msgspec.Struct):
 
 
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = 0
+    cached_tokens: Count | None = 0
 
 
 class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = 0
+    reasoning_tokens: Count | None = 0
 
 
 class WireUsage(msgspec.Struct):
     """Token counts."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count | None = 0
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -122,7 +129,7 @@ class WireEmbedding(msgspec.Struct):
     """One vector."""
 
     embedding: list[float]
-    index: int = 0
+    index: Count = 0
 
 
 class WireEmbeddings(msgspec.Struct):
