@@ -74,6 +74,9 @@ _FIELD_RULES = tuple(
         (r"^output_format", "response_format"),
         (r"^(tools\[\d+\])\.(name|description|strict)", r"\1.function.\2"),
         (r"\.parts\b", ".content"),
+        (r"(\.content\[\d+\])\.image\b", r"\1.image_url"),
+        (r"(\.content\[\d+\])\.audio\b", r"\1.input_audio"),
+        (r"(\.content\[\d+\]\.file)\.data\b", r"\1.file_data"),
         (r"\.(arguments|parameters)_json", r".function.\1"),
         (r"\bschema_json", "schema"),
     )
@@ -121,17 +124,18 @@ class Fault(Exception):
         return cls(500, "Internal error; the log has it under this request id.", code="internal", headers=(_NO_RETRY,))
 
     @classmethod
-    def of(cls, error: MillraceError) -> Fault:
-        """Turns the suite's error into an answer."""
+    def of(cls, error: MillraceError, param: str | None = None) -> Fault:
+        """Turns the suite's error into an answer; `param` is what the body calls the field, where that is known."""
         status = _STATUS.get(error.code, 500)
         code = _CODE.get(error.reason) or error.reason.lower() or None
-        param, message = None, error.message
+        message = error.message
         if error.reason == error.code.name:
             message = _TRANSPORT.get(error.code, message)
         if error.field_violations:
             violation = error.field_violations[0]
-            param = param_of(violation.field)
-            message = f"{param}: {violation.description}"
+            param = param or param_of(violation.field)
+            message = violation.description
+        message = f"{param}: {message}" if param else message
         categories = [name for name in (error.metadata or {}).get("categories", "").split(",") if name]
         if categories and error.reason == "CONTENT_BLOCKED":
             message = f"{message} (categories: {', '.join(categories)})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -24,6 +26,7 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     inner: list[Inner] = []
     labels: dict[str, str] = {}
+    biases: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]+$")], float] = {}
 
 
 READER = BodyReader(Outer, {"old": "use `name`."})
@@ -59,6 +62,8 @@ def test_a_good_body():
         (b'{"name": "x", "zz": 1}', "zz", "unknown_parameter"),
         (b'{"name": "x", "old": 1}', "old", "unsupported_parameter"),
         (b'{"name": "x", "labels": {"a": "\\ud800"}}', "labels.a", "invalid_value"),
+        (b'{"name": "x", "biases": {"a": 1}}', "biases", "invalid_value"),
+        (b'{"name": "x", "biases": {"1": "a"}}', "biases", "invalid_value"),
         (b'{"name": "x", "labels": {"\\udfff": "a"}}', "labels", "invalid_value"),
         (b'{"name": "x", "inner": [{"size": Infinity}]}', "inner[0].size", "invalid_value"),
     ],

@@ -41,7 +41,9 @@ def test_every_code_has_a_status(code):
     [
         ("spec.model", "model"),
         ("spec.sampling.max_tokens", "max_tokens"),
-        ("spec.conversation.messages[2].parts[1].image.url", "messages[2].content[1].image.url"),
+        ("spec.conversation.messages[2].parts[1].image.url", "messages[2].content[1].image_url.url"),
+        ("spec.conversation.messages[0].parts[0].audio.data", "messages[0].content[0].input_audio.data"),
+        ("spec.conversation.messages[0].parts[0].file.data", "messages[0].content[0].file.file_data"),
         ("spec.conversation.messages", "messages"),
         ("spec.raw_prompt", "prompt"),
         ("specs[3].raw_prompt", "prompt[3]"),
@@ -65,6 +67,20 @@ def test_the_message_leads_with_the_field():
     fault = Fault.of(InvalidArgument("spec.sampling.seed", "must be small"))
 
     assert (fault.param, fault.message, fault.code) == ("seed", "seed: must be small", "invalid_value")
+
+
+def test_a_violation_of_no_field_in_particular_has_no_prefix():
+    """What an upstream refuses without a name is told as it is, not as the field `None`."""
+    fault = Fault.of(InvalidArgument("spec", "the upstream answered 400"))
+
+    assert (fault.param, fault.message) == (None, "the upstream answered 400")
+
+
+def test_the_caller_of_a_body_may_know_its_field_better():
+    """A name given for the field stands for the contract's, in both places."""
+    fault = Fault.of(InvalidArgument("spec.raw_prompt", "is too long"), "prompts[3]")
+
+    assert (fault.param, fault.message) == ("prompts[3]", "prompts[3]: is too long")
 
 
 def test_blocked_content_names_its_categories():

@@ -177,6 +177,31 @@ async def test_generate_limits(edge, fields):
     assert (await edge.post("/generate", fields)).status_code == 400
 
 
+async def test_generate_names_the_prompt_at_fault(edge):
+    """The prompt that is refused is named as the body has it."""
+    answer = await edge.post("/generate", {"prompts": ["a", "fail"]})
+    error = answer.json()["error"]
+
+    assert (answer.status_code, error["param"], error["message"]) == (400, "prompts[1]", "prompts[1]: told to fail")
+
+
+async def test_generate_names_the_blocked_prompt(edge):
+    """A prompt that safety refuses is named, with its categories."""
+    answer = await edge.post("/generate", {"prompts": ["a"], "model": "blocked"})
+    error = answer.json()["error"]
+
+    assert (answer.status_code, error["param"], error["code"]) == (400, "prompts[0]", "content_policy_violation")
+    assert error["message"].startswith("prompts[0]: ")
+    assert error["categories"] == ["hate", "violence"]
+
+
+async def test_generate_names_no_prompt_where_none_is_at_fault(edge):
+    """What is wrong with all of the request is no prompt's fault."""
+    answer = await edge.post("/generate", {"prompts": ["a"], "model": "error-INVALID_ARGUMENT"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "seed")
+
+
 async def test_batch_items_fail_by_themselves(edge):
     """Results come in order; the item that failed says why, the others answered."""
     items = [{"id": "one", "message": "a"}, {"message": "fail"}, {"message": "c", "temperature": 1}]

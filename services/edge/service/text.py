@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from kit.errors import MillraceError, NotFound
-from millrace.inference.v1 import event_pb2, generation_pb2, model_pb2
+from millrace.inference.v1 import event_pb2, generation_pb2, inference_service_pb2, model_pb2
 from services.edge import provenance
 from services.edge.batch_item import generation_of
 from services.edge.controls import apply_controls
@@ -25,6 +26,7 @@ from services.edge.service.bodies import (
 )
 
 _CHAT, _COMPLETION = model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION
+_INPUT = re.compile(r"specs?(\[\d+\])?\.(input|raw_prompt|conversation)\b")
 # What a model is told, and the most tokens that it may use: about four characters each.
 _SUMMARY_LENGTHS = {"short": ("one or two sentences", 80), "medium": ("one paragraph", 200), "long": ("a page", 500)}
 _SUMMARY_SYSTEM = "Summarize the user's text in {}. Keep its language and its facts. Answer with the summary only."
@@ -55,7 +57,7 @@ class TextEndpoints:
         for spec in specs:
             spec.sampling.max_tokens = body.max_length
         items = await self._inference.batch(exchange, specs)
-        generations = [generation_of(item) for item in items]
+        generations = [_generation_of(item, index) for index, item in enumerate(items)]
         return [_generated(prompt, one) for prompt, one in zip(body.prompts, generations, strict=True)]
 
     async def process_batch(self, exchange: Exchange, body: Batch) -> BatchAnswer:
@@ -88,6 +90,16 @@ class TextEndpoints:
                 spec.sampling.temperature = item.temperature
             specs.append(apply_controls(exchange, spec))
         return specs
+
+
+def _generation_of(item: inference_service_pb2.BatchItem, index: int) -> event_pb2.Generation:
+    """The answer to one prompt of /generate; what is wrong with the prompt is told under its name in the body."""
+    try:
+        return generation_of(item)
+    except MillraceError as error:
+        if error.reason == "CONTENT_BLOCKED" or any(_INPUT.match(one.field) for one in error.field_violations):
+            raise Fault.of(error, f"prompts[{index}]") from error
+        raise
 
 
 def _text(generation: event_pb2.Generation) -> str:
