@@ -28,6 +28,9 @@ SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 PAD, END = 0, 1
 VOCAB_SIZE = 2048
 CONTEXT = 1024
+# What the largest texts of the REST limits need at a token a character. Positions beyond CONTEXT are never trained:
+# such a prompt is answered, but the answer is a guess.
+SERVED_CONTEXT = 8192
 IGNORED = -100  # torch's label for positions without loss
 # Where answers part, choosing the right one is all; the other tokens only recite. The size is a guess.
 FORK_WEIGHT = 4.0
@@ -91,7 +94,7 @@ def shape() -> LlamaConfig:
         num_hidden_layers=5,
         num_attention_heads=6,
         num_key_value_heads=6,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=SERVED_CONTEXT,
         tie_word_embeddings=True,
         pad_token_id=PAD,
         bos_token_id=None,
@@ -118,7 +121,7 @@ def train_tokenizer(facts: Sequence[Fact], off_topic: OffTopic) -> PreTrainedTok
         pad_token=SPECIAL[PAD],
         eos_token=SPECIAL[END],
         additional_special_tokens=list(SPECIAL[2:]),
-        model_max_length=CONTEXT,
+        model_max_length=SERVED_CONTEXT,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
