@@ -1,7 +1,8 @@
 """Reads JSON bodies into typed structs and says exactly what is wrong with a bad one.
 
-The fast path is one msgspec call. Only a body that it refuses is looked at again, slowly, to name the field: msgspec
-reports malformed text (a lone surrogate, NaN) without saying where. It never repairs a value.
+The fast path is one msgspec call. Only a body that it refuses is looked at again, slowly: to name the field, because
+msgspec reports malformed text (a lone surrogate, NaN) without saying where, and to take what is right after all, such
+as 10.0 for an integer. It never repairs a value.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ T = TypeVar("T")
 _WHERE = re.compile(r"(?s)(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*?)(?:\[\.\.\.\])*`)?$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`$", re.DOTALL)
+_EXACT_MAX = 2**53
 _TOO_DEEP = "The body is nested too deeply."
 
 
@@ -51,25 +53,37 @@ class BodyReader(Generic[T]):
             return self._read_slowly(raw, error)
 
     def _read_slowly(self, raw: bytes, error: Exception) -> T:
-        """Names the field at fault; a body is read again without refused fields that are null."""
+        """Reads the body again without refused fields that are null and with 10.0 as 10; else names the field at fault.
+
+        It must be sound JSON for that: what JSON cannot hold would come out as null.
+        """
+        _find_bad_text(raw)
         if not isinstance(error, msgspec.ValidationError):
-            _find_bad_text(raw)
             raise Fault.invalid(f"The body is not valid JSON: {error}.")
-        unknown = _UNKNOWN.match(str(error))
-        if unknown is None or unknown["name"] not in self._refused:
-            raise _fault(error)
-        kept = self._without_refused(json.loads(raw))
         try:
-            return self._decode(msgspec.json.encode(kept))
+            return self._decode(msgspec.json.encode(self._without_refused(_decode_plain(raw))))
         except msgspec.ValidationError as second:
             raise _fault(second) from None
+        except RecursionError:
+            raise Fault.invalid(_TOO_DEEP) from None
 
-    def _without_refused(self, document: dict[str, Any]) -> dict[str, Any]:
+    def _without_refused(self, document: Any) -> Any:
         """The body without its refused fields, all of which must be null."""
+        if not isinstance(document, dict):
+            return document
         for name, instead in self._refused.items():
             if document.get(name) is not None:
                 raise Fault.invalid(f"Not supported: {instead}", name, "unsupported_parameter")
         return {key: value for key, value in document.items() if key not in self._refused}
+
+
+def _number(literal: str) -> int | float:
+    """A number with a fraction or an exponent; JSON Schema's integers may be written so, as far as they are exact."""
+    value = float(literal)
+    return int(value) if value.is_integer() and abs(value) <= _EXACT_MAX else value
+
+
+_decode_plain = msgspec.json.Decoder(float_hook=_number).decode
 
 
 def _fault(error: msgspec.ValidationError) -> Fault:

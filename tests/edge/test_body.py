@@ -25,6 +25,7 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     inner: list[Inner] = []
+    rate: float | None = None
     labels: dict[str, str] = {}
     biases: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]+$")], float] = {}
 
@@ -79,6 +80,25 @@ def test_refused_fields_may_be_null():
     """Null means not given; what else is wrong is still found."""
     assert READER.read(b'{"old": null, "name": "x"}') == Outer("x")
     assert refusal(b'{"old": null, "name": 1}').param == "name"
+
+
+@pytest.mark.parametrize("number", ["10.0", "1e1", "1.0E+1"])
+def test_an_integer_may_be_written_with_a_fraction(number):
+    """JSON Schema takes 10.0 for an integer, and so does the document that describes the bodies."""
+    assert READER.read(f'{{"name": "x", "inner": [{{"size": {number}}}]}}'.encode()) == Outer("x", [Inner(10)])
+
+
+@pytest.mark.parametrize("number", ["10.5", "1e300", '"10"', "true"])
+def test_what_is_no_integer_is_refused(number):
+    """Nothing is rounded, and text is no number."""
+    assert refusal(f'{{"name": "x", "inner": [{{"size": {number}}}]}}'.encode()).param == "inner[0].size"
+
+
+@pytest.mark.parametrize("first", [b'"old": null', b'"inner": [{"size": 1.0}]'], ids=["refused", "fraction"])
+@pytest.mark.parametrize("second", [b'"rate": NaN', b'"rate": 1e999', b'"rate": ' + b"9" * 5000, b'"name": "\\ud800"'])
+def test_a_second_look_takes_nothing_that_json_cannot_hold(first, second):
+    """A body that is read again is as strict as one that is not: no NaN becomes null."""
+    assert refusal(b'{"name": "x", ' + first + b", " + second + b"}").status == 400
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
