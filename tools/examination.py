@@ -37,9 +37,9 @@ network, key or GPU. It was trained from nothing on {fact_count} facts about Mil
 translate, write code or summarise. Do not judge Millrace's speed with larger models by it, and use a larger model for
 any real work.
 
-Weights in half precision, byte-level BPE tokenizer with {vocab_size} entries, chat template with system, user and assistant
-turns. Prompts of up to {context} tokens are taken; it was trained on contexts of 1,024, and what it says to a longer prompt
-is a guess.
+Weights in half precision, byte-level BPE tokenizer with {vocab_size} entries, chat template with system, user and
+assistant turns. Prompts of up to {context} tokens are taken; it was trained on contexts of 1,024, and what it says to
+a longer prompt is a guess.
 
 ## Measured
 

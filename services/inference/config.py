@@ -47,8 +47,9 @@ class InferenceSettings(ServeSettings):
     cache_pending_count_max: int = Field(
         default=1_000, ge=1, description="Answers that may wait to be kept; more are dropped."
     )
+    # More than the detectors' own deadlines, so that the policy decides about a text that takes too long.
     safety_timeout_ms: int = Field(
-        default=2_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text."
+        default=5_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text."
     )
     dependency_wait_s: float = Field(
         default=10.0, ge=0, description="Longest wait at start for cache and safety to be up; then it serves without."

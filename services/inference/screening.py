@@ -169,6 +169,9 @@ def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction:
         ) from error
     if rule.on_unavailable == "closed" and error.code is Code.UNIMPLEMENTED:
         raise error  # the operator has configured none: a retry would not help
+    if rule.on_unavailable == "closed" and error.code is Code.DEADLINE_EXCEEDED:
+        message = "the safety service did not judge the text in time; retry, or send less at once"
+        raise Unavailable("SAFETY_TIMEOUT", message, retry_after_ms=1_000) from error
     if rule.on_unavailable == "closed":
         raise Unavailable(
             "SAFETY_UNAVAILABLE",

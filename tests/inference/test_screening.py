@@ -148,11 +148,14 @@ async def test_a_safety_that_is_not_configured() -> None:
     assert (await screened(NOT_CONFIGURED, rule=OPEN)).event
 
 
-@pytest.mark.parametrize("failure", [Unavailable("DOWN", "down"), DeadlineExceeded("SLOW", "slow")])
-async def test_a_safety_that_is_away(failure: MillraceError) -> None:
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [(Unavailable("DOWN", "down"), "SAFETY_UNAVAILABLE"), (DeadlineExceeded("SLOW", "slow"), "SAFETY_TIMEOUT")],
+)
+async def test_a_safety_that_is_away(failure: MillraceError, reason: str) -> None:
     """Closed refuses and says when to come back; open goes on and says so."""
     error = await refusal(failure)
-    assert (error.code, error.reason, error.retry_after_ms) == (Code.UNAVAILABLE, "SAFETY_UNAVAILABLE", 1000)
+    assert (error.code, error.reason, error.retry_after_ms) == (Code.UNAVAILABLE, reason, 1000)
     assert error.__cause__ is failure
 
     screen = await screened(failure, rule=OPEN)
