@@ -1,28 +1,47 @@
 """Request headers that steer a generation: the cache and the safety profile.
 
-`Cache-Control: no-cache` asks for a fresh answer that replaces the stored one; `no-store` keeps the cache out of it.
+`Cache-Control: no-cache` asks for a fresh answer that replaces the stored one; `no-store` keeps the cache out of it;
+`max-age=N` takes a stored answer of at most N seconds. Its other directives are let go, as HTTP has it.
 `x-millrace-safety-profile` names a profile.
 """
 
 from __future__ import annotations
+
+import re
 
 from millrace.inference.v1 import generation_pb2 as pb
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 
 _PROFILE = b"x-millrace-safety-profile"
+_AGE = re.compile(rb"[0-9]+")
+_AGE_MAX_S = 365 * 86_400  # the contract's longest; nothing is kept for so long
 
 
 def apply_controls(exchange: Exchange, spec: pb.GenerationSpec) -> pb.GenerationSpec:
     """Puts what the headers ask for into a spec, and returns it."""
     if cache_control := exchange.headers.get(b"cache-control"):
-        wishes = {wish.strip().lower() for wish in cache_control.split(b",")}
-        if b"no-store" in wishes:
-            spec.cache.mode = pb.CACHE_MODE_OFF
-        elif b"no-cache" in wishes:
-            spec.cache.mode = pb.CACHE_MODE_REFRESH
+        _apply_cache_control(cache_control, spec.cache)
     if profile := exchange.headers.get(_PROFILE):
         if not profile.isascii() or len(profile) > 64:
             raise Fault.invalid("Expected the name of a profile.", _PROFILE.decode())
         spec.safety.profile = profile.decode()
     return spec
+
+
+def _apply_cache_control(value: bytes, cache: pb.CachePolicy) -> None:
+    wishes = dict(_directive(wish) for wish in value.lower().split(b","))
+    if b"no-store" in wishes:
+        cache.mode = pb.CACHE_MODE_OFF
+    elif b"no-cache" in wishes:
+        cache.mode = pb.CACHE_MODE_REFRESH
+    elif (age := wishes.get(b"max-age")) is not None:
+        if not _AGE.fullmatch(age):
+            raise Fault.invalid("Expected max-age as whole seconds.", "Cache-Control")
+        # Nine digits are above the bound: no text is too long to be a number.
+        cache.age_max.seconds = min(int(age.lstrip(b"0")[:9] or b"0"), _AGE_MAX_S)
+
+
+def _directive(text: bytes) -> tuple[bytes, bytes]:
+    name, _, argument = text.partition(b"=")
+    return name.strip(), argument.strip().strip(b'"')

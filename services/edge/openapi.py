@@ -59,7 +59,8 @@ _CONTROLS = [
     {
         "name": "Cache-Control",
         "in": "header",
-        "description": "`no-cache` asks for a fresh answer, `no-store` keeps the cache out.",
+        "description": "`no-cache` asks for a fresh answer, `no-store` keeps the cache out, `max-age=N` takes one of "
+        "at most N seconds.",
         "schema": {"type": "string"},
     },
     {

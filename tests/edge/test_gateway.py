@@ -291,6 +291,34 @@ async def test_cache_and_safety_headers_reach_the_spec(edge, inference):
     assert inference.specs[-1].safety.profile == "strict"
 
 
+@pytest.mark.parametrize(
+    ("value", "age_s"),
+    [
+        ("max-age=0", 0),
+        ("Max-Age=60, no-transform", 60),
+        ('max-age="60"', 60),
+        ("max-age=" + "9" * 5000, 365 * 86_400),
+        ("max-age=0, no-cache", None),
+        ("max-age=60, no-store", None),
+        ("only-if-cached", None),
+    ],
+)
+async def test_an_age_bounds_what_the_cache_may_answer(edge, inference, value, age_s):
+    """max-age is the oldest answer that will do, within the contract's bound; the stronger wishes need none."""
+    await edge.post("/chat", {"message": "x"}, headers={"cache-control": value})
+    cache = inference.specs[-1].cache
+
+    assert (cache.age_max.seconds if cache.HasField("age_max") else None) == age_s
+
+
+@pytest.mark.parametrize("value", ["max-age", "max-age=", "max-age=-1", "max-age=1.5"])
+async def test_an_age_that_is_none_is_refused(edge, value):
+    """A caller who wants a young answer and misspells it is told so."""
+    answer = await edge.post("/chat", {"message": "x"}, headers={"cache-control": value})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Cache-Control")
+
+
 async def test_requests_over_the_limit_are_refused_at_once(serve, inference):
     """With as many in flight as may be, the next is 503 in the envelope; probes are served; room is given back."""
     edge = await serve(active_requests_max=1)
