@@ -60,9 +60,21 @@ def parse_yaml(text: str, model: type[ModelT], name: str) -> ModelT:
     except yaml.YAMLError as error:
         raise ConfigError(_syntax_complaint(error, name)) from None
     except ValidationError as error:
-        raise ConfigError("; ".join(_complaint(e, root, model, name) for e in error.errors())) from None
+        faults = [_complaint(one, root, model, name) for one in _true_faults(error.errors())]
+        raise ConfigError("; ".join(faults)) from None
     finally:
         loader.dispose()
+
+
+def _true_faults(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Returns the errors without those that a list is too short because bad items of it were not counted."""
+
+    def is_hollow(error: ErrorDetails) -> bool:
+        at, least = error["loc"], error.get("ctx", {}).get("min_length", 0)
+        has_bad_item = any(len(other["loc"]) > len(at) and other["loc"][: len(at)] == at for other in errors)
+        return error["type"] == "too_short" and has_bad_item and len(error["input"]) >= least
+
+    return [error for error in errors if not is_hollow(error)]
 
 
 def _complaint(error: ErrorDetails, root: yaml.Node | None, model: type[BaseModel], name: str) -> str:

@@ -125,6 +125,28 @@ def test_all_faults_are_named_at_once() -> None:
     assert "models.yaml:6:" in message
 
 
+class Pairs(Document):
+    """A file with lists that must not be short."""
+
+    pairs: tuple[Target, ...] = Field(min_length=2)
+
+
+def test_a_bad_item_does_not_make_its_list_short() -> None:
+    """An item that is there and wrong is the only fault, although no good one is left."""
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml("pairs: [{engine: lcal}, {engine: lcal}]\n", Pairs, "pairs.yaml")
+
+    assert str(caught.value).count("pairs.yaml:1: ") == 2
+    assert "at least 2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("items", ["", "{engine: local}", "{engine: lcal}"])
+def test_a_list_that_is_short_is_named(items: str) -> None:
+    """Too few items are a fault, whether those that are there are good or bad."""
+    with pytest.raises(ConfigError, match=r"pairs\.yaml:1: pairs: .*at least 2 items"):
+        parse_yaml(f"pairs: [{items}]\n", Pairs, "pairs.yaml")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The path is in the complaint."""
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
