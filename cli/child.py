@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 # Enough to read the last log lines of a service without reading all of a long log.
 TAIL_BYTES = 64 * 1024
@@ -50,9 +50,19 @@ class Part:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
+    def host_variable(self) -> str:
+        """The variable that moves the service to another address."""
+        return f"MILLRACE_{self.name.upper()}_HOST"
+
+    @property
     def port_variable(self) -> str:
         """The variable that moves the service to another port."""
         return f"MILLRACE_{self.name.upper()}_PORT"
+
+
+def log_path(part: Part, log_dir: Path) -> Path:
+    """Returns where a service's log goes."""
+    return log_dir / f"{part.name}.log"
 
 
 class Child:
@@ -71,9 +81,9 @@ class Child:
 
     @classmethod
     async def start(cls, part: Part, log_dir: Path) -> Child:
-        """Starts the service with a fresh log file."""
-        log = log_dir / f"{part.name}.log"
-        with _fresh(log) as output:
+        """Starts the service with a fresh log file in a folder that exists."""
+        log = log_path(part, log_dir)
+        with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.leash", str(os.getpid()), *part.command),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -129,8 +139,3 @@ def _record(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _fresh(log: Path) -> BinaryIO:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return log.open("wb")

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cli.child import Child, Part, readable
-from cli.errors import CommandError
+from cli.preflight import check
 from cli.report import Report
 
 # How often the last log line is shown while a service loads.
@@ -24,10 +22,6 @@ TAIL_LINE_COUNT = 20
 
 Probe = Callable[[Part], Awaitable[None]]
 """Returns when the service says that it is ready; tries until it is cancelled."""
-
-
-class PortInUse(CommandError):
-    """A port that a service needs is taken."""
 
 
 class Suite:
@@ -59,10 +53,9 @@ class Suite:
             kill: Set to stop without draining.
             on_ready: Called once, when every service is ready.
         Raises:
-            PortInUse: Before anything is started.
+            CommandError: A port or the log folder cannot be used; nothing was started.
         """
-        for part in self._parts:
-            check_port(part)
+        check(self._parts, self._log_dir)
         killer = asyncio.create_task(self._kill_on(kill))
         try:
             for part in self._parts:
@@ -133,21 +126,3 @@ class Suite:
         await kill.wait()
         for child in self.children:
             child.kill()
-
-
-def check_port(part: Part) -> None:
-    """Raises PortInUse, saying what to do, where something else listens; CommandError where no port is named."""
-    if part.port == 0:
-        raise CommandError(f"{part.port_variable} is 0: here the services must know each other's ports")
-    family = socket.AF_INET6 if ":" in part.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((part.host, part.port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise PortInUse(
-                f"Port {part.port}, which {part.name} needs, is in use. Stop what listens there, or choose another: "
-                f"{part.port_variable}={part.port + 1000} millrace up"
-            ) from error

@@ -26,7 +26,7 @@ def up(color: bool) -> int:
 
     Raises:
         ConfigError: A variable has a bad value.
-        PortInUse: A port is taken.
+        CommandError: A port or the folder for logs cannot be used.
     """
     return asyncio.run(_up(Layout.load(), color))
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.child import Part
+from cli.errors import CommandError
+from cli.preflight import PortInUse, check
 from cli.readiness import until_serving
-from cli.suite import PortInUse, Suite
+from cli.suite import Suite
 
 DEADLINE_S = 30.0
 
@@ -177,6 +181,61 @@ async def test_a_taken_port_is_refused_before_anything_starts(tmp_path):
         with pytest.raises(PortInUse, match=rf"{port}.*edge.*MILLRACE_EDGE_PORT="):
             await suite.run(asyncio.Event(), asyncio.Event(), never)
     assert not report.shown
+
+
+async def refusal(tmp_path: Path, *parts: Part) -> str:
+    """What the suite says when it does not start, having started nothing."""
+    report = Recorder()
+    with pytest.raises(CommandError) as caught:
+        await Suite(parts, until_serving, report, tmp_path / "logs").run(asyncio.Event(), asyncio.Event(), never)
+    assert not report.shown
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::", "127.0.0.1")])
+async def test_two_services_on_one_port_are_refused(tmp_path, host, other):
+    """A port that two services are given is named with both variables: the kernel would let them share it."""
+    cache = part("cache")
+    said = await refusal(tmp_path, replace(cache, host=host), replace(part("safety", port=cache.port), host=other))
+
+    assert f"cache and safety cannot share port {cache.port}" in said
+    assert "MILLRACE_CACHE_PORT or MILLRACE_SAFETY_PORT" in said
+
+
+async def test_one_port_on_two_addresses_is_fine(tmp_path):
+    """Services that listen on different addresses do not meet."""
+    cache = part("cache")
+    check([cache, replace(part("safety", port=cache.port), host="127.0.0.2")], tmp_path)
+
+
+async def test_an_address_of_another_machine_is_explained(tmp_path):
+    """An address that this machine does not have is named with the variable that sets it."""
+    said = await refusal(tmp_path, replace(part("cache"), host="192.0.2.1"))
+
+    assert "cache cannot listen on 192.0.2.1" in said
+    assert "MILLRACE_CACHE_HOST" in said
+
+
+async def test_a_port_that_needs_rights_is_explained(tmp_path, monkeypatch):
+    """A port of the system's is refused with the variable that moves the service to one that is free for all."""
+
+    def refuse(_: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    edge = part("edge", port=80)
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    said = await refusal(tmp_path, edge)
+
+    assert "edge may not listen on port 80: Permission denied" in said
+    assert "MILLRACE_EDGE_PORT=1080 millrace up" in said
+
+
+async def test_logs_that_cannot_be_written_are_explained(tmp_path):
+    """A file where the folder should be is named, before anything starts."""
+    (tmp_path / "logs").write_text("")
+    said = await refusal(tmp_path, part("cache"))
+
+    assert f"{tmp_path / 'logs' / 'cache.log'} cannot be written" in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")

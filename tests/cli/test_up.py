@@ -117,3 +117,22 @@ async def test_a_taken_port_is_explained(tmp_path, environ):
 
     assert process.returncode == 1
     assert re.search(rf"Port {port}.*edge.*MILLRACE_EDGE_PORT=", out.decode())
+
+
+@pytest.mark.parametrize(
+    ("environ_of", "complaint"),
+    [
+        (lambda _: {"MILLRACE_CACHE_HOST": "192.0.2.1"}, "MILLRACE_CACHE_HOST"),
+        (lambda environ: {"MILLRACE_CACHE_PORT": environ["MILLRACE_SAFETY_PORT"]}, "MILLRACE_SAFETY_PORT"),
+        (lambda _: {}, r"\.millrace/logs"),
+    ],
+    ids=["address", "one port twice", "folder"],
+)
+async def test_what_cannot_start_is_one_line(tmp_path, environ, environ_of, complaint):
+    """Whatever the system refuses is one line that names the variable or the path, exit code 1, and no traceback."""
+    (tmp_path / ".millrace").write_text("in the way")
+    process = await start(tmp_path, environ | environ_of(environ))
+    out, _ = await process.communicate()
+
+    assert process.returncode == 1
+    assert re.fullmatch(rf"millrace: .*{complaint}.*\n", out.decode())
