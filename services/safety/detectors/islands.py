@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from services.safety.detectors.detector import Match
+from services.safety.detectors.phones import DIGITS_MAX, DIGITS_MIN
 from services.safety.detectors.recognisers import Found, Recogniser
 
 # RFC 5321: a local part has at most 64 octets, an address 254.
@@ -41,8 +42,6 @@ _NUMBER_BEGUN = re.compile(r"[+(\[]{1,2}\Z")
 _GAP = re.compile(rf"[-. ()\[\]/+]{{0,{_GAP_MAX}}}")
 _GROUP = re.compile(r"(?<![0-9])[0-9]+")
 _DATE = re.compile(r"(?<![0-9])[12][0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9](?![0-9])")
-# ITU-T E.164 has 15 digits; a carrier code or trunk prefix may add some.
-_PHONE_DIGITS_MAX = 18
 # Recognisers look at most this far behind a number (":30" tells a time from a phone number).
 _LOOK_AHEAD = 3
 # A number that a cut through a longer run of digit groups may have split begins at most this far before the cut.
@@ -178,7 +177,7 @@ class Numbers(Layer):
             found += self._named("IP_ADDRESS", around, left, end)
         if digit_count >= 9 and len(run) > 9 and "US_SSN" in self._wanted:
             found += self._named("US_SSN", around, left, end)
-        if digit_count >= 7 and "PHONE_NUMBER" in self._wanted and _may_be_phone(run):
+        if digit_count >= DIGITS_MIN and "PHONE_NUMBER" in self._wanted and _may_be_phone(run):
             taken = any(m.start <= start + 2 and m.end >= end - 2 for m in found)
             found += [] if taken else self._phones(around, left, end)
         return found
@@ -197,7 +196,7 @@ class Numbers(Layer):
         return [m for m in found if m.end <= end]
 
     def _phones(self, around: str, left: int, end: int) -> list[Match]:
-        hits = self._recognisers["+PHONE_NUMBER" if "+" in around else "PHONE_NUMBER"](around)
+        hits = self._recognisers["PHONE_NUMBER"](around)
         # The begin of an extension (" x1") may have been taken for a part of it.
         found = [_match("PHONE_NUMBER", hit, left) for hit in hits]
         return [replace(m, end=min(m.end, end)) for m in found if m.start < end]
@@ -209,7 +208,7 @@ class Numbers(Layer):
 
 def _may_be_phone(run: str) -> bool:
     """Tells dates, and digits in a piece longer than any phone number, from what is worth the time to look at."""
-    return not _DATE.search(run) and min(map(len, _GROUP.findall(run))) <= _PHONE_DIGITS_MAX
+    return not _DATE.search(run) and min(map(len, _GROUP.findall(run))) <= DIGITS_MAX
 
 
 def _is_complete(text: str, run: re.Match[str]) -> bool:
