@@ -70,12 +70,13 @@ class Pipeline:
             return
         request = msgspec.structs.replace(request, prompt=screened.prompt)
         screen = Screen(self._safety, profile, route.rules.safety, request.prompt.sampling.n)
-        recorder = Recorder()
+        recorder = Recorder() if recall.plan.writes else None
         async with aclosing(self._generate(request, route, receipt, screen)) as batches:
             async for batch in batches:
                 yield [self._note(event, receipt, recorder) for event in batch]
-        policy_version = screened.policy_version or screen.policy_version
-        self._cache.keep(request, recall, recorder, receipt, policy_version)
+        if recorder:
+            policy_version = screened.policy_version or screen.policy_version
+            self._cache.keep(request, recall, recorder, receipt, policy_version)
 
     async def _prepare(self, request: Request, route: Route, profile: str) -> tuple[Recall, InputScreen]:
         """Judges the prompt and looks it up, in parallel; a blocked prompt gets no answer, not even a cached one."""
@@ -88,10 +89,8 @@ class Pipeline:
         finally:
             lookup.cancel()
         if recall.recorded and recall.recorded.policy_version != screened.policy_version:
-            recall.recorded, recall.event = (
-                None,
-                CacheEvent(CacheOutcome.MISS, reason="the safety policy has changed since"),
-            )
+            recall.recorded = None
+            recall.event = CacheEvent(CacheOutcome.MISS, reason="the safety policy has changed since")
         return recall, screened
 
     def _replay(self, recall: Recall, receipt: Receipt) -> list[Event]:
@@ -99,11 +98,8 @@ class Pipeline:
         recorded = recall.recorded
         assert recorded
         receipt.engine, receipt.target, receipt.target_model = "cache", recorded.target, recorded.target_model
-        receipt.system_fingerprint, receipt.usage, receipt.cost_micro_usd = (
-            recorded.system_fingerprint,
-            recorded.usage,
-            0,
-        )
+        receipt.system_fingerprint, receipt.usage = recorded.system_fingerprint, recorded.usage
+        receipt.cost_micro_usd = 0
         receipt.safety += recorded.safety
         receipt.ttft_s = time.time() - receipt.created_time
         self._settlement.complete(receipt)
@@ -117,9 +113,10 @@ class Pipeline:
             return batches
         return screen.streamed(batches) if request.prompt.streamed else screen.whole(batches)
 
-    def _note(self, event: Event | EngineCompleted, receipt: Receipt, recorder: Recorder) -> Event:
+    def _note(self, event: Event | EngineCompleted, receipt: Receipt, recorder: Recorder | None) -> Event:
         """Writes an event into the receipt and the record; the engine's end becomes the pipeline's."""
-        recorder.take(event)
+        if recorder:
+            recorder.take(event)
         if isinstance(event, Delta):
             if receipt.ttft_s is None:
                 receipt.ttft_s = time.time() - receipt.created_time
