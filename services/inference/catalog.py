@@ -7,22 +7,32 @@ checked whole, and immutable from then on. It never opens a connection or loads 
 from __future__ import annotations
 
 import fnmatch
-from typing import Annotated, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
+from pydantic import Field, HttpUrl, field_validator, model_validator
 
-from kit.errors import InvalidArgument, NotFound
+from kit.document import Document
+from kit.errors import NotFound
 from services.inference.generation import Usage
+from services.inference.rules import (
+    BreakerRule,
+    CacheRule,
+    DeadlineRule,
+    DegradeRule,
+    HedgeRule,
+    Policy,
+    QueueRule,
+    RetryRule,
+    Rules,
+    SafetyRule,
+    Seconds,
+)
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Capability = Literal["tools", "vision", "audio", "files", "json_object", "json_schema", "logprobs"]
 Extension = Literal["top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "regex", "choice"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Upstream(_Part):
+class Upstream(Document):
     """An OpenAI-compatible server."""
 
     base_url: HttpUrl = Field(description="Where the API lives, version path included: https://host/v1.")
@@ -39,6 +49,8 @@ class Upstream(_Part):
         default=frozenset(), description="Parameters beyond OpenAI's that it honours; others are refused by name."
     )
     stream_usage: bool = Field(default=True, description="Whether it accepts stream_options.include_usage.")
+    streams: bool = Field(default=True, description="Whether it streams; where not, its silence is noticed late.")
+    ca_file: str | None = Field(default=None, description="PEM file of the authorities that sign its certificate.")
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -47,7 +59,7 @@ class Upstream(_Part):
         return self
 
 
-class Price(_Part):
+class Price(Document):
     """US dollars per million tokens."""
 
     prompt: float = Field(ge=0)
@@ -55,7 +67,7 @@ class Price(_Part):
     cached_prompt: float | None = Field(default=None, ge=0)
 
 
-class Target(_Part):
+class Target(Document):
     """One place where a model can be run."""
 
     engine: Literal["local", "openai"] = Field(description="Who runs it.")
@@ -63,6 +75,13 @@ class Target(_Part):
     upstream: str | None = Field(default=None, description="Which upstream; engine openai only.")
     name: str | None = Field(default=None, min_length=1, description="Name in receipts; default ENGINE:MODEL.")
     price: Price | None = Field(default=None, description="Price; unknown when absent.")
+    weight: float = Field(default=1.0, ge=0, le=1_000_000, description="Share under `weighted`; 0: only a fallback.")
+    context_token_count_max: int | None = Field(default=None, ge=1, description="Context; the model's when absent.")
+    capabilities: frozenset[Capability] | None = Field(
+        default=None, description="All that it can do beside text; when absent it is asked for anything."
+    )
+    breaker: BreakerRule = BreakerRule()
+    queue: QueueRule = QueueRule()
 
     @model_validator(mode="after")
     def _upstream_fits(self) -> Self:
@@ -89,66 +108,7 @@ class Target(_Part):
         return round(prompt + used.completion_token_count * self.price.completion)
 
 
-class CacheRule(_Part):
-    """How the cache takes part by default; a caller's CachePolicy narrows it."""
-
-    enabled: bool = True
-    ttl_s: Seconds = 3600.0
-    scope: Literal["tenant", "user"] = "tenant"
-    sampled: bool = Field(
-        default=False, description="Also cache answers that were asked to vary (temperature above 0, no seed)."
-    )
-
-
-class SafetyRule(_Part):
-    """How safety takes part by default."""
-
-    profile: str = Field(default="default", min_length=1, max_length=64, description="`off` skips the hop altogether.")
-    choices: tuple[str, ...] = Field(
-        default=("default", "strict"),
-        description="Profiles that a caller may choose instead, from the most lenient; those before the rule's own "
-        "are not offered.",
-    )
-    on_unavailable: Literal["closed", "open"] = Field(
-        default="closed",
-        description="What happens while the safety service cannot be reached: refuse, or go on and say so.",
-    )
-
-    def chosen(self, asked: str) -> str:
-        """The profile that applies: the rule's own, or a stricter one that the caller asks for.
-
-        Raises:
-            InvalidArgument: The rule does not offer it.
-        """
-        if not asked or asked == self.profile:
-            return self.profile
-        if self.profile in self.choices:
-            offered = self.choices[self.choices.index(self.profile) + 1 :]
-        else:  # of a profile of the operator's own only the strictest is surely stricter
-            offered = self.choices if self.profile == "off" else self.choices[-1:]
-        if asked not in offered:
-            known = ", ".join((self.profile, *offered))
-            raise InvalidArgument("spec.safety.profile", f"must be one of {known} for this model; it is {asked[:64]!r}")
-        return asked
-
-
-class DeadlineRule(_Part):
-    """Longest waits; each is also cut from the call's own deadline."""
-
-    ttft_s: Seconds = Field(default=10.0, description="To the first delta.")
-    inter_token_s: Seconds = Field(default=30.0, description="Between two deltas.")
-    total_s: Seconds = Field(default=600.0, description="To the end.")
-
-
-class Rules(_Part):
-    """What applies to every model that does not say otherwise."""
-
-    cache: CacheRule = CacheRule()
-    safety: SafetyRule = SafetyRule()
-    deadlines: DeadlineRule = DeadlineRule()
-
-
-class Model(_Part):
+class Model(Document):
     """A public model: targets in the order in which they are tried."""
 
     name: str = Field(min_length=1, max_length=256, description="Public name; may hold `*` to stand for many.")
@@ -160,6 +120,11 @@ class Model(_Part):
     cache: CacheRule | None = None
     safety: SafetyRule | None = None
     deadlines: DeadlineRule | None = None
+    retries: RetryRule | None = None
+    hedging: HedgeRule | None = None
+    degrade: DegradeRule | None = None
+    policy: Policy | None = None
+    on_refusal: Literal["return", "next"] | None = None
 
     @property
     def is_pattern(self) -> bool:
@@ -174,7 +139,14 @@ class Model(_Part):
         return name
 
 
-class Auto(_Part):
+class Defaults(Rules):
+    """What applies to every model and target that says nothing else."""
+
+    breaker: BreakerRule = BreakerRule()
+    queue: QueueRule = QueueRule()
+
+
+class Auto(Document):
     """What `auto` chooses between, by how complex the prompt looks."""
 
     simple: str = Field(description="Model for simple prompts.")
@@ -184,14 +156,14 @@ class Auto(_Part):
     score_min: float = Field(default=1.0, ge=0, description="Score from which a prompt in between is complex.")
 
 
-class Catalog(_Part):
+class Catalog(Document):
     """The models file, checked whole."""
 
     version: Literal[1]
-    upstreams: dict[str, Upstream] = {}
+    upstreams: dict[str, Upstream] = Field(default={})
     models: tuple[Model, ...] = Field(min_length=1)
     auto: Auto | None = None
-    defaults: Rules = Rules()
+    defaults: Defaults = Defaults()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
@@ -210,6 +182,10 @@ class Catalog(_Part):
             if found.kind != "chat":
                 raise ValueError(f"auto: model {choice!r} does not chat")
         return self
+
+    @model_validator(mode="after")
+    def _targets_filled(self) -> Self:
+        return self.model_copy(update={"models": tuple(_filled(model, self.defaults) for model in self.models)})
 
     def find(self, name: str) -> Model:
         """Finds a model by its public name; exact names come before patterns, patterns in file order.
@@ -241,8 +217,23 @@ class Catalog(_Part):
 
     def rules_of(self, model: Model) -> Rules:
         """The rules that apply to a model: its own, else the defaults."""
-        return Rules(
-            cache=model.cache or self.defaults.cache,
-            safety=model.safety or self.defaults.safety,
-            deadlines=model.deadlines or self.defaults.deadlines,
-        )
+        parts = {name: _merged(getattr(self.defaults, name), getattr(model, name)) for name in Rules.model_fields}
+        return Rules(**parts)
+
+
+def _filled(model: Model, defaults: Defaults) -> Model:
+    """The model with what its targets leave unsaid about breaker and queue."""
+    targets = []
+    for target in model.targets:
+        breaker, queue = _merged(defaults.breaker, target.breaker), _merged(defaults.queue, target.queue)
+        targets.append(target.model_copy(update={"breaker": breaker, "queue": queue}))
+    return model.model_copy(update={"targets": tuple(targets)})
+
+
+def _merged(default: Any, own: Any) -> Any:
+    """What is said of one's own, over what applies by default: rules field by field, anything else whole."""
+    if own is None:
+        return default
+    if not isinstance(own, Document):
+        return own
+    return default.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})

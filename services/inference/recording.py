@@ -10,10 +10,10 @@ import hashlib
 
 import msgspec
 
-from services.inference.catalog import CacheRule
 from services.inference.events import Direction, Event, Receipt, SafetyEvent
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Prompt, Usage
 from services.inference.request import CacheWish, Request
+from services.inference.rules import CacheRule
 
 SCHEMA_TAG = "millrace.generation.v1"
 CANONICALISATION_VERSION = 1

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.inference import complexity
-from services.inference.catalog import Catalog, Model, Rules, Target
+from services.inference.catalog import Catalog, Model, Target
 from services.inference.generation import Role
 from services.inference.request import Request
+from services.inference.rules import Rules
 
 AUTO = "auto"
 

@@ -12,9 +12,9 @@ from typing import Protocol
 import msgspec
 
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
-from services.inference.catalog import SafetyRule
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import Message, Prompt, Role, TextPart
+from services.inference.rules import SafetyRule
 
 OFF = "off"
 REFUSAL = "I can't share this answer: it was stopped by the safety policy."

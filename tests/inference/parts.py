@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from kit.errors import MillraceError
-from services.inference.catalog import Catalog, DeadlineRule, Rules, Target
+from services.inference.catalog import Catalog, Target
 from services.inference.events import Receipt
 from services.inference.generation import (
     ChoiceFinished,
@@ -27,6 +27,7 @@ from services.inference.generation import (
 )
 from services.inference.request import Request
 from services.inference.routing import Route, RouteTarget
+from services.inference.rules import DeadlineRule, Rules
 from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released, Segment
 
 Decision = Released | Judged | ChoiceJudged | Assessment

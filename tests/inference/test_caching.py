@@ -10,12 +10,12 @@ import pytest
 from kit.errors import MillraceError, Unavailable
 from services.inference import recording
 from services.inference.caching import AnswerCache, CacheFound, CacheKey, Recall
-from services.inference.catalog import CacheRule, Rules
 from services.inference.events import CacheOutcome, Receipt
 from services.inference.generation import Delta, Sampling
 from services.inference.recording import Recorder
 from services.inference.request import CacheWish, Request
 from services.inference.routing import Route
+from services.inference.rules import CacheRule, Rules
 from tests.inference.parts import STOP, prompt, receipt, route
 from tests.inference.suite import only_tasks, tasks_now
 

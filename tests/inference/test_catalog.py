@@ -8,8 +8,9 @@ import pytest
 
 from kit.document import load_yaml, parse_yaml
 from kit.errors import Code, ConfigError, InvalidArgument, NotFound
-from services.inference.catalog import CacheRule, Catalog, SafetyRule
+from services.inference.catalog import Catalog
 from services.inference.config import EMBEDDED_MODELS_FILE
+from services.inference.rules import CacheRule, SafetyRule
 
 MODELS = """
 version: 1

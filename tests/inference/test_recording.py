@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from services.inference import recording
-from services.inference.catalog import CacheRule
 from services.inference.events import Direction, Receipt, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,
@@ -30,6 +29,7 @@ from services.inference.generation import (
 )
 from services.inference.recording import CachePlan, Recorder
 from services.inference.request import CacheWish, Request
+from services.inference.rules import CacheRule
 from tests.inference.parts import prompt
 
 RULE = CacheRule()

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from kit.errors import Code, InvalidArgument, MillraceError, Unavailable
 from services.inference import release
 from services.inference.attempt import Batch
-from services.inference.catalog import SafetyRule
 from services.inference.events import Attempt, AttemptEvent, Finding, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,
@@ -25,6 +24,7 @@ from services.inference.generation import (
     ToolCallDelta,
 )
 from services.inference.release import Screen
+from services.inference.rules import SafetyRule
 from services.inference.screening import (
     REFUSAL,
     Assessment,

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from kit.errors import MillraceError, Unavailable
 from services.inference.attempt import Batch
-from services.inference.catalog import SafetyRule
 from services.inference.events import Finding, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,
@@ -27,6 +26,7 @@ from services.inference.generation import (
     ToolCallDelta,
 )
 from services.inference.release import Screen, ScreenedBatch
+from services.inference.rules import SafetyRule
 from services.inference.screening import REFUSAL, Assessment, ChoiceJudged, Judged, OutputPiece, Released
 from tests.inference.parts import DONE, Decision, FakeSafety, ScriptedStream
 from tests.inference.suite import only_tasks, tasks_now

@@ -15,9 +15,9 @@ from kit.errors import (
     Unavailable,
     Unimplemented,
 )
-from services.inference.catalog import SafetyRule
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import ImagePart, Message, Prompt, Role, TextPart
+from services.inference.rules import SafetyRule
 from services.inference.screening import OFF, Assessment, InputScreen, Segment, blocked, screen_prompt, unreachable
 from tests.inference.parts import FakeSafety
 
