@@ -1,17 +1,22 @@
 """A stored answer, and its form in a store.
 
-The bytes of an entry hold its own address: a store that hands out the wrong bytes is caught here, not by a user. This
-module never looks inside the chunks.
+The bytes of an entry hold its own address and a checksum: a store that hands out the wrong bytes, or half of them, is
+caught here, not by a user. This module never looks inside the chunks.
 """
 
+import struct
+import zlib
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from services.cache.key import Address, EntryKey
 
 # First byte of every encoded entry. Raise it when the shape of `Entry` changes: older entries are then misses.
-FORMAT = b"\x01"
+FORMAT: Final = b"\x02"
+# What precedes an entry's fields: the format, and the CRC-32 of the fields.
+HEADER: Final = struct.Struct(">cI")
 
 
 class Savings(msgspec.Struct, frozen=True, array_like=True):
@@ -36,7 +41,11 @@ class EntryDraft:
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """A stored answer. Instants are milliseconds since the epoch."""
+    """A stored answer. Instants are milliseconds since the epoch.
+
+    `compare_text` is the text that it answers, and `embedding` that text's vector in the space that `embedding_version`
+    names; both are empty where the entry takes no part in semantic lookups.
+    """
 
     address: Address
     nonce: str
@@ -50,6 +59,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     savings: Savings | None = None
     compare_text: str | None = None
     context_digest: bytes = b""
+    embedding: bytes = b""
+    embedding_version: str = ""
 
     @property
     def entry_id(self) -> str:
@@ -67,19 +78,41 @@ def parse_entry_id(entry_id: str) -> tuple[bytes, str] | None:
 
 
 def encode(entry: Entry) -> bytes:
-    """Writes an entry as bytes."""
-    return FORMAT + _ENCODER.encode(entry)
+    """Writes what a lookup needs of an entry: all but the embedding."""
+    return _seal(msgspec.structs.replace(entry, embedding=b"") if entry.embedding else entry)
 
 
 def decode(data: bytes, address: Address) -> Entry | None:
     """Reads an entry; None if the bytes are of another format, damaged, or of another address."""
-    if not data.startswith(FORMAT):
+    entry = _open(data)
+    return entry if entry is not None and entry.address == address else None
+
+
+def encode_outline(entry: Entry) -> bytes | None:
+    """Writes what a semantic index needs of an entry: all but the answer. None where there is no embedding."""
+    return _seal(msgspec.structs.replace(entry, chunks=(), savings=None)) if entry.embedding else None
+
+
+def decode_outline(data: bytes) -> Entry | None:
+    """Reads an entry without its chunks; None if the bytes are of another format or damaged."""
+    return _open(data)
+
+
+def _seal(entry: Entry) -> bytes:
+    fields = _ENCODER.encode(entry)
+    return HEADER.pack(FORMAT, zlib.crc32(fields)) + fields
+
+
+def _open(data: bytes) -> Entry | None:
+    if len(data) < HEADER.size:
         return None
+    fields = memoryview(data)[HEADER.size :]
     try:
-        entry = _DECODER.decode(memoryview(data)[1:])
+        if HEADER.unpack_from(data) != (FORMAT, zlib.crc32(fields)):
+            return None
+        return _DECODER.decode(fields)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return entry if entry.address == address else None
 
 
 _ENCODER = msgspec.msgpack.Encoder()
