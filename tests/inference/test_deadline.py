@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from services.inference.deadline import DeadlineBudget
@@ -31,7 +33,7 @@ class Clock:
         ({"deadline": 900.0}, 110, 700),
     ],
 )
-def test_the_tightest_bound_holds(wishes: dict[str, float], first_token_at: float, total_at: float) -> None:
+def test_the_tightest_bound_holds(wishes: dict[str, Any], first_token_at: float, total_at: float) -> None:
     """The caller's wishes and the call's deadline cut the rule, and never widen it."""
     budget = DeadlineBudget(RULE, request(**wishes), Clock())
 
