@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -49,8 +51,12 @@ class _JumpingSelector(selectors.DefaultSelector):
         return super().select(0)
 
 
-class VirtualTimePolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes loops of virtual time; a test module hands it to pytest-asyncio by its fixture `event_loop_policy`."""
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test on a loop of its own whose time is virtual."""
 
-    def new_event_loop(self) -> VirtualTimeLoop:
-        return VirtualTimeLoop()
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
