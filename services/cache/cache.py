@@ -14,7 +14,7 @@ from kit.errors import FailedPrecondition
 from kit.identity import remaining_s
 from services.cache.entry import Entry, EntryDraft, Savings, parse_entry_id
 from services.cache.flight import Flight, FlightTable
-from services.cache.key import Address, Namespace, namespace_digest, tenant_digest
+from services.cache.key import Address, KeySpace, Namespace
 from services.cache.query import (
     Completed,
     Following,
@@ -53,6 +53,7 @@ class Cache:
         store: Where entries are kept.
         flights: The answers in the making.
         stats: What is counted.
+        keys: Where what is kept is.
         lifetime: How long entries live.
         clock: Milliseconds since the epoch.
         random: Numbers in [0, 1), for the jitter.
@@ -63,24 +64,25 @@ class Cache:
         store: EntryStore,
         flights: FlightTable,
         stats: Stats,
+        keys: KeySpace,
         lifetime: Lifetime,
         *,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
-        self.store, self.flights, self.stats = store, flights, stats
+        self.store, self.flights, self.stats, self.keys = store, flights, stats, keys
         self._lifetime, self._clock, self._random = lifetime, clock, random
 
     async def lookup(self, query: Query) -> Found:
         """Finds an answer, waits for one in the making, or gives a lease, as the query says."""
-        address, arrived_ms = query.key.address(), self._clock()
+        address, arrived_ms = self.keys.address(query.key), self._clock()
         found, _ = await self._find_or_join(query, address, arrived_ms, streamed=False)
         self.stats.count_found(address.tenant, found)
         return found
 
     async def lookup_stream(self, query: Query) -> AsyncGenerator[LookupEvent, None]:
         """Finds an answer as `lookup` does, and tells of one in the making chunk by chunk."""
-        address, arrived_ms = query.key.address(), self._clock()
+        address, arrived_ms = self.keys.address(query.key), self._clock()
         while True:
             found, flight = await self._find_or_join(query, address, arrived_ms, streamed=True)
             if flight is None:
@@ -143,8 +145,8 @@ class Cache:
         entry = parse_entry_id(entry_id)
         if entry is None:
             return False
-        tenant = tenant_digest(namespace.tenant)
-        removed = await self.store.delete(Selector(tenant, namespace_digest(namespace), entry))
+        tenant = self.keys.tenant(namespace.tenant)
+        removed = await self.store.delete(Selector(tenant, self.keys.namespace(namespace), entry))
         if removed:
             self.stats.count_false_hit(tenant)
         return removed > 0
@@ -200,7 +202,7 @@ class Cache:
     def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""
         flight = self.flights.led(lease_id)
-        if flight is None or flight.schema_tag is not None or flight.key != draft.key.address().entry:
+        if flight is None or flight.schema_tag is not None or flight.key != self.keys.address(draft.key).entry:
             return None
         flight.schema_tag = draft.schema_tag
         return flight
@@ -211,7 +213,7 @@ class Cache:
         stale_for_ms = self._lifetime.stale_for_ms if draft.stale_for_ms is None else draft.stale_for_ms
         created_ms = self._clock()
         return Entry(
-            address=draft.key.address(),
+            address=self.keys.address(draft.key),
             nonce=secrets.token_hex(8),
             schema_tag=draft.schema_tag,
             model=draft.key.model,

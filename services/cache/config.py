@@ -25,6 +25,11 @@ class CacheSettings(ServeSettings):
         0.05, gt=0, le=5, description="Longest that a lookup asks Redis; after that it is a miss."
     )
     redis_write_timeout_s: float = Field(1.0, gt=0, le=30, description="Longest that a write asks Redis.")
+    key_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Keys the digests that stand for names and prompts in the store; the same in every replica.",
+    )
     entries_max: int = Field(100_000, ge=1, description="Most entries kept; on Redis, of each tenant.")
     bytes_max: int = Field(1 << 30, ge=1 << 20, description="Most bytes kept; on Redis, of each tenant.")
     hot_bytes_max: int = Field(64 << 20, ge=0, description="Most bytes of the embedded store's entries held in memory.")

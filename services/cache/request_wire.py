@@ -15,7 +15,7 @@ from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import entry_pb2 as entry_pb
 from millrace.cache.v1 import lookup_pb2 as lookup_pb
 from services.cache.entry import EntryDraft, Savings, parse_entry_id
-from services.cache.key import EntryKey, Namespace, namespace_digest, tenant_digest
+from services.cache.key import EntryKey, KeySpace, Namespace
 from services.cache.query import LeaseQuery, Query
 from services.cache.store import Selector
 
@@ -164,7 +164,7 @@ def read_tenant(value: str) -> str:
     return _text("tenant", value, 1, NAME_MAX)
 
 
-def read_selection(request: service_pb.DeleteRequest) -> Selector | None:
+def read_selection(request: service_pb.DeleteRequest, keys: KeySpace) -> Selector | None:
     """Reads what to delete; None means an entry that cannot be."""
     namespace = read_namespace("namespace", request.namespace)
     if request.include_users and namespace.user is not None:
@@ -176,7 +176,7 @@ def read_selection(request: service_pb.DeleteRequest) -> Selector | None:
         raise InvalidArgument("everything", "must be true where it is set")
     if chosen == "entry_id" and request.include_users:
         raise InvalidArgument("include_users", "must be false where one entry is meant")
-    selector = Selector(tenant_digest(namespace.tenant), None if request.include_users else namespace_digest(namespace))
+    selector = Selector(keys.tenant(namespace.tenant), None if request.include_users else keys.namespace(namespace))
     if chosen == "tag":
         return replace(selector, tag=_text("tag", request.tag, 1, LABEL_MAX))
     if chosen == "entry_id":

@@ -14,7 +14,6 @@ from services.cache import request_wire as read
 from services.cache import response_wire as write
 from services.cache.cache import Cache
 from services.cache.entry import Savings
-from services.cache.key import tenant_digest
 from services.cache.query import Hit, Miss
 from services.cache.store import StoreUnavailable
 
@@ -82,7 +81,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
     async def Delete(self, request: service_pb.DeleteRequest, context: Any) -> service_pb.DeleteResponse:
         """Removes entries of one tenant."""
         request_id = read.read_request_id(request.request_id)
-        selector = read.read_selection(request)
+        selector = read.read_selection(request, self._cache.keys)
         count = 0 if selector is None else await self._cache.store.delete(selector, dry_run=request.dry_run)
         return service_pb.DeleteResponse(request_id=request_id, entry_count=count)
 
@@ -100,7 +99,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
     async def GetStats(self, request: service_pb.GetStatsRequest, context: Any) -> service_pb.GetStatsResponse:
         """Reports what the cache holds and has done."""
         request_id = read.read_request_id(request.request_id)
-        tenant = tenant_digest(read.read_tenant(request.tenant)) if request.HasField("tenant") else None
+        tenant = self._cache.keys.tenant(read.read_tenant(request.tenant)) if request.HasField("tenant") else None
         return service_pb.GetStatsResponse(request_id=request_id, stats=await self._stats(tenant))
 
     async def _chunks(

@@ -16,6 +16,7 @@ from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
 from services.cache.cache import Cache, Lifetime
 from services.cache.config import CacheSettings
 from services.cache.flight import FlightTable
+from services.cache.key import KeySpace
 from services.cache.redis_store import RedisStore
 from services.cache.request_wire import Limits
 from services.cache.servicer import CacheServicer
@@ -55,6 +56,7 @@ async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore
         store or build_store(settings),
         FlightTable(settings.leases_max),
         Stats(now_ms()),
+        KeySpace(settings.key_secret.get_secret_value().encode() if settings.key_secret else b""),
         Lifetime(_ms(settings.ttl_default_s), settings.ttl_jitter, _ms(settings.stale_for_default_s)),
         clock=now_ms,
         random=random.random,

@@ -19,13 +19,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from services.cache.entry import Entry
-from services.cache.key import EntryKey, Namespace
+from services.cache.key import Address, EntryKey, KeySpace, Namespace
 from services.cache.redis_store import RedisStore
 from services.cache.sqlite_store import SqliteStore
 from services.cache.store import EntryStore
 
 START_DEADLINE_S = 20
 DIGEST = bytes(range(32))
+KEYS = KeySpace()
 MakeStore = Callable[..., Awaitable[EntryStore]]
 
 
@@ -171,13 +172,18 @@ def make_key(tenant: str = "acme", user: str | None = None, request: bytes = DIG
     return EntryKey(Namespace(tenant, user), model, request.ljust(32, b"\0"), 1)
 
 
+def address_of(key: EntryKey) -> Address:
+    """Where a key's entry is, in the tests' stores."""
+    return KEYS.address(key)
+
+
 def make_entry(
     key: EntryKey, clock: Callable[[], int], *, chunks: tuple[bytes, ...] = (b"answer",), tags: tuple[str, ...] = ()
 ) -> Entry:
     """An entry that is fresh for a minute and stale for another."""
     now_ms = clock()
     return Entry(
-        address=key.address(),
+        address=address_of(key),
         nonce=os.urandom(8).hex(),
         schema_tag="test.v1",
         model=key.model,

@@ -13,7 +13,7 @@ from kit.errors import FailedPrecondition
 from services.cache.cache import Cache, Lifetime
 from services.cache.entry import Entry, EntryDraft, Savings
 from services.cache.flight import FlightTable
-from services.cache.key import Address, EntryKey, Namespace
+from services.cache.key import Address, EntryKey, KeySpace, Namespace
 from services.cache.query import (
     Completed,
     Following,
@@ -29,7 +29,7 @@ from services.cache.query import (
 )
 from services.cache.stats import Stats
 from services.cache.store import EntryStore, Selector, Size, StoreUnavailable
-from tests.cache.conftest import ManualClock, make_key, sqlite_store
+from tests.cache.conftest import ManualClock, address_of, make_key, sqlite_store
 
 LEASE = LeaseQuery(ttl_s=5, wait_s=5)
 LIFETIME = Lifetime(ttl_ms=60_000, ttl_jitter=0.1, stale_for_ms=30_000)
@@ -77,7 +77,7 @@ class SlowStore(BrokenStore):
 
 
 def make_cache(store: EntryStore, clock: ManualClock, draw: float = 0.0) -> Cache:
-    return Cache(store, FlightTable(), Stats(clock()), LIFETIME, clock=clock, random=lambda: draw)
+    return Cache(store, FlightTable(), Stats(clock()), KeySpace(), LIFETIME, clock=clock, random=lambda: draw)
 
 
 @pytest.fixture
@@ -417,7 +417,7 @@ def test_no_lookup_crosses_a_key(folder: Path, keys: list[EntryKey], seed: int):
                 found = await cache.lookup(Query(key, "test.v1"))
                 assert isinstance(found, Hit) == (key in kept)
                 assert isinstance(found, Miss) or found.entry.chunks == (repr(key).encode(),)
-            await asyncio.gather(*(store.delete(Selector(key.address().tenant)) for key in kept))
+            await asyncio.gather(*(store.delete(Selector(address_of(key).tenant)) for key in kept))
         finally:
             await store.close()
 

@@ -2,9 +2,9 @@ import asyncio
 
 from services.cache import flight as flight_module
 from services.cache.flight import Flight, FlightTable
-from tests.cache.conftest import ManualClock, make_entry, make_key
+from tests.cache.conftest import ManualClock, address_of, make_entry, make_key
 
-KEY = make_key().address().entry
+KEY = address_of(make_key()).entry
 SOON_S = 5
 
 
@@ -134,7 +134,7 @@ async def test_another_answer_does_not_cut_into_a_streamed_one(clock: ManualCloc
 
 async def test_landings_are_remembered(clock: ManualClock):
     """A lookup that was under way when an answer landed can tell; other keys are not disturbed."""
-    table, address = FlightTable(), make_key().address()
+    table, address = FlightTable(), address_of(make_key())
     mark = table.mark()
     assert not table.landed_since(address.entry, mark)
     table.land(make_entry(make_key(), clock))

@@ -226,6 +226,18 @@ async def test_stream_without_finish_is_refused(stub: CacheServiceStub):
     assert (await stub.Lookup(LookupRequest(query=QUERY))).miss.reason == MISS_REASON_NOT_FOUND
 
 
+async def test_another_secret_is_another_cache(tmp_path: Path):
+    """What was stored under one key secret is not found under another, and found again under the first."""
+    kinds = []
+    for number, secret in enumerate(("one secret of many", "another of as many", "one secret of many")):
+        async with serving(path=tmp_path / "entries", key_secret=secret) as (stub, _):
+            if number == 0:
+                await stub.Store(store_request())
+            kinds.append((await stub.Lookup(LookupRequest(query=QUERY))).WhichOneof("outcome"))
+
+    assert kinds == ["hit", "miss", "hit"]
+
+
 async def test_entries_are_deleted(stub: CacheServiceStub):
     """Entries are deleted by id, by tag and altogether, after a dry run that deletes nothing."""
     for selector in (

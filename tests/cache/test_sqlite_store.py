@@ -11,7 +11,7 @@ from kit.errors import ConfigError
 from services.cache.entry import Entry
 from services.cache.key import Address
 from services.cache.store import Selector, Size, StoreUnavailable
-from tests.cache.conftest import ManualClock, make_entry, make_key, sqlite_store
+from tests.cache.conftest import ManualClock, address_of, make_entry, make_key, sqlite_store
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 5
@@ -78,7 +78,7 @@ async def test_no_acknowledged_entry_is_lost_to_a_kill(tmp_path: Path, clock: Ma
     try:
         for worker, number in acknowledged:
             name = b"%d.%d" % (worker, number)
-            entry = await store.get(make_key(request=name).address())
+            entry = await store.get(address_of(make_key(request=name)))
             assert entry is not None
             assert entry.chunks == ((name + b";") * 200,) * 3
         assert (await store.size(None)).entry_count >= len(acknowledged)
@@ -112,7 +112,7 @@ async def test_memory_is_not_asked_for_another_namespace(tmp_path: Path, clock: 
     try:
         entry = make_entry(make_key(), clock)
         await store.put(entry)
-        forged = Address(make_key("other").address().tenant, entry.address.namespace, entry.address.entry)
+        forged = Address(address_of(make_key("other")).tenant, entry.address.namespace, entry.address.entry)
 
         assert await store.get(forged) is None
     finally:
@@ -220,4 +220,4 @@ async def test_closed_store_is_unavailable(tmp_path: Path, clock: ManualClock):
     store = sqlite_store(tmp_path / "entries", clock)
 
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(store.get(make_key().address()), 1)
+        await asyncio.wait_for(store.get(address_of(make_key())), 1)

@@ -6,7 +6,7 @@ import pytest
 
 from services.cache.entry import Savings
 from services.cache.store import Selector, Size
-from tests.cache.conftest import MakeStore, ManualClock, make_entry, make_key
+from tests.cache.conftest import MakeStore, ManualClock, address_of, make_entry, make_key
 
 
 async def test_entry_comes_back_whole(make_store: MakeStore, clock: ManualClock):
@@ -29,7 +29,7 @@ async def test_other_addresses_are_empty(make_store: MakeStore, clock: ManualClo
     await store.put(make_entry(make_key(), clock))
 
     for other in (make_key("other"), make_key(user="ann"), make_key(request=b"x"), make_key(model="n")):
-        assert await store.get(other.address()) is None
+        assert await store.get(address_of(other)) is None
 
 
 async def test_large_entry_fits(make_store: MakeStore, clock: ManualClock):
