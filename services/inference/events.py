@@ -96,7 +96,10 @@ class CacheEvent(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct):
-    """A try at one target; durations in seconds."""
+    """A try at one target; durations in seconds.
+
+    `queue_s` was waited for a slot, before the start. A `hedged` one was started beside one that was slow to begin.
+    """
 
     number: int
     engine: str
@@ -105,10 +108,12 @@ class Attempt(msgspec.Struct):
     error_reason: str = ""
     duration_s: float = 0.0
     ttft_s: float | None = None
+    hedged: bool = False
+    queue_s: float = 0.0
 
 
 class AttemptEvent(msgspec.Struct):
-    """A try ended without an answer, and another follows."""
+    """A try began, was not made, or ended without an answer."""
 
     attempt: Attempt
 

@@ -43,15 +43,19 @@ class Pipeline:
         self._admission, self._router, self._cache = admission, router, cache
         self._safety, self._attempts, self._settlement = safety, attempts, settlement
 
-    async def run(self, request: Request) -> AsyncGenerator[Sequence[Event], None]:
+    async def run(self, request: Request, receipt: Receipt | None = None) -> AsyncGenerator[Sequence[Event], None]:
         """Streams everything that happens, in batches of what was ready together; `Completed` is last.
 
+        Args:
+            request: What is asked.
+            receipt: Filled in as the request goes, for a caller who wants to know what was done even where it fails.
         Raises:
             MillraceError: The request was refused or could not be answered.
         """
+        receipt = receipt or Receipt(request.request_id, request.model)
         with self._admission.admit():
             route = self._router.choose(request)
-            receipt = Receipt(request.request_id, route.model_name, route.reason, time.time())
+            receipt.model, receipt.route_reason, receipt.created_time = route.model_name, route.reason, time.time()
             with self._settlement.settle(receipt):
                 async with aclosing(self._answer(request, route, receipt)) as batches:
                     async for batch in batches:

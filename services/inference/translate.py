@@ -278,6 +278,8 @@ def attempt(event: nouns.Attempt) -> event_pb2.Attempt:
         error_reason=event.error_reason,
         duration=duration(event.duration_s),
         ttft=None if event.ttft_s is None else duration(event.ttft_s),
+        hedged=event.hedged,
+        queue_time=duration(event.queue_s) if event.queue_s else None,
     )
 
 
@@ -307,6 +309,7 @@ def receipt(done: nouns.Receipt) -> event_pb2.Receipt:
         duration=duration(done.duration_s),
         ttft=None if done.ttft_s is None else duration(done.ttft_s),
         system_fingerprint=done.system_fingerprint,
+        usage=usage(done.usage),
     )
 
 

@@ -176,8 +176,10 @@ def test_a_delta_with_everything() -> None:
 
 def test_every_other_event() -> None:
     """Each becomes its field of the response, complete."""
-    attempt = Attempt(2, "openai", "t", AttemptOutcome.FAILED, "DOWN", 1.5, None)
-    receipt = Receipt("r1", "gpt", attempts=[attempt], cache=CACHE, safety=[SAFETY], cost_micro_usd=0, ttft_s=0.25)
+    attempt = Attempt(2, "openai", "t", AttemptOutcome.FAILED, "DOWN", 1.5, None, True, 0.25)
+    receipt = Receipt(
+        "r1", "gpt", usage=Usage(7, 9), attempts=[attempt], cache=CACHE, safety=[SAFETY], cost_micro_usd=0, ttft_s=0.25
+    )
     started = translate.response(Started("r1", "gpt", "why", 1_000.5, CACHE), 1).started
     finished = translate.response(ChoiceFinished(1, FinishReason.STOP, "END"), 1).choice_finished
     said = translate.response(SAFETY, 1).safety
@@ -194,9 +196,12 @@ def test_every_other_event() -> None:
     assert (said.findings[0].category, said.findings[0].start, said.findings[0].end) == ("EMAIL", 3, 9)
     assert (tried.number, tried.outcome, tried.error_reason) == (2, event_pb2.ATTEMPT_OUTCOME_FAILED, "DOWN")
     assert not tried.HasField("ttft")
+    assert (tried.hedged, tried.queue_time.ToMilliseconds()) == (True, 250)
+    assert not translate.attempt(Attempt(1, "openai", "t")).HasField("queue_time")
     assert done.usage.estimated
     assert done.receipt.HasField("cost_micro_usd")
     assert done.receipt.ttft.ToMilliseconds() == 250
+    assert (done.receipt.usage.prompt_token_count, done.receipt.usage.completion_token_count) == (7, 9)
     assert not translate.receipt(Receipt("r1", "gpt")).HasField("cost_micro_usd")
 
 

@@ -210,7 +210,7 @@ class AttemptEvent(_message.Message):
     def __init__(self, attempt: _Optional[_Union[Attempt, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "engine", "target", "outcome", "error_reason", "duration", "ttft")
+    __slots__ = ("number", "engine", "target", "outcome", "error_reason", "duration", "ttft", "hedged", "queue_time")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +218,8 @@ class Attempt(_message.Message):
     ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
     TTFT_FIELD_NUMBER: _ClassVar[int]
+    HEDGED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
     number: int
     engine: str
     target: str
@@ -225,7 +227,9 @@ class Attempt(_message.Message):
     error_reason: str
     duration: _duration_pb2.Duration
     ttft: _duration_pb2.Duration
-    def __init__(self, number: _Optional[int] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., outcome: _Optional[_Union[AttemptOutcome, str]] = ..., error_reason: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    hedged: bool
+    queue_time: _duration_pb2.Duration
+    def __init__(self, number: _Optional[int] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., outcome: _Optional[_Union[AttemptOutcome, str]] = ..., error_reason: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hedged: _Optional[bool] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Completed(_message.Message):
     __slots__ = ("usage", "receipt")
@@ -250,7 +254,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_token_count: _Optional[int] = ..., completion_token_count: _Optional[int] = ..., cached_prompt_token_count: _Optional[int] = ..., reasoning_token_count: _Optional[int] = ..., estimated: _Optional[bool] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("request_id", "model", "engine", "target", "target_model", "attempts", "cache", "safety", "cost_micro_usd", "duration", "ttft", "system_fingerprint")
+    __slots__ = ("request_id", "model", "engine", "target", "target_model", "attempts", "cache", "safety", "cost_micro_usd", "duration", "ttft", "system_fingerprint", "usage")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +267,7 @@ class Receipt(_message.Message):
     DURATION_FIELD_NUMBER: _ClassVar[int]
     TTFT_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     engine: str
@@ -275,7 +280,8 @@ class Receipt(_message.Message):
     duration: _duration_pb2.Duration
     ttft: _duration_pb2.Duration
     system_fingerprint: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., target_model: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ..., safety: _Optional[_Iterable[_Union[SafetyEvent, _Mapping]]] = ..., cost_micro_usd: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., system_fingerprint: _Optional[str] = ...) -> None: ...
+    usage: Usage
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., target_model: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ..., safety: _Optional[_Iterable[_Union[SafetyEvent, _Mapping]]] = ..., cost_micro_usd: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., system_fingerprint: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class Generation(_message.Message):
     __slots__ = ("request_id", "model", "route_reason", "created_time", "choices", "usage", "receipt")

@@ -25,15 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/usage.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x80\x02\n\x0bUsageTotals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x1c\n\x14\x66\x61iled_request_count\x18\x02 \x01(\x03\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x05 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_miss_count\x18\x06 \x01(\x03\x12\x15\n\rblocked_count\x18\x07 \x01(\x03\x12\x16\n\x0e\x63ost_micro_usd\x18\x08 \x01(\x03\x12\x1e\n\x16unpriced_request_count\x18\t \x01(\x03\"\xcc\x01\n\x0eLatencySummary\x12/\n\x0c\x64uration_p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x64uration_p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p50\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/usage.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x80\x02\n\x0bUsageTotals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x1c\n\x14\x66\x61iled_request_count\x18\x02 \x01(\x03\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x05 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_miss_count\x18\x06 \x01(\x03\x12\x15\n\rblocked_count\x18\x07 \x01(\x03\x12\x16\n\x0e\x63ost_micro_usd\x18\x08 \x01(\x03\x12\x1e\n\x16unpriced_request_count\x18\t \x01(\x03\"\xcc\x01\n\x0eLatencySummary\x12/\n\x0c\x64uration_p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x64uration_p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p50\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa0\x03\n\x0bTargetStats\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x14\n\x0ctarget_model\x18\x02 \x01(\t\x12:\n\rbreaker_state\x18\x03 \x01(\x0e\x32#.millrace.inference.v1.BreakerState\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x12\x15\n\rwaiting_count\x18\x06 \x01(\x05\x12\x12\n\ncall_count\x18\x07 \x01(\x03\x12\x19\n\x11\x66\x61iled_call_count\x18\x08 \x01(\x03\x12\x13\n\x0bretry_count\x18\t \x01(\x03\x12\x13\n\x0bhedge_count\x18\n \x01(\x03\x12\x1a\n\x12skipped_call_count\x18\x0b \x01(\x03\x12/\n\x0cttft_average\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BREAKERSTATE']._serialized_start=977
+  _globals['_BREAKERSTATE']._serialized_end=1101
   _globals['_USAGETOTALS']._serialized_start=93
   _globals['_USAGETOTALS']._serialized_end=349
   _globals['_LATENCYSUMMARY']._serialized_start=352
   _globals['_LATENCYSUMMARY']._serialized_end=556
+  _globals['_TARGETSTATS']._serialized_start=559
+  _globals['_TARGETSTATS']._serialized_end=975
 # @@protoc_insertion_point(module_scope)

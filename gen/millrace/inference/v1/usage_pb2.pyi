@@ -1,12 +1,24 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class BreakerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BREAKER_STATE_UNSPECIFIED: _ClassVar[BreakerState]
+    BREAKER_STATE_CLOSED: _ClassVar[BreakerState]
+    BREAKER_STATE_OPEN: _ClassVar[BreakerState]
+    BREAKER_STATE_HALF_OPEN: _ClassVar[BreakerState]
+BREAKER_STATE_UNSPECIFIED: BreakerState
+BREAKER_STATE_CLOSED: BreakerState
+BREAKER_STATE_OPEN: BreakerState
+BREAKER_STATE_HALF_OPEN: BreakerState
 
 class UsageTotals(_message.Message):
     __slots__ = ("request_count", "failed_request_count", "prompt_token_count", "completion_token_count", "cache_hit_count", "cache_miss_count", "blocked_count", "cost_micro_usd", "unpriced_request_count")
@@ -41,3 +53,33 @@ class LatencySummary(_message.Message):
     ttft_p50: _duration_pb2.Duration
     ttft_p95: _duration_pb2.Duration
     def __init__(self, duration_p50: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration_p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft_p50: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft_p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class TargetStats(_message.Message):
+    __slots__ = ("target", "target_model", "breaker_state", "retry_delay", "running_count", "waiting_count", "call_count", "failed_call_count", "retry_count", "hedge_count", "skipped_call_count", "ttft_average", "ttft_p95")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TARGET_MODEL_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_STATE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CALL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FAILED_CALL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    HEDGE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_CALL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TTFT_AVERAGE_FIELD_NUMBER: _ClassVar[int]
+    TTFT_P95_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    target_model: str
+    breaker_state: BreakerState
+    retry_delay: _duration_pb2.Duration
+    running_count: int
+    waiting_count: int
+    call_count: int
+    failed_call_count: int
+    retry_count: int
+    hedge_count: int
+    skipped_call_count: int
+    ttft_average: _duration_pb2.Duration
+    ttft_p95: _duration_pb2.Duration
+    def __init__(self, target: _Optional[str] = ..., target_model: _Optional[str] = ..., breaker_state: _Optional[_Union[BreakerState, str]] = ..., retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., running_count: _Optional[int] = ..., waiting_count: _Optional[int] = ..., call_count: _Optional[int] = ..., failed_call_count: _Optional[int] = ..., retry_count: _Optional[int] = ..., hedge_count: _Optional[int] = ..., skipped_call_count: _Optional[int] = ..., ttft_average: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft_p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

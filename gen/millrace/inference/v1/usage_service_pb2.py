@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from millrace.inference.v1 import usage_pb2 as millrace_dot_inference_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millrace/inference/v1/usage_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/inference/v1/usage.proto\"\x11\n\x0fGetStatsRequest\"\xef\x02\n\x10GetStatsResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetStatsResponse.TotalsByModelEntry\x12\x36\n\x07latency\x18\x03 \x01(\x0b\x32%.millrace.inference.v1.LatencySummary\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\"\x7f\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"\xf5\x01\n\x10GetUsageResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetUsageResponse.TotalsByModelEntry\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\";\n\x12ListHistoryRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x13ListHistoryResponse\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.millrace.inference.v1.HistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbf\x01\n\x0cHistoryEntry\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x03 \x01(\t\x12\x32\n\x06totals\x18\x04 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x10\n\x08trace_id\x18\x06 \x01(\t2\xae\x02\n\x0cUsageService\x12[\n\x08GetStats\x12&.millrace.inference.v1.GetStatsRequest\x1a\'.millrace.inference.v1.GetStatsResponse\x12[\n\x08GetUsage\x12&.millrace.inference.v1.GetUsageRequest\x1a\'.millrace.inference.v1.GetUsageResponse\x12\x64\n\x0bListHistory\x12).millrace.inference.v1.ListHistoryRequest\x1a*.millrace.inference.v1.ListHistoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millrace/inference/v1/usage_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/inference/v1/usage.proto\"\x11\n\x0fGetStatsRequest\"\xa4\x03\n\x10GetStatsResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetStatsResponse.TotalsByModelEntry\x12\x36\n\x07latency\x18\x03 \x01(\x0b\x32%.millrace.inference.v1.LatencySummary\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x12\x33\n\x07targets\x18\x06 \x03(\x0b\x32\".millrace.inference.v1.TargetStats\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\"\x7f\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"\xf5\x01\n\x10GetUsageResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetUsageResponse.TotalsByModelEntry\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\";\n\x12ListHistoryRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x13ListHistoryResponse\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.millrace.inference.v1.HistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbf\x01\n\x0cHistoryEntry\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x03 \x01(\t\x12\x32\n\x06totals\x18\x04 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x10\n\x08trace_id\x18\x06 \x01(\t2\xae\x02\n\x0cUsageService\x12[\n\x08GetStats\x12&.millrace.inference.v1.GetStatsRequest\x1a\'.millrace.inference.v1.GetStatsResponse\x12[\n\x08GetUsage\x12&.millrace.inference.v1.GetUsageRequest\x1a\'.millrace.inference.v1.GetUsageResponse\x12\x64\n\x0bListHistory\x12).millrace.inference.v1.ListHistoryRequest\x1a*.millrace.inference.v1.ListHistoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATSREQUEST']._serialized_start=168
   _globals['_GETSTATSREQUEST']._serialized_end=185
   _globals['_GETSTATSRESPONSE']._serialized_start=188
-  _globals['_GETSTATSRESPONSE']._serialized_end=555
-  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_start=467
-  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_end=555
-  _globals['_GETUSAGEREQUEST']._serialized_start=557
-  _globals['_GETUSAGEREQUEST']._serialized_end=684
-  _globals['_GETUSAGERESPONSE']._serialized_start=687
-  _globals['_GETUSAGERESPONSE']._serialized_end=932
-  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_start=467
-  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_end=555
-  _globals['_LISTHISTORYREQUEST']._serialized_start=934
-  _globals['_LISTHISTORYREQUEST']._serialized_end=993
-  _globals['_LISTHISTORYRESPONSE']._serialized_start=995
-  _globals['_LISTHISTORYRESPONSE']._serialized_end=1095
-  _globals['_HISTORYENTRY']._serialized_start=1098
-  _globals['_HISTORYENTRY']._serialized_end=1289
-  _globals['_USAGESERVICE']._serialized_start=1292
-  _globals['_USAGESERVICE']._serialized_end=1594
+  _globals['_GETSTATSRESPONSE']._serialized_end=608
+  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_start=520
+  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_end=608
+  _globals['_GETUSAGEREQUEST']._serialized_start=610
+  _globals['_GETUSAGEREQUEST']._serialized_end=737
+  _globals['_GETUSAGERESPONSE']._serialized_start=740
+  _globals['_GETUSAGERESPONSE']._serialized_end=985
+  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_start=520
+  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_end=608
+  _globals['_LISTHISTORYREQUEST']._serialized_start=987
+  _globals['_LISTHISTORYREQUEST']._serialized_end=1046
+  _globals['_LISTHISTORYRESPONSE']._serialized_start=1048
+  _globals['_LISTHISTORYRESPONSE']._serialized_end=1148
+  _globals['_HISTORYENTRY']._serialized_start=1151
+  _globals['_HISTORYENTRY']._serialized_end=1342
+  _globals['_USAGESERVICE']._serialized_start=1345
+  _globals['_USAGESERVICE']._serialized_end=1647
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("totals", "totals_by_model", "latency", "uptime", "running_count")
+    __slots__ = ("totals", "totals_by_model", "latency", "uptime", "running_count", "targets")
     class TotalsByModelEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,12 +29,14 @@ class GetStatsResponse(_message.Message):
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     RUNNING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     totals: _usage_pb2.UsageTotals
     totals_by_model: _containers.MessageMap[str, _usage_pb2.UsageTotals]
     latency: _usage_pb2.LatencySummary
     uptime: _duration_pb2.Duration
     running_count: int
-    def __init__(self, totals: _Optional[_Union[_usage_pb2.UsageTotals, _Mapping]] = ..., totals_by_model: _Optional[_Mapping[str, _usage_pb2.UsageTotals]] = ..., latency: _Optional[_Union[_usage_pb2.LatencySummary, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., running_count: _Optional[int] = ...) -> None: ...
+    targets: _containers.RepeatedCompositeFieldContainer[_usage_pb2.TargetStats]
+    def __init__(self, totals: _Optional[_Union[_usage_pb2.UsageTotals, _Mapping]] = ..., totals_by_model: _Optional[_Mapping[str, _usage_pb2.UsageTotals]] = ..., latency: _Optional[_Union[_usage_pb2.LatencySummary, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., running_count: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[_usage_pb2.TargetStats, _Mapping]]] = ...) -> None: ...
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("start_time", "end_time", "key_id")
