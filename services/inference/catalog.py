@@ -17,6 +17,7 @@ from services.inference.generation import Usage
 from services.inference.rules import (
     BreakerRule,
     CacheRule,
+    ComplexityRule,
     DeadlineRule,
     DegradeRule,
     HedgeRule,
@@ -146,14 +147,11 @@ class Defaults(Rules):
     queue: QueueRule = QueueRule()
 
 
-class Auto(Document):
+class Auto(ComplexityRule):
     """What `auto` chooses between, by how complex the prompt looks."""
 
     simple: str = Field(description="Model for simple prompts.")
     complex: str = Field(description="Model for complex prompts.")
-    simple_words_max: int = Field(default=5, ge=1, description="At most so many words are simple.")
-    complex_words_min: int = Field(default=50, ge=1, description="More words than this are complex.")
-    score_min: float = Field(default=1.0, ge=0, description="Score from which a prompt in between is complex.")
 
 
 class Catalog(Document):

@@ -8,12 +8,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from services.inference.rules import ComplexityRule, ComplexityWeights
+
 SIGNALS = (
     "compare", "difference", "why", "explain", "analyze", "analyse", "implement", "design", "architecture", "tradeoff",
     "trade-off", "pros and cons",
 )  # fmt: skip
 _SIGNAL = re.compile(r"\b(" + "|".join(SIGNALS) + r")", re.IGNORECASE)
 _CODE = re.compile(r"```|\b(def|class|function|import|SELECT|return)\b.{0,100}[({;:=]")
+# "How many" and its like ask for a fact.
+_OPEN_QUESTION = re.compile(
+    r"\b(how(?! (?:many|much|old|long|far|often|big|tall)\b)|what if|in what way)\b", re.IGNORECASE
+)
 _CHARS_MAX = 10_000  # where signals are looked for: few words are rarely longer, and hostile ones cost no more
 
 
@@ -25,29 +31,30 @@ class Complexity:
     reason: str
 
 
-def judge(text: str, simple_words_max: int, complex_words_min: int, score_min: float) -> Complexity:
-    """Judges the last thing that the user said.
-
-    Args:
-        text: The user's words.
-        simple_words_max: At most so many words are simple, whatever they are.
-        complex_words_min: More words than this are complex.
-        score_min: What signals (1 each), code (1) and several questions (0.5) must add up to in between.
-    """
+def judge(text: str, rule: ComplexityRule) -> Complexity:
+    """Judges the last thing that the user said; few words are always simple, many always complex."""
     word_count = len(text.split())
-    if word_count > complex_words_min:
-        return Complexity(True, f"complex: {word_count} words, more than {complex_words_min}")
-    if word_count <= simple_words_max:
-        return Complexity(False, f"simple: {word_count} words, at most {simple_words_max}")
-    text = text[:_CHARS_MAX]
+    if word_count > rule.complex_words_min:
+        return Complexity(True, f"complex: {word_count} words, more than {rule.complex_words_min}")
+    if word_count <= rule.simple_words_max:
+        return Complexity(False, f"simple: {word_count} words, at most {rule.simple_words_max}")
+    score, seen = _score(text[:_CHARS_MAX], rule.weights)
+    score += rule.weights.length * word_count / rule.complex_words_min
+    is_complex = score >= rule.score_min
+    reason = (
+        f"{word_count} words, {'; '.join(seen) or 'no signal'} (score {score:.2f}, complex from {rule.score_min:g})"
+    )
+    return Complexity(is_complex, f"{'complex' if is_complex else 'simple'}: {reason}")
+
+
+def _score(text: str, weights: ComplexityWeights) -> tuple[float, list[str]]:
+    """What is seen in the text adds up to, and in words."""
     signals = sorted({match.lower() for match in _SIGNAL.findall(text)})
-    score = float(len(signals))
-    reasons = [f"signal words {', '.join(signals)}"] if signals else []
+    seen = [(weights.signal * len(signals), f"signal words {', '.join(signals)}")] if signals else []
     if _CODE.search(text):
-        score += 1
-        reasons.append("code")
+        seen.append((weights.code, "code"))
+    if _OPEN_QUESTION.search(text):
+        seen.append((weights.open_question, "open question"))
     if text.count("?") > 1:
-        score += 0.5
-        reasons.append("several questions")
-    why = "; ".join(reasons) or "no signal"
-    return Complexity(score >= score_min, f"{'complex' if score >= score_min else 'simple'}: {word_count} words, {why}")
+        seen.append((weights.several_questions, "several questions"))
+    return sum(points for points, _ in seen), [what for _, what in seen]

@@ -41,3 +41,8 @@ class Request(msgspec.Struct, frozen=True):
     ttft_max_s: float | None = None
     inter_token_max_s: float | None = None
     session_id: str = ""
+
+    @property
+    def char_count(self) -> int:
+        """Characters of text in the prompt: what token counts are estimated from."""
+        return len(self.prompt.raw_prompt or "") + sum(len(message.text) for message in self.prompt.messages)

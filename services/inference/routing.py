@@ -92,7 +92,7 @@ class Router:
         auto = self._catalog.auto
         if auto is None:
             raise FailedPrecondition("AUTO_NOT_CONFIGURED", "model `auto` needs an `auto:` section in the models file")
-        said = complexity.judge(_last_user_text(request), auto.simple_words_max, auto.complex_words_min, auto.score_min)
+        said = complexity.judge(_last_user_text(request), auto)
         return (auto.complex if said.is_complex else auto.simple), said.reason
 
 

@@ -124,6 +124,25 @@ class DegradeRule(Document):
     stale: bool = Field(default=False, description="A cached answer that is past its time, marked as such.")
 
 
+class ComplexityWeights(Document):
+    """What each thing that is seen in a prompt adds to its score."""
+
+    signal: float = Field(default=1.0, description="Each different signal word: compare, why, design, ...")
+    code: float = Field(default=1.0, description="Code.")
+    open_question: float = Field(default=0.5, description="A question that asks how, or what if.")
+    several_questions: float = Field(default=0.5, description="More than one question mark.")
+    length: float = Field(default=0.5, description="A prompt as long as `complex_words_min`; shorter ones add a part.")
+
+
+class ComplexityRule(Document):
+    """From when on a prompt is complex."""
+
+    simple_words_max: int = Field(default=5, ge=1, description="At most so many words are simple.")
+    complex_words_min: int = Field(default=50, ge=1, description="More words than this are complex.")
+    score_min: float = Field(default=1.0, ge=0, description="Score from which a prompt in between is complex.")
+    weights: ComplexityWeights = ComplexityWeights()
+
+
 class Rules(Document):
     """What applies to every model that does not say otherwise."""
 
