@@ -35,16 +35,17 @@ class Breaker:
     """Lets calls pass to one target, or not.
 
     Attributes:
+        rule: What it goes by; `follow` replaces it.
         opened_count: How often it has opened so far.
     """
 
     __slots__ = (
         "_calls", "_clock", "_failures", "_failures_in_a_row", "_is_closed", "_is_on_probation", "_is_probed",
-        "_open_until", "_rule", "opened_count",
+        "_open_until", "opened_count", "rule",
     )  # fmt: skip
 
     def __init__(self, rule: BreakerRule, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rule, self._clock = rule, clock
+        self.rule, self._clock = rule, clock
         self._calls, self._failures = SlidingSum(rule.window_s), SlidingSum(rule.window_s)
         self._failures_in_a_row = 0
         self._is_closed = True
@@ -81,7 +82,7 @@ class Breaker:
 
     def follow(self, rule: BreakerRule) -> None:
         """Goes on under another rule: the state stays, and so does the count unless its window changes."""
-        self._rule = rule
+        self.rule = rule
         if rule.window_s != self._calls.window_s:
             self._calls, self._failures = SlidingSum(rule.window_s), SlidingSum(rule.window_s)
 
@@ -90,7 +91,7 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         self._is_closed = self._is_probed = self._is_on_probation = False
-        self._open_until = now + self._rule.open_s
+        self._open_until = now + self.rule.open_s
         self.opened_count += 1
         self._failures_in_a_row = 0
         self._calls.clear()
@@ -106,14 +107,14 @@ class Breaker:
         self._failures_in_a_row += 1
         self._calls.add(now)
         self._failures.add(now)
-        if self._is_on_probation or self._failures_in_a_row >= self._rule.failures_in_a_row or self._fails_often(now):
+        if self._is_on_probation or self._failures_in_a_row >= self.rule.failures_in_a_row or self._fails_often(now):
             self._open(now)
 
     def _fails_often(self, now: float) -> bool:
         call_count = self._calls.total(now)
-        if call_count < self._rule.call_count_min:
+        if call_count < self.rule.call_count_min:
             return False
-        return self._failures.total(now) >= self._rule.failure_share * call_count
+        return self._failures.total(now) >= self.rule.failure_share * call_count
 
 
 class Permit:

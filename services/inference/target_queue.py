@@ -28,12 +28,13 @@ class TargetQueue:
     """Places at one target and the line before them.
 
     Attributes:
+        rule: What it goes by; `follow` replaces it.
         running_count: Calls that have a place.
     """
 
     def __init__(self, rule: QueueRule, clock: Callable[[], float] = time.monotonic) -> None:
         self.running_count = 0
-        self._rule, self._clock = rule, clock
+        self.rule, self._clock = rule, clock
         self._waiters: list[_Waiter] = []  # the next one first
         self._arrival_count = 0
         self._held_s = 0.0  # how long places are held, a moving average; 0 until it is known
@@ -52,10 +53,10 @@ class TargetQueue:
         Raises:
             ResourceExhausted: There is no place in time, or a higher priority took the one in the line (TARGET_FULL).
         """
-        if self.running_count < self._rule.running_count_max:
+        if self.running_count < self.rule.running_count_max:
             self.running_count += 1
         else:
-            await self._wait(priority, min(until - self._clock(), self._rule.wait_s_max))
+            await self._wait(priority, min(until - self._clock(), self.rule.wait_s_max))
 
     def leave(self, held_s: float) -> None:
         """Gives a place back, which was held for so long, to the next in the line."""
@@ -66,7 +67,7 @@ class TargetQueue:
 
     def follow(self, rule: QueueRule) -> None:
         """Goes on under another rule: nobody loses a place that he has, in the line the last ones may."""
-        self._rule = rule
+        self.rule = rule
         self._admit()
         while len(self._waiters) > rule.queue_count_max:
             self._refuse(self._waiters[-1])
@@ -92,7 +93,7 @@ class TargetQueue:
 
     def _admit(self) -> None:
         """Gives free places to the next in the line. A place has its new owner at once, so nobody can jump in."""
-        while self._waiters and self.running_count < self._rule.running_count_max:
+        while self._waiters and self.running_count < self.rule.running_count_max:
             waiter = self._waiters.pop(0)
             if not waiter.answer.done():  # one that is cancelled just now does not need it
                 waiter.answer.set_result(None)
@@ -108,7 +109,7 @@ class TargetQueue:
 
     def _has_room(self, priority: int) -> bool:
         """Whether one more may stand in the line; the last one goes for a higher priority."""
-        if len(self._waiters) < self._rule.queue_count_max:
+        if len(self._waiters) < self.rule.queue_count_max:
             return True
         if not self._waiters or self._waiters[-1].rank[0] <= -priority:
             return False
@@ -127,7 +128,7 @@ class TargetQueue:
 
     def _expected_wait_s(self, ahead_count: int) -> float:
         """How long one waits with so many ahead: a place comes free every `held / places`, the first in half of it."""
-        return (ahead_count + 0.5) * self._held_s / self._rule.running_count_max
+        return (ahead_count + 0.5) * self._held_s / self.rule.running_count_max
 
     def _full(self, ahead_count: int) -> ResourceExhausted:
         wait_ms = math.ceil(self._expected_wait_s(ahead_count) * 1000)
