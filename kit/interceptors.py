@@ -82,7 +82,10 @@ class CallInterceptor:
                 failure = record.fail(error, context)
                 if failure is None:
                     raise
-                await context.abort_with_status(status.to_status(failure))
+                told = status.to_status(failure)
+                # What is given here replaces what the handler has set.
+                trailers = status.join_trailers(told, context.trailing_metadata() or ())
+                await context.abort(told.code, told.details, trailers)
             else:
                 record.succeed(context)
                 return response

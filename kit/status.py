@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -20,12 +20,16 @@ from grpc_status import rpc_status
 
 from kit.errors import Code, FieldViolation, MillraceError, Unavailable, error_of
 
+Trailer: TypeAlias = "tuple[str, str | bytes]"
+
 DOMAIN = "millrace"
 
 _DETAILS_KEY = "grpc-status-details-bin"
 # Base64 of the details, the message once more and the other headers stay below 8 KiB together.
 _DETAILS_BYTES_MAX = 4096
 _TEXT_CHARS_MAX = 512
+# What a failed call's trailers may weigh in all, so that the transport's own still fit into 8 KiB.
+_TRAILERS_BYTES_MAX = 7680
 _VIOLATIONS_MAX = 16
 
 _STATUS_CODES: dict[Code, grpc.StatusCode] = {Code(code.value[0]): code for code in grpc.StatusCode}
@@ -57,6 +61,18 @@ def to_status(error: MillraceError) -> grpc.Status:
     """Returns the status that carries an error; for `context.abort_with_status`."""
     result: grpc.Status = rpc_status.to_status(to_proto(error))
     return result
+
+
+def join_trailers(status: grpc.Status, others: Iterable[Trailer]) -> tuple[Trailer, ...]:
+    """Returns the trailing metadata of a status with others' beside it, as far as they fit; the shortest come first."""
+    room = _TRAILERS_BYTES_MAX - len(status.details.encode()) - sum(map(_trailer_bytes, status.trailing_metadata))
+    fitting = []
+    for trailer in sorted(others, key=_trailer_bytes):
+        room -= _trailer_bytes(trailer)
+        if room < 0:
+            break
+        fitting.append(trailer)
+    return (*status.trailing_metadata, *fitting)
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> MillraceError:
@@ -104,6 +120,12 @@ def _details_of(error: grpc.aio.AioRpcError) -> Iterable[AnyMessage]:
             details: Iterable[AnyMessage] = status_pb2.Status.FromString(value).details
             return details
     return ()
+
+
+def _trailer_bytes(trailer: Trailer) -> int:
+    """What a header weighs on the wire: bytes travel as Base64, and HTTP/2 counts 32 for each."""
+    name, value = trailer
+    return len(name) + 32 + (len(value) if isinstance(value, str) else len(value) * 4 // 3 + 4)
 
 
 def _read(detail: AnyMessage, found: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """A service of bytes with one method per kind of RPC, whose requests say how to behave.
 
 Requests: `ok` answers once per unary method and three times per stream; `not_found` raises; `bug` raises what nobody
-expected; `group` raises inside a task group; `wait` answers a stream once and then waits for `release` or its end;
-`flood` sends until it is stopped; `who` tells the call's identity as JSON.
+expected; `group` raises inside a task group; `trailers` sets trailing metadata and raises; `wait` answers a stream once
+and then waits for `release` or its end; `flood` sends until it is stopped; `who` tells the call's identity as JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from kit.serve import Registration
 NAME = "test.echo.v1.EchoService"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream", "Written")
 SECRET = "the prompt of a user"
+TRAILERS = (("x-text", "a"), ("x-bytes-bin", b"\xff\x00"))
 
 
 class EchoService:
@@ -49,10 +50,12 @@ class EchoService:
 
     async def unary_unary(self, request: bytes, context: Any) -> bytes:
         """Answers once."""
+        _set_trailers(request, context)
         return await anext(self._answers(request, 1))
 
     async def unary_stream(self, request: bytes, context: Any) -> AsyncGenerator[bytes, None]:
         """Yields the answers."""
+        _set_trailers(request, context)
         # A generator does not close another that it iterates over: whoever starts one closes it.
         async with aclosing(self._answers(request, 3)) as answers:
             async for message in answers:
@@ -93,8 +96,13 @@ class EchoService:
             self.cleaned.set()
 
 
+def _set_trailers(request: bytes, context: Any) -> None:
+    if request == b"trailers":
+        context.set_trailing_metadata(TRAILERS)
+
+
 async def _raise(request: bytes) -> None:
-    if request == b"not_found":
+    if request in (b"not_found", b"trailers"):
         raise NotFound("ECHO_GONE", "there is no such echo", metadata={"echo": "x"})
     if request == b"bug":
         raise ValueError(SECRET)

@@ -15,7 +15,7 @@ from kit.dial import dial
 from kit.errors import Code, Internal, InvalidArgument, NotFound
 from kit.serve import Server
 from kit.status import from_rpc_error
-from tests.fakes.echo_service import KINDS, NAME, SECRET, EchoService, collect, start
+from tests.fakes.echo_service import KINDS, NAME, SECRET, TRAILERS, EchoService, collect, start
 from tests.fakes.span_sink import DEADLINE_S
 from tests.kit.conftest import Suite
 
@@ -55,6 +55,16 @@ async def test_an_error_that_is_raised_reaches_the_caller_whole(suite: Suite, ki
     assert server.status.status_code is StatusCode.UNSET
     assert client.attributes[names.RPC_RESPONSE_STATUS_CODE] == "NOT_FOUND"
     assert client.status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize("kind", ["UnaryUnary", "UnaryStream"])
+async def test_an_error_leaves_the_handlers_trailers_alone(suite: Suite, kind: str) -> None:
+    """What a handler has set goes out beside the details of the error that it raised."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await collect(start(suite.channel, kind, b"trailers"))
+
+    assert set(TRAILERS) <= set(caught.value.trailing_metadata() or ())
+    assert from_rpc_error(caught.value).reason == "ECHO_GONE"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from kit.errors import Code, FieldViolation, MillraceError, ResourceExhausted
-from kit.status import DOMAIN, code_of, from_rpc_error, status_code, to_status
+from kit.status import DOMAIN, code_of, from_rpc_error, join_trailers, status_code, to_status
 
 
 def _over_the_wire(error: MillraceError) -> MillraceError:
@@ -71,6 +71,16 @@ def test_a_huge_error_still_fits_into_a_header() -> None:
     assert len(details) * 4 / 3 + len(status.details.encode()) < 8192
     assert arrived.reason == "TOO_MUCH"
     assert arrived.message.endswith("…")
+
+
+def test_trailers_that_do_not_fit_are_left_out() -> None:
+    """The error comes first, then the short ones: the details of a huge error leave no room for a long one."""
+    short, long, huge = ("x-a", "1"), ("x-b-bin", bytes(3_000)), ("x-c", "c" * 9_000)
+    small = to_status(MillraceError(Code.NOT_FOUND, "GONE", "gone"))
+    big = to_status(MillraceError(Code.INTERNAL, "BAD", "m" * 512, metadata=dict.fromkeys("abcdef", "v" * 512)))
+
+    assert join_trailers(small, [huge, long, short]) == (*small.trailing_metadata, short, long)
+    assert join_trailers(big, [long, short]) == (*big.trailing_metadata, short)
 
 
 def test_a_status_of_the_transport_gets_the_name_of_its_code() -> None:
