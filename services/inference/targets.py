@@ -1,4 +1,4 @@
-"""What is known of every target: its breaker, retry budget, queue, latency, rest and counts, shared by all its calls.
+"""What is known of every target: its breaker, budgets, queue, latency, rest and counts, shared by all its calls.
 
 States outlive the models file they came with: after a reload a target that is still named keeps its own, under the
 new rules. Names behind a pattern are the callers' to invent, so only the most recent states are kept, and those that
@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from services.inference.breaker import Breaker
 from services.inference.catalog import Target
+from services.inference.hedging import HedgeBudget
 from services.inference.latency import FirstTokenTimes
 from services.inference.retry_budget import RetryBudget
 from services.inference.routing import RouteTarget
@@ -41,7 +42,7 @@ class TargetState:
 
     __slots__ = (
         "__weakref__", "_clock", "breaker", "budget", "call_count", "failure_count", "first_tokens", "hedge_count",
-        "label", "queue", "rests_until", "retry_count", "running_count", "skipped_count", "target_model",
+        "hedges", "label", "queue", "rests_until", "retry_count", "running_count", "skipped_count", "target_model",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class TargetState:
         self.breaker = Breaker(candidate.target.breaker, clock)
         self.budget = RetryBudget(retries, clock)
         self.first_tokens = FirstTokenTimes(clock)
+        self.hedges = HedgeBudget(clock)
         self.rests_until = 0.0
         self.running_count = 0
         self.call_count = self.failure_count = self.retry_count = self.hedge_count = self.skipped_count = 0
