@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from opentelemetry import trace
@@ -17,10 +17,11 @@ from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
 from services.inference.catalog import Catalog, Model
 from services.inference.embedding import Embeddings
-from services.inference.events import Event
+from services.inference.events import Event, Receipt
 from services.inference.fleet import Fleet
 from services.inference.moderation import ScoringPort, moderate
 from services.inference.pipeline import Pipeline
+from services.inference.receipt_wire import trailers
 from services.inference.request import Request
 from services.inference.routing import Router
 
@@ -50,18 +51,21 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def Generate(self, request: pb2.GenerateRequest, context: Any) -> pb2.GenerateResponse:
         """Generates a complete answer."""
         asked = _request(request, streamed=False)
-        return pb2.GenerateResponse(generation=translate.generation(await self._run(asked)))
+        with _told(asked, context) as receipt:
+            return pb2.GenerateResponse(generation=translate.generation(await self._run(asked, receipt)))
 
     async def StreamGenerate(
         self, request: pb2.StreamGenerateRequest, context: Any
     ) -> AsyncIterator[pb2.StreamGenerateResponse]:
         """Generates an answer as a stream of events."""
         sequence = 0
-        async with aclosing(self._pipeline.run(_request(request, streamed=True))) as batches:
-            async for batch in batches:
-                for event in batch:
-                    sequence += 1
-                    yield translate.response(event, sequence)
+        asked = _request(request, streamed=True)
+        with _told(asked, context) as receipt:
+            async with aclosing(self._pipeline.run(asked, receipt)) as batches:
+                async for batch in batches:
+                    for event in batch:
+                        sequence += 1
+                        yield translate.response(event, sequence)
 
     async def BatchGenerate(self, request: pb2.BatchGenerateRequest, context: Any) -> pb2.BatchGenerateResponse:
         """Generates answers to several prompts; each succeeds or fails by itself."""
@@ -91,9 +95,9 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
                 log.exception("an item of a batch failed")
                 return pb2.BatchItem(error=_item_error(Internal("INTERNAL", "internal error; the log has it all")))
 
-    async def _run(self, asked: Request) -> list[Event]:
+    async def _run(self, asked: Request, receipt: Receipt | None = None) -> list[Event]:
         happened: list[Event] = []
-        async with aclosing(self._pipeline.run(asked)) as batches:
+        async with aclosing(self._pipeline.run(asked, receipt)) as batches:
             async for batch in batches:
                 happened += batch
         return happened
@@ -175,6 +179,16 @@ def _request(
     if request.spec.session_id:
         trace.get_current_span().set_attribute(names.GEN_AI_CONVERSATION_ID, request.spec.session_id)
     return translate.request(request.spec, call, request_id, streamed)
+
+
+@contextmanager
+def _told(asked: Request, context: Any) -> Iterator[Receipt]:
+    """Gives a receipt to fill in, and tells it in the trailing metadata however the call ends."""
+    receipt = Receipt(asked.request_id, asked.model)
+    try:
+        yield receipt
+    finally:
+        context.set_trailing_metadata(trailers(receipt))
 
 
 def _item_error(error: MillraceError) -> pb2.ItemError:
