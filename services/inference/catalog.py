@@ -7,9 +7,10 @@ checked whole, and immutable from then on. It never opens a connection or loads 
 from __future__ import annotations
 
 import fnmatch
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, HttpUrl, field_validator, model_validator
+from pydantic import Field, HttpUrl, PrivateAttr, field_validator, model_validator
 
 from kit.document import Document
 from kit.errors import NotFound
@@ -31,6 +32,8 @@ from services.inference.rules import (
 
 Capability = Literal["tools", "vision", "audio", "files", "json_object", "json_schema", "logprobs"]
 Extension = Literal["top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "regex", "choice"]
+# Of the local engine; it refuses the rest by name.
+LOCAL_ABILITIES = frozenset({"logprobs", "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"})
 
 
 class Upstream(Document):
@@ -83,6 +86,7 @@ class Target(Document):
     )
     breaker: BreakerRule = BreakerRule()
     queue: QueueRule = QueueRule()
+    _settings: Upstream | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _upstream_fits(self) -> Self:
@@ -98,6 +102,37 @@ class Target(Document):
     def label(self) -> str:
         """What receipts and spans call it."""
         return self.name or f"{self.upstream or self.engine}:{self.model}"
+
+    @property
+    def settings(self) -> Upstream | None:
+        """What the file says of its upstream; None for a local model."""
+        return self._settings
+
+    @cached_property
+    def engine_key(self) -> tuple[str, str, str]:
+        """What tells its engine from others: targets of one key share one, and other settings are another engine."""
+        settings = self._settings.model_dump_json() if self._settings else ""
+        return (self.engine, self.upstream or self.model, settings)
+
+    @cached_property
+    def abilities(self) -> frozenset[str]:
+        """What it can do beside plain text: capabilities, and parameters beyond OpenAI's."""
+        known = frozenset[str](get_args(Capability))
+        declared = known if self.capabilities is None else self.capabilities
+        if self.engine == "local":
+            return LOCAL_ABILITIES - (known - declared)
+        return declared | (self._settings.extensions if self._settings else frozenset())
+
+    def within(self, model: Model, upstream: Upstream | None, defaults: Defaults) -> Target:
+        """Returns the target with all that the rest of the file says of it."""
+        said = {
+            "breaker": _merged(defaults.breaker, self.breaker),
+            "queue": _merged(defaults.queue, self.queue),
+            "context_token_count_max": self.context_token_count_max or model.context_token_count_max,
+        }
+        target = self.model_copy(update=said)
+        target._settings = upstream
+        return target
 
     def cost_micro_usd(self, used: Usage) -> int | None:
         """Millionths of a US dollar for these tokens; None where the price is unknown."""
@@ -131,6 +166,12 @@ class Model(Document):
     def is_pattern(self) -> bool:
         """Whether the name stands for many."""
         return "*" in self.name
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What some target of it is said to be able to; nothing is said of targets that declare nothing."""
+        declared = frozenset(one for target in self.targets for one in target.capabilities or ())
+        return declared | {"tools"} if self.tools else declared
 
     @field_validator("name")
     @classmethod
@@ -183,7 +224,14 @@ class Catalog(Document):
 
     @model_validator(mode="after")
     def _targets_filled(self) -> Self:
-        return self.model_copy(update={"models": tuple(_filled(model, self.defaults) for model in self.models)})
+        def filled(model: Model) -> Model:
+            whole = (
+                one.within(model, self.upstreams[one.upstream] if one.upstream else None, self.defaults)
+                for one in model.targets
+            )
+            return model.model_copy(update={"targets": tuple(whole)})
+
+        return self.model_copy(update={"models": tuple(filled(model) for model in self.models)})
 
     def find(self, name: str) -> Model:
         """Finds a model by its public name; exact names come before patterns, patterns in file order.
@@ -217,15 +265,6 @@ class Catalog(Document):
         """The rules that apply to a model: its own, else the defaults."""
         parts = {name: _merged(getattr(self.defaults, name), getattr(model, name)) for name in Rules.model_fields}
         return Rules(**parts)
-
-
-def _filled(model: Model, defaults: Defaults) -> Model:
-    """The model with what its targets leave unsaid about breaker and queue."""
-    targets = []
-    for target in model.targets:
-        breaker, queue = _merged(defaults.breaker, target.breaker), _merged(defaults.queue, target.queue)
-        targets.append(target.model_copy(update={"breaker": breaker, "queue": queue}))
-    return model.model_copy(update={"targets": tuple(targets)})
 
 
 def _merged(default: Any, own: Any) -> Any:

@@ -32,13 +32,24 @@ class RouteTarget:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes: targets in the order in which they are tried."""
+    """Where a request goes: the model's targets in the order of the file, and the models that the caller falls back to.
+
+    `rules` are the model's; a fallback's own count for nothing but the order of its targets.
+    """
 
     model_name: str
     kind: str
     reason: str
-    targets: tuple[RouteTarget, ...]
+    own: tuple[RouteTarget, ...]
     rules: Rules
+    fallbacks: tuple[Route, ...] = ()
+
+    @property
+    def targets(self) -> tuple[RouteTarget, ...]:
+        """Every target, the model's own first."""
+        if not self.fallbacks:
+            return self.own
+        return self.own + tuple(target for other in self.fallbacks for target in other.own)
 
 
 class Router:
@@ -60,9 +71,8 @@ class Router:
             return self._route(request.model, "chat", "spec.model")
         name, reason = self._auto(request) if request.model == AUTO else (request.model, "")
         route = self._route(name, "chat", "spec.model")
-        spare = [self._fallback(index, other) for index, other in enumerate(request.fallbacks)]
-        targets = route.targets + tuple(target for other in spare for target in other.targets)
-        return replace(route, reason=reason, targets=targets)
+        others = tuple(self._fallback(index, other) for index, other in enumerate(request.fallbacks))
+        return replace(route, reason=reason, fallbacks=others)
 
     def choose_embedding(self, name: str) -> Route:
         """Chooses the route of an embedding; raises as `choose` does."""
