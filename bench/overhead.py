@@ -1,6 +1,6 @@
 """What Millrace adds to an OpenAI-compatible upstream: CPU per request, and latency.
 
-    python bench/overhead.py [--seconds 3] [--runs 3] [--json FILE]
+    python -m bench.overhead [--seconds 3] [--runs 3] [--json FILE]
 
 CPU: a closed loop of 32 connections against an upstream that answers at once, summed over all of Millrace's
 processes. Added latency: one connection, median, minus the median against the upstream itself in the same run. Whole
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.stand import Stand, stand
+from bench.stand import Stand, Suite, stand
 
 SHAPES = {"whole": ("fake", False), "stream of 100": ("fake-n100", True)}
 FRESH = ("-H", "Cache-Control: no-cache")
@@ -26,16 +26,17 @@ CONNECTIONS = "32"
 
 
 def measure(
-    made: Stand, label: str, url: str, pids: Sequence[int], headers: Sequence[str], options: argparse.Namespace
+    made: Stand, label: str, suite: Suite, headers: Sequence[str], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Measures one set-up in both shapes."""
     rows = []
     for shape, (model, stream) in SHAPES.items():
         length = ("-d", str(options.seconds), "-w", "1", *headers)
         loaded = [
-            made.load(url, model, "-c", CONNECTIONS, *length, stream=stream, pids=pids) for _ in range(options.runs)
+            made.load(suite.url, model, "-c", CONNECTIONS, *length, stream=stream, pids=suite.pids.values())
+            for _ in range(options.runs)
         ]
-        alone = made.load(url, model, "-c", "1", *length, stream=stream)
+        alone = made.load(suite.url, model, "-c", "1", *length, stream=stream)
         direct = made.load(made.upstream_url, model, "-c", "1", *length, stream=stream)
         rows.append(
             {
@@ -72,12 +73,12 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{'setup':<28} {'shape':<14} {'CPU ms':>8} {'req/s':>8} {'added ms':>10} {'failed':>7} {'foreign':>8}")
     with stand() as made:
-        url, pids = made.millrace(policies=False)
-        rows = measure(made, "policies off", url, pids, (), options)
-        made.stop(*pids)
-        url, pids = made.millrace(policies=True)
-        rows += measure(made, "policies on, screened", url, pids, FRESH, options)
-        rows += measure(made, "policies on, cached", url, pids, (), options)
+        suite = made.millrace(policies=False)
+        rows = measure(made, "policies off", suite, (), options)
+        made.stop(suite.pids.values())
+        suite = made.millrace(policies=True)
+        rows += measure(made, "policies on, screened", suite, FRESH, options)
+        rows += measure(made, "policies on, cached", suite, (), options)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
 

@@ -1,7 +1,7 @@
-"""The stand of a measurement: a fast upstream, a load driver, and Millrace's own processes on free ports.
+"""The stand of a measurement: Millrace's own processes on free ports, a fast upstream and a load driver.
 
-Everything is started fresh, on loopback, and stopped at the end. Needs gcc for the upstream and the driver
-(bench/native).
+Everything is started fresh, on loopback, and stopped at the end. The upstream and the driver (bench/native) are
+compiled when they are first used; only that needs gcc.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "bench" / "native"
 START_S = 60.0
 
-MODELS_OFF = """
+MODELS = """
 version: 1
 upstreams:
-  fake: {{base_url: "http://127.0.0.1:{port}/v1"}}
+  fake: {{base_url: "{url}/v1"}}
 models:
   - name: "fake*"
     targets: [{{engine: openai, upstream: fake, model: "*"}}]
@@ -52,15 +54,46 @@ def compiled(name: str, folder: Path) -> str:
     return str(binary)
 
 
+@dataclass(frozen=True)
+class Suite:
+    """Where a running Millrace is.
+
+    Attributes:
+        url: The edge.
+        inference: Address of the inference service.
+        pids: Process ids by service.
+    """
+
+    url: str
+    inference: str
+    pids: dict[str, int]
+
+    def rss_mb(self) -> dict[str, float]:
+        """Resident memory of each process, from Linux's /proc."""
+        return {name: _rss_mb(pid) for name, pid in self.pids.items()}
+
+    def file_counts(self) -> dict[str, int]:
+        """Open files and sockets of each process."""
+        return {name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in self.pids.items()}
+
+
 class Stand:
     """What runs during one measurement."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.upstream_port = free_port()
-        self._driver = compiled("ld", folder)
-        self.start([compiled("fakeup", folder), str(self.upstream_port)], {})
+
+    @cached_property
+    def upstream_url(self) -> str:
+        """The fast upstream itself, for the direct runs; started with the first use."""
+        port = free_port()
+        self.start([compiled("fakeup", self.folder), str(port)], {})
+        return f"http://127.0.0.1:{port}"
+
+    @cached_property
+    def _driver(self) -> str:
+        return compiled("ld", self.folder)
 
     def start(self, command: list[str], variables: dict[str, str]) -> int:
         """Starts a process and returns its id; its output goes to a file of its own."""
@@ -70,52 +103,55 @@ class Stand:
         self._processes.append(process)
         return process.pid
 
-    def millrace(self, policies: bool) -> tuple[str, list[int]]:
-        """Starts edge and inference, with cache and safety where policies are on; returns the URL and process ids."""
-        ports = {name: free_port() for name in ("edge", "inference", "cache", "safety")}
-        models = self.folder / f"models-{policies}.yaml"
+    def millrace(self, models: str = "", policies: bool = False) -> Suite:
+        """Starts edge and inference, with cache and safety where policies are on.
+
+        Args:
+            models: The models file; without one every `fake...` model is at the fast upstream.
+            policies: Whether requests are screened and cached.
+        """
+        names = ["cache", "safety", "inference", "edge"] if policies else ["inference", "edge"]
+        address = {name: f"127.0.0.1:{free_port()}" for name in names}
         profile, cache = ("default", "true") if policies else ("off", "false")
-        models.write_text(MODELS_OFF.format(port=self.upstream_port, profile=profile, cache=cache))
-        target = {name: f"127.0.0.1:{ports[name]}" if policies else "none" for name in ("cache", "safety")}
+        models_file = self.folder / f"models-{len(self._processes)}.yaml"
+        models_file.write_text(models or MODELS.format(url=self.upstream_url, profile=profile, cache=cache))
         variables = {
-            "edge": {"INFERENCE_TARGET": f"127.0.0.1:{ports['inference']}"},
+            "edge": {"INFERENCE_TARGET": address["inference"]},
             "inference": {
-                "MODELS_FILE": str(models), "CACHE_TARGET": target["cache"], "SAFETY_TARGET": target["safety"],
+                "MODELS_FILE": str(models_file),
+                "CACHE_TARGET": address.get("cache", "none"),
+                "SAFETY_TARGET": address.get("safety", "none"),
             },
             "cache": {"PATH": str(self.folder / "cache.sqlite3")},
             "safety": {},
-        }  # fmt: skip
-        names = ["cache", "safety", "inference", "edge"] if policies else ["inference", "edge"]
-        pids = [self._service(name, ports[name], variables[name]) for name in names]
-        url = f"http://127.0.0.1:{ports['edge']}"
+        }
+        pids = {name: self._service(name, address[name].rpartition(":")[2], variables[name]) for name in names}
+        url = f"http://{address['edge']}"
         _wait(f"{url}/readyz")
-        return url, pids
+        return Suite(url, address["inference"], pids)
 
-    def _service(self, name: str, port: int, variables: dict[str, str]) -> int:
+    def _service(self, name: str, port: str, variables: dict[str, str]) -> int:
         prefix = f"MILLRACE_{name.upper()}_"
-        settings = {"PORT": str(port), "LOG_LEVEL": "warning", **variables}
+        settings = {"PORT": port, "LOG_LEVEL": "warning", **variables}
         command = [sys.executable, "-m", f"services.{name}"]
         return self.start(command, {prefix + key: value for key, value in settings.items()})
 
     def load(
-        self, url: str, model: str, *arguments: str, stream: bool = False, pids: Sequence[int] = ()
+        self, url: str, model: str, *arguments: str, stream: bool = False, pids: Iterable[int] = ()
     ) -> dict[str, Any]:
         """Runs the load driver once and returns what it measured."""
         body = self.folder / f"{model}-{stream}.json"
         body.write_text(json.dumps(chat_body(model, stream)))
         command = [self._driver, "-u", f"{url}/v1/chat/completions", "-b", str(body), *arguments]
         command += ["-s"] if stream else []
-        command += ["-p", ",".join(map(str, pids))] if pids else []
+        followed = ",".join(map(str, pids))
+        command += ["-p", followed] if followed else []
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # type: ignore[no-any-return]
 
-    @property
-    def upstream_url(self) -> str:
-        """The upstream itself, for the direct runs."""
-        return f"http://127.0.0.1:{self.upstream_port}"
-
-    def stop(self, *pids: int) -> None:
+    def stop(self, pids: Iterable[int] = ()) -> None:
         """Stops these processes, or all."""
-        chosen = [one for one in reversed(self._processes) if not pids or one.pid in pids]
+        wanted = set(pids)
+        chosen = [one for one in reversed(self._processes) if not wanted or one.pid in wanted]
         for process in chosen:
             process.send_signal(signal.SIGTERM)
         for process in chosen:
@@ -146,6 +182,13 @@ def chat_body(model: str, stream: bool) -> dict[str, Any]:
         {"role": "user", "content": "Summarise the following notes for a status mail: " + notes * 4},
     ]
     return {"model": model, "messages": messages, "max_tokens": 256, **({"stream": True} if stream else {})}
+
+
+def _rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return 0.0
 
 
 def _wait(url: str) -> None:

@@ -1,6 +1,6 @@
 """Whether many streams hold at once: 1,000 that are idle and 200 that are active, through edge and inference.
 
-    python bench/streams.py [--idle 1000] [--active 200] [--seconds 20] [--json FILE]
+    python -m bench.streams [--idle 1000] [--active 200] [--seconds 20] [--json FILE]
 
 An idle stream has got its first token and then hears nothing; an active one gets 100 tokens, 20 ms apart, and is
 begun anew when it ends. At the end every idle stream must still be open and every active one must have been complete.
@@ -97,9 +97,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with stand() as made:
-        url, pids = made.millrace(policies=False)
-        count = asyncio.run(hold(f"{url}/v1/chat/completions", options))
-        rss_mb = [_rss_mb(pid) for pid in pids]
+        suite = made.millrace()
+        count = asyncio.run(hold(f"{suite.url}/v1/chat/completions", options))
+        rss_mb = suite.rss_mb()
     result: dict[str, Any] = {
         "idle": options.idle,
         "idle_open_at_end": count.idle_open,
@@ -107,7 +107,7 @@ def main() -> None:
         "active_completed": count.completed,
         "active_ttft_p50_ms": round(statistics.median(count.ttfts_ms), 1) if count.ttfts_ms else None,
         "errors": len(count.errors),
-        "rss_mb_inference_edge": rss_mb,
+        "rss_mb": rss_mb,
     }
     print(json.dumps(result, indent=2))
     for error in count.errors[:5]:
@@ -115,13 +115,6 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))
     raise SystemExit(1 if count.errors or count.idle_open < options.idle else 0)
-
-
-def _rss_mb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) // 1024
-    return 0
 
 
 if __name__ == "__main__":
