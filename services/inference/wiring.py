@@ -46,6 +46,7 @@ from services.inference.routing import Router
 from services.inference.safety_client import SafetyClient
 from services.inference.servicer import InferenceServicer
 from services.inference.settlement import Settlement
+from services.inference.targets import Targets
 from services.inference.usage_servicer import UsageServicer
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ async def build(
     maker = EngineMaker(settings, catalog, environ)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     router, admission, settlement = Router(catalog), Admission(settings.running_count_max), Settlement()
+    targets = Targets()
     lookup_s = settings.cache_lookup_timeout_ms / 1000
     cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s)
     safety = _safety_port(settings, channels)
@@ -153,7 +155,7 @@ async def build(
     servicer = InferenceServicer(
         pipeline, embeddings, catalog, router, fleet, safety, time.time(), settings.batch_concurrency
     )
-    registrations = _registrations(servicer, UsageServicer(settlement, admission))
+    registrations = _registrations(servicer, UsageServicer(settlement, admission, targets))
     return Inference(registrations, pipeline, fleet, cache, channels, settings.dependency_wait_s, catalog.needs_safety)
 
 

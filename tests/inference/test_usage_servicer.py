@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,10 +17,16 @@ from kit.serve import Registration, Server
 from kit.status import from_rpc_error
 from millrace.inference.v1 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
 from services.inference.admission import Admission
+from services.inference.catalog import Target
 from services.inference.events import CacheEvent, CacheOutcome, Receipt
 from services.inference.generation import Usage
+from services.inference.routing import RouteTarget
+from services.inference.rules import BreakerRule, QueueRule, Rules
 from services.inference.settlement import Settlement
+from services.inference.targets import Targets, TargetState
+from services.inference.translate import duration
 from services.inference.usage_servicer import UsageServicer
+from tests.inference.clocks import ManualClock
 
 USAGE = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 
@@ -37,9 +44,21 @@ def admission() -> Admission:
 
 
 @pytest.fixture
-async def stub(settlement: Settlement, admission: Admission) -> AsyncIterator[Any]:
+def clock() -> ManualClock:
+    """Time stands still."""
+    return ManualClock()
+
+
+@pytest.fixture
+def targets(clock: ManualClock) -> Targets:
+    """No target has been asked."""
+    return Targets(clock)
+
+
+@pytest.fixture
+async def stub(settlement: Settlement, admission: Admission, targets: Targets) -> AsyncIterator[Any]:
     """The service over gRPC."""
-    servicer = UsageServicer(settlement, admission)
+    servicer = UsageServicer(settlement, admission, targets)
     add = usage_service_pb2_grpc.add_UsageServiceServicer_to_server
     server = Server("usage", ServeSettings(port=0), [Registration(USAGE.full_name, add, servicer)], telemetry.off())
     port = await server.start()
@@ -60,6 +79,7 @@ async def test_nothing_has_happened_yet(stub: Any) -> None:
 
     assert answer.totals == usage_pb2.UsageTotals()
     assert not answer.totals_by_model
+    assert not answer.targets
     assert answer.latency == usage_pb2.LatencySummary()
     assert answer.running_count == 0
     assert answer.HasField("uptime")
@@ -95,6 +115,66 @@ async def test_what_was_counted_is_told(stub: Any, settlement: Settlement, admis
     assert answer.latency.duration_p95.ToMilliseconds() == 1500
     assert answer.latency.ttft_p50.ToMilliseconds() == answer.latency.ttft_p95.ToMilliseconds() == 250
     assert answer.running_count == 1
+
+
+def asked(targets: Targets, name: str, **fields: Any) -> TargetState:
+    target = Target.model_validate({"engine": "openai", "upstream": name, **fields})
+    return targets.of(RouteTarget(target, "gpt"), Rules())
+
+
+async def test_every_target_tells_how_it_fares(stub: Any, targets: Targets, clock: ManualClock) -> None:
+    """One that is well and busy, with how fast it is; each count under its own name."""
+    state = asked(targets, "well", queue=QueueRule(running_count_max=1))
+    for _ in range(20):
+        state.first_tokens.record(0.25)
+    state.entered()
+    state.entered()
+    state.failure_count, state.retry_count, state.hedge_count, state.skipped_count = 3, 4, 5, 6
+    await state.queue.enter(0, clock.now + 1)
+    waiting = asyncio.create_task(state.queue.enter(0, clock.now + 1))
+    await asyncio.sleep(0)
+
+    (told,) = (await stats(stub)).targets
+
+    assert told == usage_pb2.TargetStats(
+        target="well:*",
+        target_model="gpt",
+        breaker_state=usage_pb2.BREAKER_STATE_CLOSED,
+        running_count=2,
+        waiting_count=1,
+        call_count=2,
+        failed_call_count=3,
+        retry_count=4,
+        hedge_count=5,
+        skipped_call_count=6,
+        ttft_average=duration(0.25),
+        ttft_p95=duration(0.25),
+    )
+    state.queue.leave(0.1)
+    await waiting
+
+
+async def test_targets_that_are_left_alone_say_for_how_long(stub: Any, targets: Targets, clock: ManualClock) -> None:
+    """A breaker that is open or half-open, and a rest that was asked for."""
+    down = asked(targets, "down", breaker=BreakerRule(failures_in_a_row=1, open_s=30))
+    back = asked(targets, "back", breaker=BreakerRule(failures_in_a_row=1, open_s=2))
+    busy = asked(targets, "busy")
+    for state in (down, back):
+        permit = state.breaker.enter()
+        assert permit
+        permit.failed()
+    busy.rest(7)
+    clock.turn(2)
+
+    told = {one.target: one for one in (await stats(stub)).targets}
+
+    states = {name: (one.breaker_state, one.retry_delay.ToMilliseconds()) for name, one in told.items()}
+    assert states == {
+        "down:*": (usage_pb2.BREAKER_STATE_OPEN, 28_000),
+        "back:*": (usage_pb2.BREAKER_STATE_HALF_OPEN, 0),
+        "busy:*": (usage_pb2.BREAKER_STATE_CLOSED, 5_000),
+    }
+    assert [name for name, one in told.items() if not one.HasField("retry_delay")] == ["back:*"]
 
 
 @pytest.mark.parametrize("method", ["GetUsage", "ListHistory"])

@@ -31,6 +31,10 @@ class InferenceServiceStub:
     Failure is always a gRPC status whose details carry google.rpc.ErrorInfo (domain `millrace`, an UPPER_SNAKE reason)
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
+
+    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
+    `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
 
     def __init__(self, channel):
@@ -87,6 +91,10 @@ class InferenceServiceServicer:
     Failure is always a gRPC status whose details carry google.rpc.ErrorInfo (domain `millrace`, an UPPER_SNAKE reason)
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
+
+    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
+    `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
 
     def Generate(self, request, context):
@@ -207,6 +215,10 @@ class InferenceService:
     Failure is always a gRPC status whose details carry google.rpc.ErrorInfo (domain `millrace`, an UPPER_SNAKE reason)
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
+
+    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
+    `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
 
     @staticmethod

@@ -32,6 +32,10 @@ class InferenceServiceStub:
     Failure is always a gRPC status whose details carry google.rpc.ErrorInfo (domain `millrace`, an UPPER_SNAKE reason)
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
+
+    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
+    `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
 
     @_typing.overload
@@ -70,6 +74,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Failure is always a gRPC status whose details carry google.rpc.ErrorInfo (domain `millrace`, an UPPER_SNAKE reason)
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
+
+    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
+    `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -104,6 +112,10 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     Failure is always a gRPC status whose details carry google.rpc.ErrorInfo (domain `millrace`, an UPPER_SNAKE reason)
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
+
+    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
+    `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
 
     @_abc_1.abstractmethod
