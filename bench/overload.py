@@ -1,6 +1,6 @@
 """How much of a target's capacity is still used well when callers want one, two and four times as much.
 
-    python -m bench.overload [--seconds 10] [--goodput 0.8] [--unbounded] [--json FILE]
+    python -m bench.overload [--seconds 10] [--loads 1 2 4] [--goodput 0.8] [--unbounded] [--json FILE]
 
 The upstream has 20 slots and takes 200 ms for an answer: 100 answers/s, its queue is without bound. The models file
 gives the target as many slots and a wait of at most one second. Callers come at random (Poisson, drawn by the seed)
@@ -32,7 +32,7 @@ from bench.upstream import Exchange, Upstream
 SLOTS = 20
 LATENCY_S = 0.2
 CAPACITY = SLOTS / LATENCY_S
-LOADS = (1, 2, 4)
+LOADS = (1.0, 2.0, 4.0)
 CALLERS = ("edge, streamed", "gRPC, whole")
 PRIORITIES = (10, -10, *(0,) * 8)
 TIMEOUT_S = 2.0
@@ -104,18 +104,19 @@ async def _visit(caller: Caller, visit: Visit) -> None:
     visit.end = time.monotonic()
 
 
-async def measure(seconds: float, queue: str, seed: int) -> list[dict[str, Any]]:
+async def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Runs every load against a Millrace of its own; returns one row for each."""
-    slots = Slots()
+    slots, seconds = Slots(), options.seconds
+    queue = "" if options.unbounded else QUEUE
     rows = []
     async with Upstream(slots.script) as upstream:
         with stand() as made:
             suite = made.millrace(MODELS.format(url=upstream.url, queue=queue))
             async with callers(suite.url, suite.inference) as all_callers:
-                for caller in (one for one in all_callers if one.name in CALLERS):
-                    for factor in LOADS:
+                for caller in (one for one in all_callers if one.name in options.callers):
+                    for factor in options.loads:
                         slots.count_max = 0
-                        visits = await load(caller, factor, seconds, seed)
+                        visits = await load(caller, factor, seconds, options.seed)
                         rows.append(_row(caller.name, factor, seconds, visits) | {"upstream_max": slots.count_max})
                         print(_line(rows[-1]), flush=True)
     return rows
@@ -159,7 +160,7 @@ HEADER = (
 def _line(row: dict[str, Any]) -> str:
     served, refused = (f"{row[name]['p50']} / {row[name]['p99']}" for name in ("served_ms", "refused_ms"))
     return (
-        f"{row['caller']:<16}{row['load']:>4}x{row['goodput']:>9.1%}{row['served']:>8}{row['refused']:>9}"
+        f"{row['caller']:<16}{row['load']:>4g}x{row['goodput']:>9.1%}{row['served']:>8}{row['refused']:>9}"
         f"{sum(row['failed'].values()):>8}{served:>20}{refused:>20}{row['upstream_max']:>14}"
         f"  {row['served_share_by_priority']}"
     )
@@ -169,7 +170,7 @@ def failures(rows: list[dict[str, Any]], goodput_min: float) -> list[str]:
     """Which bars were missed."""
     missed = []
     for row in rows:
-        name = f"{row['caller']} at {row['load']}x"
+        name = f"{row['caller']} at {row['load']:g}x"
         if row["goodput"] < goodput_min:
             missed.append(f"{name}: goodput {row['goodput']:.1%}")
         if row["failed"] or row["refused_without_delay"]:
@@ -182,6 +183,8 @@ def failures(rows: list[dict[str, Any]], goodput_min: float) -> list[str]:
 def main() -> None:
     """Measures, prints, and exits 1 if a bar was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
+    parser.add_argument("--callers", nargs="+", default=CALLERS)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--goodput", type=float, default=0.8)
     parser.add_argument("--unbounded", action="store_true")
@@ -189,7 +192,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(HEADER)
-    rows = asyncio.run(measure(options.seconds, "" if options.unbounded else QUEUE, options.seed))
+    rows = asyncio.run(measure(options))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     if missed := failures(rows, options.goodput):
