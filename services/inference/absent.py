@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from kit.errors import Unimplemented
 from services.inference.caching import CacheFound, CacheKey
 from services.inference.events import Receipt
+from services.inference.recording import CachePlan
 from services.inference.screening import Assessment, OutputPiece, OutputStream, Segment
 
 REASON = "SAFETY_NOT_CONFIGURED"
@@ -19,12 +20,14 @@ ADVICE = "no safety service is configured; set MILLRACE_INFERENCE_SAFETY_TARGET,
 class AbsentCache:
     """Finds nothing and keeps nothing."""
 
-    async def lookup(self, key: CacheKey, schema_tag: str, age_max_s: float | None) -> CacheFound | None:
+    async def lookup(
+        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
+    ) -> CacheFound | None:
         """Misses."""
         return None
 
     async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, ttl_s: float, tags: tuple[str, ...], receipt: Receipt
+        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
     ) -> None:
         """Does nothing."""
 

@@ -9,7 +9,7 @@ from kit.errors import Unavailable
 from millrace.cache.v1 import cache_service_pb2, cache_service_pb2_grpc, entry_pb2, lookup_pb2
 from services.inference.caching import CacheFound, CacheKey
 from services.inference.events import CacheOutcome, Receipt
-from services.inference.recording import CANONICALISATION_VERSION
+from services.inference.recording import CANONICALISATION_VERSION, CachePlan
 from services.inference.translate import duration, seconds
 
 OUTCOMES = {
@@ -26,9 +26,11 @@ class CacheClient:
         self._stub = cache_service_pb2_grpc.CacheServiceStub(channel)
         self._lookup_timeout_s, self._store_timeout_s = lookup_timeout_s, store_timeout_s
 
-    async def lookup(self, key: CacheKey, schema_tag: str, age_max_s: float | None) -> CacheFound | None:
+    async def lookup(
+        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
+    ) -> CacheFound | None:
         """See `CachePort.lookup`."""
-        query = lookup_pb2.Query(key=_key(key), schema_tag=schema_tag)
+        query = lookup_pb2.Query(key=_key(key), schema_tag=schema_tag, allow_stale=allow_stale)
         if age_max_s is not None:
             query.age_max.CopyFrom(duration(age_max_s))
         try:
@@ -51,7 +53,7 @@ class CacheClient:
         )
 
     async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, ttl_s: float, tags: tuple[str, ...], receipt: Receipt
+        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
     ) -> None:
         """See `CachePort.store`; the caller of the generation may have gone, its answer is kept all the same."""
         savings = entry_pb2.Savings(
@@ -60,7 +62,10 @@ class CacheClient:
             cost_micro_usd=receipt.cost_micro_usd,
             generation_time=duration(receipt.duration_s),
         )
-        draft = entry_pb2.EntryDraft(key=_key(key), schema_tag=schema_tag, ttl=duration(max(1.0, ttl_s)), tags=tags)
+        ttl = duration(max(1.0, plan.ttl_s))  # the contract knows none shorter
+        draft = entry_pb2.EntryDraft(key=_key(key), schema_tag=schema_tag, ttl=ttl, tags=tags)
+        if plan.stale_for_s is not None:
+            draft.stale_for.CopyFrom(duration(plan.stale_for_s))
         request = cache_service_pb2.StoreRequest(draft=draft, chunks=[payload], savings=savings)
         try:
             with identity.outlive():

@@ -2,7 +2,7 @@
 
 The cache fails open: a lookup that errs or takes too long is a miss that says so. Answers are kept in the background
 through a bounded queue; a lookup of a key whose answer is just being kept waits for that, so that asking twice in a
-row hits.
+row hits. Where every target has failed, a second lookup may find an answer that is past its time.
 """
 
 from __future__ import annotations
@@ -46,14 +46,16 @@ class CacheFound(msgspec.Struct, frozen=True):
 class CachePort(Protocol):
     """The cache service, or what stands for it; failures are raised as `kit.errors` classes."""
 
-    async def lookup(self, key: CacheKey, schema_tag: str, age_max_s: float | None) -> CacheFound | None:
-        """Finds an entry; None is a miss."""
+    async def lookup(
+        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
+    ) -> CacheFound | None:
+        """Finds an entry, of those past their time only where that is allowed; None is a miss."""
         ...
 
     async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, ttl_s: float, tags: tuple[str, ...], receipt: Receipt
+        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
     ) -> None:
-        """Keeps an entry."""
+        """Keeps an entry, for as long as the plan says."""
         ...
 
 
@@ -79,7 +81,7 @@ class AnswerCache:
 
     async def recall(self, request: Request, route: Route) -> Recall:
         """Looks the request up; never raises for the cache's sake."""
-        plan = recording.plan(request, route.rules.cache)
+        plan = recording.plan(request, route.rules.cache, route.rules.degrade)
         bypass = Recall(CacheEvent(CacheOutcome.BYPASS, reason=plan.reason), plan)
         if not (plan.reads or plan.writes):
             return bypass
@@ -98,11 +100,22 @@ class AnswerCache:
         except MillraceError as error:
             recall.event = CacheEvent(CacheOutcome.UNAVAILABLE, reason=error.reason)
             return recall
-        recall.event = CacheEvent(CacheOutcome.MISS)
-        recall.recorded = recording.read(found.payload) if found else None
-        if found and recall.recorded:
-            recall.event = CacheEvent(found.outcome, found.similarity, found.age_s, found.entry_id, found.reason)
-        return recall
+        return _read(found, recall) or Recall(CacheEvent(CacheOutcome.MISS), recall.plan, key)
+
+    async def stale(self, request: Request, recall: Recall) -> Recall | None:
+        """Looks the request up once more, now that every target has failed; never raises for the cache's sake.
+
+        Returns:
+            An answer, as a rule past its time, as its event says; None where there is none, or the route or the
+            caller wants none.
+        """
+        if recall.key is None or not recall.plan.reads or recall.plan.stale_for_s is None:
+            return None
+        try:
+            found = await self._port.lookup(recall.key, recording.SCHEMA_TAG, request.cache.age_max_s, allow_stale=True)
+        except MillraceError:
+            return None
+        return _read(found, recall)
 
     def keep(self, request: Request, recall: Recall, recorder: Recorder, receipt: Receipt, policy_version: str) -> None:
         """Keeps a complete answer in the background; drops it where too many wait, and counts that."""
@@ -139,7 +152,7 @@ class AnswerCache:
         if before:
             await asyncio.wait({before})
         try:
-            await self._port.store(key, recording.SCHEMA_TAG, payload, plan.ttl_s, tags, receipt)
+            await self._port.store(key, recording.SCHEMA_TAG, payload, plan, tags, receipt)
         except MillraceError as error:
             self.dropped_count += 1
             log.warning("an answer could not be cached", extra={"reason": error.reason})
@@ -148,3 +161,12 @@ class AnswerCache:
         """Waits until what is being kept is kept."""
         if self._pending:
             await asyncio.wait(set(self._pending.values()))
+
+
+def _read(found: CacheFound | None, recall: Recall) -> Recall | None:
+    """What was found, with where it came from; None where it is nothing, or in nobody's form."""
+    recorded = recording.read(found.payload) if found else None
+    if not found or not recorded:
+        return None
+    event = CacheEvent(found.outcome, found.similarity, found.age_s, found.entry_id, found.reason)
+    return Recall(event, recall.plan, recall.key, recorded)

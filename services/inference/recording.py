@@ -13,7 +13,7 @@ import msgspec
 from services.inference.events import Direction, Event, Receipt, SafetyEvent
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Prompt, Usage
 from services.inference.request import CacheWish, Request
-from services.inference.rules import CacheRule
+from services.inference.rules import CacheRule, DegradeRule
 
 SCHEMA_TAG = "millrace.generation.v1"
 CANONICALISATION_VERSION = 1
@@ -39,17 +39,21 @@ _decode = msgspec.msgpack.Decoder(Recorded).decode
 
 
 class CachePlan(msgspec.Struct, frozen=True):
-    """How the cache takes part in one request; `reason` tells why where it does not."""
+    """How the cache takes part in one request; `reason` tells why where it does not.
+
+    `stale_for_s` is how long past its time an answer may still be given where all else has failed; None: never.
+    """
 
     reads: bool
     writes: bool
     reason: str = ""
     ttl_s: float = 0.0
     scope_user: str = ""
+    stale_for_s: float | None = None
 
 
-def plan(request: Request, rule: CacheRule) -> CachePlan:
-    """Joins the caller's wish with the route's rule; the caller can narrow it, never widen it."""
+def plan(request: Request, rule: CacheRule, degrade: DegradeRule) -> CachePlan:
+    """Joins the caller's wish with the route's rules; the caller can narrow them, never widen it."""
     wish = request.cache
     sampling = request.prompt.sampling
     if not rule.enabled:
@@ -67,6 +71,7 @@ def plan(request: Request, rule: CacheRule) -> CachePlan:
         reason="the caller asked for a fresh answer" if wish.mode == "refresh" else "",
         ttl_s=min(rule.ttl_s, wish.ttl_s or rule.ttl_s),
         scope_user=user,
+        stale_for_s=degrade.stale_for_s if degrade.stale else None,
     )
 
 

@@ -122,6 +122,9 @@ class DegradeRule(Document):
     """What may be answered when every target has failed."""
 
     stale: bool = Field(default=False, description="A cached answer that is past its time, marked as such.")
+    stale_for_s: Annotated[float, Field(gt=0, le=2_592_000)] = Field(
+        default=86_400.0, description="How long past its time; answers are kept for so much longer."
+    )
 
 
 class ComplexityWeights(Document):

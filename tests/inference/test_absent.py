@@ -7,6 +7,7 @@ import pytest
 from kit.errors import Code, MillraceError
 from services.inference.absent import AbsentCache, AbsentSafety
 from services.inference.caching import CacheKey
+from services.inference.recording import CachePlan
 from tests.inference.parts import receipt
 
 KEY = CacheKey("acme", "", "gpt", b"digest")
@@ -15,7 +16,7 @@ KEY = CacheKey("acme", "", "gpt", b"digest")
 async def test_an_absent_cache_knows_nothing() -> None:
     """What was kept is not found, and nobody complains."""
     cache = AbsentCache()
-    await cache.store(KEY, "tag", b"answer", 60, (), receipt())
+    await cache.store(KEY, "tag", b"answer", CachePlan(True, True), (), receipt())
 
     assert await cache.lookup(KEY, "tag", None) is None
 

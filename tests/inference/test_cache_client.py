@@ -23,6 +23,8 @@ from services.inference.cache_client import CacheClient
 from services.inference.caching import CacheFound, CacheKey
 from services.inference.events import CacheOutcome, Receipt
 from services.inference.generation import Usage
+from services.inference.recording import CachePlan
+from tests.inference.clocks import ManualClock
 from tests.inference.parts import receipt
 
 KEY = CacheKey("acme", "", "gpt", bytes(range(32)))
@@ -95,7 +97,7 @@ async def hanging() -> AsyncIterator[tuple[Running, HangingCache]]:
 
 
 async def put(client: CacheClient, key: CacheKey = KEY, payload: bytes = b"answer", ttl_s: float = 60) -> None:
-    await client.store(key, TAG, payload, ttl_s, ("a",), receipt())
+    await client.store(key, TAG, payload, CachePlan(True, True, ttl_s=ttl_s), ("a",), receipt())
 
 
 async def get(client: CacheClient, key: CacheKey = KEY, age_max_s: float | None = None) -> CacheFound | None:
@@ -167,6 +169,30 @@ async def test_a_short_lifetime_is_a_second(cache: Running) -> None:
     assert await get(cache.client)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The service's clock, in milliseconds; a test that takes it takes it before the service."""
+    made = ManualClock(1_700_000_000_000)
+    monkeypatch.setattr(wiring, "now_ms", made)
+    return made
+
+
+async def test_an_expired_answer_is_found_where_that_is_allowed(clock: ManualClock, cache: Running) -> None:
+    """For as long past its time as its plan says; marked, with its age."""
+    plan = CachePlan(True, True, ttl_s=60, stale_for_s=100)
+    await cache.client.store(KEY, TAG, b"answer", plan, (), receipt())
+    clock.turn(70_000)
+
+    found = await cache.client.lookup(KEY, TAG, None, allow_stale=True)
+
+    assert await get(cache.client) is None
+    assert found
+    assert (found.outcome, found.payload, found.age_s) == (CacheOutcome.STALE, b"answer", 70)
+    assert await cache.client.lookup(KEY, TAG, 65, allow_stale=True) is None
+    clock.turn(95_000)
+    assert await cache.client.lookup(KEY, TAG, None, allow_stale=True) is None
+
+
 async def test_the_widest_key_is_taken(cache: Running) -> None:
     """Whatever the front door admits as tenant, user and model, the cache can keep."""
     wide = CacheKey("~" * 256, "ü🎉\n" * 85 + "u", "m " * 128, bytes(32))
@@ -178,7 +204,7 @@ async def test_the_widest_key_is_taken(cache: Running) -> None:
 async def test_savings_are_told(cache: Running) -> None:
     """What an answer had used is what its hits save."""
     used = Receipt("r1", "gpt", usage=Usage(30, 7), cost_micro_usd=11, duration_s=1.5)
-    await cache.client.store(KEY, TAG, b"answer", 60, (), used)
+    await cache.client.store(KEY, TAG, b"answer", CachePlan(True, True, ttl_s=60), (), used)
     await get(cache.client)
 
     stub = cache_service_pb2_grpc.CacheServiceStub(cache.channel)

@@ -12,10 +12,10 @@ from services.inference import recording
 from services.inference.caching import AnswerCache, CacheFound, CacheKey, Recall
 from services.inference.events import CacheOutcome, Receipt
 from services.inference.generation import Delta, Sampling
-from services.inference.recording import Recorder
+from services.inference.recording import CachePlan, Recorder
 from services.inference.request import CacheWish, Request
 from services.inference.routing import Route
-from services.inference.rules import CacheRule, Rules
+from services.inference.rules import CacheRule, DegradeRule, Rules
 from tests.inference.parts import STOP, prompt, receipt, route
 from tests.inference.suite import only_tasks, tasks_now
 
@@ -24,33 +24,39 @@ WAIT_S = 5.0
 
 
 class FakeCache:
-    """Keeps entries in memory; waits at its gate before it stores, and fails where it is told to."""
+    """Keeps entries in memory, all fresh or all expired; waits at its gate to store, and fails where it is told to."""
 
     def __init__(self) -> None:
         self.entries: dict[CacheKey, bytes] = {}
-        self.stored: list[tuple[float, tuple[str, ...], Receipt]] = []
+        self.stored: list[tuple[CachePlan, tuple[str, ...], Receipt]] = []
+        self.is_expired = False
         self.ages: list[float | None] = []
         self.gate = asyncio.Event()
         self.storing = asyncio.Event()
         self.failure: MillraceError | None = None
 
-    async def lookup(self, key: CacheKey, schema_tag: str, age_max_s: float | None) -> CacheFound | None:
+    async def lookup(
+        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
+    ) -> CacheFound | None:
         assert schema_tag == recording.SCHEMA_TAG
         self.ages.append(age_max_s)
         if self.failure:
             raise self.failure
         payload = self.entries.get(key)
-        return CacheFound(CacheOutcome.EXACT, payload, "e1", 2.5) if payload is not None else None
+        if payload is None or (self.is_expired and not allow_stale):
+            return None
+        outcome = CacheOutcome.STALE if self.is_expired else CacheOutcome.EXACT
+        return CacheFound(outcome, payload, "e1", 2.5)
 
     async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, ttl_s: float, tags: tuple[str, ...], receipt: Receipt
+        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
     ) -> None:
         self.storing.set()
         await self.gate.wait()
         if self.failure:
             raise self.failure
         self.entries[key] = payload
-        self.stored.append((ttl_s, tags, receipt))
+        self.stored.append((plan, tags, receipt))
 
 
 @pytest.fixture
@@ -174,7 +180,7 @@ async def test_wishes_are_passed_on(port: FakeCache) -> None:
     await keep(cached(port), request)
 
     assert port.ages == [5]
-    assert [(ttl_s, tags, kept.request_id) for ttl_s, tags, kept in port.stored] == [(60, ("a", "b"), "r1")]
+    assert [(plan.ttl_s, tags, kept.request_id) for plan, tags, kept in port.stored] == [(60, ("a", "b"), "r1")]
 
 
 async def test_a_cache_that_is_down_is_a_miss_that_says_so(port: FakeCache) -> None:
@@ -270,3 +276,70 @@ async def test_what_waits_to_be_kept_has_a_bound(port: FakeCache) -> None:
     await only_tasks(before)
     await keep(cache, asked("else"))
     assert len(port.entries) == 2
+
+
+DEGRADED = Rules(degrade=DegradeRule(stale=True, stale_for_s=60))
+
+
+async def expired(port: FakeCache, wish: CacheWish | None = None, rules: Rules = DEGRADED) -> Recall | None:
+    """What is found once every target has failed, of an answer that was kept and has expired since."""
+    cache, to = cached(port), route(rules=rules)
+    await keep(cache, asked(), to)
+    port.is_expired = True
+    request = asked(wish=wish)
+    missed = await cache.recall(request, to)
+    assert missed.recorded is None
+    return await cache.stale(request, missed)
+
+
+async def test_an_expired_answer_stands_in_where_the_route_allows_it(port: FakeCache) -> None:
+    """It is marked as what it is, and was kept for that."""
+    found = await expired(port)
+
+    assert found
+    assert found.recorded
+    assert (found.event.outcome, found.event.age_s, found.event.entry_id) == (CacheOutcome.STALE, 2.5, "e1")
+    assert found.recorded.deltas == [Delta(text="hello")]
+    assert [plan.stale_for_s for plan, _, _ in port.stored] == [60]
+
+
+async def test_an_answer_that_came_meanwhile_is_fresh(port: FakeCache) -> None:
+    """Another call was luckier: what it has kept is no stale answer."""
+    cache, to = cached(port), route(rules=DEGRADED)
+    missed = await cache.recall(asked(), to)
+    await keep(cache, asked(), to)
+
+    found = await cache.stale(asked(), missed)
+
+    assert found
+    assert found.event.outcome is CacheOutcome.EXACT
+
+
+@pytest.mark.parametrize(
+    ("wish", "rules"),
+    [(CacheWish(mode="off"), DEGRADED), (CacheWish(mode="refresh"), DEGRADED), (CacheWish(), Rules())],
+    ids=["caller wants no cache", "caller wants it fresh", "route allows none"],
+)
+async def test_who_wants_no_expired_answer_gets_none(port: FakeCache, wish: CacheWish, rules: Rules) -> None:
+    """The caller's wish and the route's rule hold also when all else has failed."""
+    assert await expired(port, wish, rules) is None
+
+
+async def test_the_callers_oldest_age_holds_for_expired_answers(port: FakeCache) -> None:
+    """It is asked for at the second lookup as at the first."""
+    await expired(port, CacheWish(age_max_s=5))
+
+    assert port.ages[-2:] == [5, 5]
+
+
+async def test_a_cache_that_is_down_has_no_expired_answer(port: FakeCache) -> None:
+    """Nor has one that holds nothing, or what nobody can read; none of it is an error."""
+    cache, to = cached(port), route(rules=DEGRADED)
+    missed = await cache.recall(asked(), to)
+    assert await cache.stale(asked(), missed) is None
+    port.failure = DOWN
+    assert await cache.stale(asked(), missed) is None
+    port.failure = None
+    await keep(cache, asked(), to)
+    port.entries = dict.fromkeys(port.entries, b"\x01")
+    assert await cache.stale(asked(), missed) is None

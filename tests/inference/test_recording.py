@@ -29,7 +29,7 @@ from services.inference.generation import (
 )
 from services.inference.recording import CachePlan, Recorder
 from services.inference.request import CacheWish, Request
-from services.inference.rules import CacheRule
+from services.inference.rules import CacheRule, DegradeRule
 from tests.inference.parts import prompt
 
 RULE = CacheRule()
@@ -37,7 +37,7 @@ RULE = CacheRule()
 
 def plan(wish: CacheWish | None = None, rule: CacheRule = RULE, **fields: Any) -> CachePlan:
     asked = Request("r1", "acme", "gpt", prompt(**fields), cache=wish or CacheWish())
-    return recording.plan(asked, rule)
+    return recording.plan(asked, rule, DegradeRule())
 
 
 def digest(asked: Prompt, model: str = "gpt", profile: str = "default", fallbacks: tuple[str, ...] = ()) -> bytes:
@@ -71,6 +71,14 @@ def test_callers_cannot_switch_it_on() -> None:
     assert plan(CacheWish(ttl_s=60)).ttl_s == 60
     assert plan(CacheWish(ttl_s=7_200)).ttl_s == RULE.ttl_s
     assert plan().ttl_s == RULE.ttl_s
+
+
+def test_an_answer_past_its_time_is_kept_where_the_route_may_give_it() -> None:
+    """For as long as its rule says; a route that never gives one keeps none for it."""
+    asked = Request("r1", "acme", "gpt", prompt())
+
+    assert recording.plan(asked, RULE, DegradeRule(stale=True, stale_for_s=60)).stale_for_s == 60
+    assert recording.plan(asked, RULE, DegradeRule(stale_for_s=60)).stale_for_s is None
 
 
 @pytest.mark.parametrize(
