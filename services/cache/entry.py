@@ -88,13 +88,18 @@ def decode(data: bytes, address: Address) -> Entry | None:
     return entry if entry is not None and entry.address == address else None
 
 
+def outline_of(entry: Entry) -> Entry:
+    """What a semantic index needs of an entry: all but the answer."""
+    return msgspec.structs.replace(entry, chunks=(), savings=None)
+
+
 def encode_outline(entry: Entry) -> bytes | None:
-    """Writes what a semantic index needs of an entry: all but the answer. None where there is no embedding."""
-    return _seal(msgspec.structs.replace(entry, chunks=(), savings=None)) if entry.embedding else None
+    """Writes an entry's outline; None where there is no embedding, for then no index needs it."""
+    return _seal(outline_of(entry)) if entry.embedding else None
 
 
 def decode_outline(data: bytes) -> Entry | None:
-    """Reads an entry without its chunks; None if the bytes are of another format or damaged."""
+    """Reads an outline; None if the bytes are of another format or damaged."""
     return _open(data)
 
 

@@ -10,9 +10,7 @@ from collections.abc import Iterable
 
 from services.cache.entry import Entry
 from services.cache.key import Address
-
-# Uses remembered until the store asks for them. Beyond that some are forgotten, and eviction is a little less just.
-TOUCHED_MAX = 4096
+from services.cache.uses import UseCounts
 
 
 class HotEntries:
@@ -22,7 +20,7 @@ class HotEntries:
         self._bytes_max = bytes_max
         self._size_bytes = 0
         self._entries: OrderedDict[bytes, tuple[Entry, int]] = OrderedDict()
-        self._touched: dict[bytes, None] = {}
+        self._uses = UseCounts()
         self._epoch = 0
         self._lock = threading.Lock()
 
@@ -38,13 +36,13 @@ class HotEntries:
             if found is None or found[0].address != address:
                 return None
             self._entries.move_to_end(address.entry)
-            self._touch(address.entry)
+            self._uses.note(address.entry)
             return found[0]
 
     def put(self, entry: Entry, size_bytes: int, epoch: int) -> None:
         """Adds an entry that was used and read at an epoch, unless something was forgotten since: it might be that."""
         with self._lock:
-            self._touch(entry.address.entry)
+            self._uses.note(entry.address.entry)
             if epoch != self._epoch or size_bytes > self._bytes_max:
                 return
             self._drop(entry.address.entry)
@@ -60,17 +58,10 @@ class HotEntries:
             for digest in digests:
                 self._drop(digest)
 
-    def take_touched(self, count: int) -> list[bytes]:
-        """Hands over up to `count` entries that were used since they were last handed over."""
+    def take_uses(self, count: int) -> list[tuple[bytes, int]]:
+        """Hands over how often up to `count` entries were used since they were last handed over."""
         with self._lock:
-            touched = list(self._touched)[:count]
-            for digest in touched:
-                del self._touched[digest]
-            return touched
-
-    def _touch(self, digest: bytes) -> None:
-        if len(self._touched) < TOUCHED_MAX:
-            self._touched[digest] = None
+            return self._uses.take(count)
 
     def _drop(self, digest: bytes) -> None:
         dropped = self._entries.pop(digest, None)

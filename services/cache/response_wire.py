@@ -12,6 +12,7 @@ from services.cache.entry import Entry, Savings
 from services.cache.query import Completed, Following, Found, Hit, LookupEvent, Miss, Restarted
 from services.cache.stats import Tally
 from services.cache.store import Size
+from services.cache.worth import EvictionReason, Evictions
 
 # A sum that has grown past what the contract can hold stays there.
 INT64_MAX: Final = 2**63 - 1
@@ -79,6 +80,15 @@ def write_tally(tally: Tally) -> service_pb.Stats:
 def write_size(stats: service_pb.Stats, size: Size) -> None:
     """Adds what is held to the figures."""
     stats.entry_count, stats.size_bytes = size.entry_count, size.size_bytes
+
+
+def write_evictions(stats: service_pb.Stats, evictions: Evictions) -> None:
+    """Adds what was let go to the figures."""
+    stats.eviction_count = evictions[EvictionReason.ENTRIES] + evictions[EvictionReason.BYTES]
+    stats.evictions.extend(
+        service_pb.EvictionCount(reason=f"EVICTION_REASON_{reason.name}", count=count)
+        for reason, count in sorted(evictions.items())
+    )
 
 
 def _hit(hit: Hit, *, chunks: bool) -> lookup_pb.Hit:

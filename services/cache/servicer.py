@@ -129,7 +129,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         stats.store, stats.store_available = cache.store.name, cache.store.available
         stats.lease_count = len(cache.flights)
         if tenant is None:
-            stats.eviction_count = cache.store.eviction_count
+            write.write_evictions(stats, cache.store.evictions)
         try:
             write.write_size(stats, await cache.store.size(tenant))
         except StoreUnavailable:

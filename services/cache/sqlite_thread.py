@@ -42,7 +42,7 @@ class SqliteThread:
     def __init__(
         self,
         path: Path,
-        before_commit: Callable[[sqlite3.Connection], None],
+        before_commit: Callable[[sqlite3.Connection], object],
         after_commit: Callable[[], None],
         after_rollback: Callable[[sqlite3.Connection], None],
     ) -> None:

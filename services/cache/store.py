@@ -4,13 +4,15 @@ Two stores fulfil it (SQLite and Redis), and one set of contract tests runs on b
 freshness: it keeps an entry until `gone_ms` and forgets it then.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from kit.errors import Unavailable
+from services.cache.changes import Change
 from services.cache.entry import Entry
 from services.cache.key import Address
+from services.cache.worth import Evictions
 
 # Milliseconds since the epoch. Instants are kept in stores, so they must mean the same to the next process.
 Clock = Callable[[], int]
@@ -56,14 +58,14 @@ class EntryStore(Protocol):
         """Whether the store answered when it was last asked."""
 
     @property
-    def eviction_count(self) -> int:
-        """Entries removed to keep within the bounds, since the start."""
+    def evictions(self) -> Evictions:
+        """Entries that this process let go since its start, by reason."""
 
     async def open(self) -> None:
         """Makes the store ready."""
 
     async def get(self, address: Address) -> Entry | None:
-        """Finds the entry at an address, stale or not, within the lookup's deadline."""
+        """Finds the entry at an address, stale or not and without its embedding, within the lookup's deadline."""
 
     async def put(self, entry: Entry) -> None:
         """Keeps an entry in place of any at its address; when it returns, the entry survives the process."""
@@ -72,7 +74,16 @@ class EntryStore(Protocol):
         """Removes entries and counts them; once it returns, none of them is found."""
 
     async def size(self, tenant: bytes | None) -> Size:
-        """Counts what is kept for one tenant, or for all."""
+        """Counts what is kept for one tenant, or for all: entries that are not gone, and their bytes as written."""
+
+    def outlines(self) -> AsyncGenerator[Entry, None]:
+        """Yields every entry that has an embedding and was there throughout, without its chunks."""
+
+    def changes(self) -> AsyncGenerator[Change, None]:
+        """Yields `Behind`, then what is stored and removed, by whichever process, until the store is closed.
+
+        Never raises StoreUnavailable: it waits until the store is back, and then says whether something was missed.
+        """
 
     async def close(self) -> None:
         """Lets go of files and connections."""

@@ -17,6 +17,7 @@ from services.cache.cache import Cache, Lifetime
 from services.cache.config import CacheSettings
 from services.cache.flight import FlightTable
 from services.cache.key import KeySpace
+from services.cache.redis_link import RedisLink
 from services.cache.redis_store import RedisStore
 from services.cache.request_wire import Limits
 from services.cache.servicer import CacheServicer
@@ -35,15 +36,16 @@ class CacheService:
 
     cache: Cache
     registrations: tuple[Registration, ...]
+    link: RedisLink | None
 
     async def warm(self, server: Server) -> None:
         """Opens the store, and keeps the health of what it rests on up to date."""
-        store = self.cache.store
-        if isinstance(store, RedisStore):
-            store.on_change = lambda available: server.set_serving(REDIS_HEALTH, available)
+        store, link = self.cache.store, self.link
+        if link is not None:
+            link.on_change(lambda available: server.set_serving(REDIS_HEALTH, available))
         await store.open()
-        if isinstance(store, RedisStore):
-            server.set_serving(REDIS_HEALTH, store.available)
+        if link is not None:
+            server.set_serving(REDIS_HEALTH, link.available)
 
     async def close(self) -> None:
         """Closes the store."""
@@ -52,8 +54,9 @@ class CacheService:
 
 async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore | None = None) -> CacheService:
     """Joins the parts that the settings name."""
+    link = redis_link(settings) if settings.store == "redis" and store is None else None
     cache = Cache(
-        store or build_store(settings),
+        store or build_store(settings, link),
         FlightTable(settings.leases_max),
         Stats(now_ms()),
         KeySpace(settings.key_secret.get_secret_value().encode() if settings.key_secret else b""),
@@ -63,20 +66,13 @@ async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore
     )
     servicer = CacheServicer(cache, Limits(settings.entry_bytes_max, settings.lease_ttl_default_s))
     registration = Registration(FULL_NAME, service_grpc.add_CacheServiceServicer_to_server, servicer)
-    return CacheService(cache, (registration,))
+    return CacheService(cache, (registration,), link)
 
 
-def build_store(settings: CacheSettings) -> EntryStore:
-    """Makes the store that the settings name."""
-    if settings.store == "redis":
-        return RedisStore(
-            _redis(settings),
-            entries_max=settings.entries_max,
-            bytes_max=settings.bytes_max,
-            read_timeout_s=settings.redis_read_timeout_s,
-            write_timeout_s=settings.redis_write_timeout_s,
-            clock=now_ms,
-        )
+def build_store(settings: CacheSettings, link: RedisLink | None) -> EntryStore:
+    """Makes the store on a Redis, or the embedded one without."""
+    if link is not None:
+        return RedisStore(link, entries_max=settings.entries_max, bytes_max=settings.bytes_max, clock=now_ms)
     return SqliteStore(
         settings.path,
         entries_max=settings.entries_max,
@@ -86,17 +82,18 @@ def build_store(settings: CacheSettings) -> EntryStore:
     )
 
 
-def now_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-def _redis(settings: CacheSettings) -> Redis | RedisCluster:
-    """A client that never retries by itself: a retry would outlive the deadline of who asks."""
+def redis_link(settings: CacheSettings) -> RedisLink:
+    """Makes the way to Redis, with a client that never retries: a retry would outlive the deadline of who asks."""
     url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_write_timeout_s
     kind = RedisCluster if settings.redis_cluster else Redis
     retry = Retry(NoBackoff(), 0)
-    return kind.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
+    client = kind.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
+    return RedisLink(client, read_timeout_s=settings.redis_read_timeout_s, write_timeout_s=timeout_s)
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def _ms(seconds: float) -> int:

@@ -18,8 +18,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from services.cache.entry import Entry
+from services.cache.entry import Entry, Savings
 from services.cache.key import Address, EntryKey, KeySpace, Namespace
+from services.cache.redis_link import RedisLink
 from services.cache.redis_store import RedisStore
 from services.cache.sqlite_store import SqliteStore
 from services.cache.store import EntryStore
@@ -133,11 +134,19 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
+def redis_link(
+    url: str, *, cluster: bool = False, read_timeout_s: float = 5.0, write_timeout_s: float = 5.0
+) -> RedisLink:
+    """A way to a Redis."""
+    client = (RedisCluster if cluster else Redis).from_url(url, retry=Retry(NoBackoff(), 0))
+    return RedisLink(client, read_timeout_s=read_timeout_s, write_timeout_s=write_timeout_s)
+
+
 def redis_store(url: str, clock: Callable[[], int], *, cluster: bool = False, **settings: float) -> RedisStore:
     """A store on a Redis."""
-    kind = RedisCluster if cluster else Redis
-    bounds = {"entries_max": 1000, "bytes_max": 1 << 30, "read_timeout_s": 5.0, "write_timeout_s": 5.0} | settings
-    return RedisStore(kind.from_url(url, retry=Retry(NoBackoff(), 0)), clock=clock, **bounds)  # type: ignore[arg-type]
+    bounds = {"entries_max": 1000, "bytes_max": 1 << 30} | settings
+    link = redis_link(url, cluster=cluster, **{name: bounds.pop(name) for name in settings if "timeout" in name})
+    return RedisStore(link, clock=clock, **bounds)  # type: ignore[arg-type]
 
 
 def sqlite_store(path: Path, clock: Callable[[], int], **settings: float) -> SqliteStore:
@@ -178,7 +187,12 @@ def address_of(key: EntryKey) -> Address:
 
 
 def make_entry(
-    key: EntryKey, clock: Callable[[], int], *, chunks: tuple[bytes, ...] = (b"answer",), tags: tuple[str, ...] = ()
+    key: EntryKey,
+    clock: Callable[[], int],
+    *,
+    chunks: tuple[bytes, ...] = (b"answer",),
+    tags: tuple[str, ...] = (),
+    savings: Savings | None = None,
 ) -> Entry:
     """An entry that is fresh for a minute and stale for another."""
     now_ms = clock()
@@ -192,4 +206,5 @@ def make_entry(
         expires_ms=now_ms + 60_000,
         gone_ms=now_ms + 120_000,
         tags=tags,
+        savings=savings,
     )

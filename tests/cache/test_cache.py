@@ -1,9 +1,11 @@
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from kit.errors import FailedPrecondition
 from services.cache.cache import Cache, Lifetime
+from services.cache.changes import Behind, Change
 from services.cache.entry import Entry, EntryDraft, Savings
 from services.cache.flight import FlightTable
 from services.cache.key import Address, EntryKey, KeySpace, Namespace
@@ -29,6 +32,7 @@ from services.cache.query import (
 )
 from services.cache.stats import Stats
 from services.cache.store import EntryStore, Selector, Size, StoreUnavailable
+from services.cache.worth import Evictions
 from tests.cache.conftest import ManualClock, address_of, make_key, sqlite_store
 
 LEASE = LeaseQuery(ttl_s=5, wait_s=5)
@@ -40,7 +44,8 @@ DRAFT = EntryDraft(make_key(), "test.v1")
 class BrokenStore:
     """A store that never answers; it may be mended."""
 
-    name, available, eviction_count = "broken", False, 0
+    name, available = "broken", False
+    evictions: ClassVar[Evictions] = Counter()
 
     async def get(self, address: Address) -> Entry | None:
         raise StoreUnavailable("broken")
@@ -57,6 +62,13 @@ class BrokenStore:
 
     async def size(self, tenant: bytes | None) -> Size:
         raise StoreUnavailable("broken")
+
+    async def outlines(self) -> AsyncGenerator[Entry, None]:
+        raise StoreUnavailable("broken")
+        yield
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        yield Behind()
 
 
 class SlowStore(BrokenStore):

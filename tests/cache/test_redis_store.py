@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from services.cache.redis_link import PREFIX
 from services.cache.store import StoreUnavailable
 from tests.cache.conftest import ManualClock, RedisServer, make_entry, make_key, redis_store
 
@@ -15,7 +16,7 @@ async def test_frozen_redis_costs_the_deadline_then_nothing(own_redis: RedisServ
     """Lookups on a frozen Redis take their deadline, then nothing; when it thaws the store recovers by itself."""
     store = redis_store(own_redis.url, clock, read_timeout_s=DEADLINE_S)
     changes: asyncio.Queue[bool] = asyncio.Queue()
-    store.on_change = changes.put_nowait
+    store._link.on_change(changes.put_nowait)
     await store.open()
     try:
         entry = make_entry(make_key(), clock)
@@ -45,7 +46,7 @@ async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, cl
     own_redis.kill()
     store = redis_store(own_redis.url, clock)
     changes: asyncio.Queue[bool] = asyncio.Queue()
-    store.on_change = changes.put_nowait
+    store._link.on_change(changes.put_nowait)
     await store.open()
     assert not store.available
     with pytest.raises(StoreUnavailable) as caught:
@@ -72,10 +73,10 @@ async def test_keys_expire_by_themselves(shared_redis: RedisServer, clock: Manua
         entry = make_entry(make_key("expiring"), clock, tags=("kb",))
         await store.put(entry)
         tenant = entry.address.tenant.hex()
-        keys = [key async for key in store._client.scan_iter(match=f"*{tenant}*")]
-        lifetimes = [await store._client.pexpiretime(key) for key in keys]
+        keys = [key async for key in store._link.client.scan_iter(match=f"*{tenant}*")]
+        lifetimes = [await store._link.client.pexpiretime(key) for key in keys]
 
-        assert len(keys) == 5
+        assert len(keys) == 7
         assert set(lifetimes) == {entry.gone_ms}
     finally:
         await store.close()
@@ -88,8 +89,8 @@ async def test_flushed_redis_is_an_empty_cache(shared_redis: RedisServer, clock:
     try:
         entry = make_entry(make_key(), clock)
         await store.put(entry)
-        await store._client.flushall()
-        await store._client.script_flush()
+        await store._link.client.flushall()
+        await store._link.client.script_flush()
 
         assert await store.get(entry.address) is None
         await store.put(entry)
@@ -108,12 +109,12 @@ async def test_damaged_entry_is_a_miss(shared_redis: RedisServer, clock: ManualC
         await store.put(mine)
         await store.put(other)
         names = {
-            entry: f"millrace:cache:{{{entry.tenant.hex()}}}:entry:{entry.entry.hex()}"
+            entry: f"{PREFIX}:{{{entry.tenant.hex()}}}:entry:{entry.entry.hex()}"
             for entry in (mine.address, other.address)
         }
-        whole = await store._client.get(names[other.address])
-        for damaged in (b"", b"\x01", b"\x02" + whole[1:], whole[:-1], whole):
-            await store._client.set(names[mine.address], damaged)
+        whole = await store._link.client.hget(names[other.address], "body")
+        for damaged in (b"", b"\x01", b"\x03" + whole[1:], whole[:-1], whole):
+            await store._link.client.hset(names[mine.address], "body", damaged)
             assert await store.get(mine.address) is None
     finally:
         await store.close()

@@ -1,12 +1,20 @@
 """What every store must do; each test runs on each kind of store."""
 
 import asyncio
+import random
+from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
-from services.cache.entry import Savings
+from services.cache.changes import Behind, Change, Removed, Stored
+from services.cache.entry import Entry, Savings, encode, encode_outline, outline_of
+from services.cache.key import Address
 from services.cache.store import Selector, Size
+from services.cache.worth import EvictionReason
 from tests.cache.conftest import MakeStore, ManualClock, address_of, make_entry, make_key
+
+SOON_S = 10
 
 
 async def test_entry_comes_back_whole(make_store: MakeStore, clock: ManualClock):
@@ -186,21 +194,143 @@ async def test_size_is_per_tenant_and_total(make_store: MakeStore, clock: Manual
 
 @pytest.mark.parametrize("bounds", [{"entries_max": 10}, {"bytes_max": 14_000}])
 async def test_bounds_hold(make_store: MakeStore, clock: ManualClock, bounds: dict[str, float]):
-    """Entries or bytes never pass their bound, and the newest entries are those that stay."""
+    """Entries or bytes never pass their bound, and what has just been put is there."""
     store = await make_store(**bounds)
-    entries = []
     for number in range(30):
         clock.now_ms += 1
-        entries.append(make_entry(make_key(request=bytes([number])), clock, chunks=(b"x" * 1000,)))
-        await store.put(entries[-1])
+        entry = make_entry(make_key(request=bytes([number])), clock, chunks=(b"x" * 1000,))
+        await store.put(entry)
+        assert await store.get(entry.address) == entry
 
     size = await store.size(None)
-    assert size.entry_count <= bounds.get("entries_max", 30)
+    assert 9 <= size.entry_count <= bounds.get("entries_max", 30)
     assert size.size_bytes <= bounds.get("bytes_max", 1 << 30)
-    kept = [entry for entry in entries if await store.get(entry.address)]
-    assert kept == entries[-size.entry_count :]
-    assert len(kept) >= 9
-    assert store.eviction_count == 30 - size.entry_count
+    reason = EvictionReason.ENTRIES if "entries_max" in bounds else EvictionReason.BYTES
+    assert {reason: count for reason, count in store.evictions.items() if count} == {reason: 30 - size.entry_count}
+
+
+async def test_what_saves_most_per_byte_stays(make_store: MakeStore, clock: ManualClock):
+    """A full store keeps entries that were dear to make, small, or used often, and lets the others go."""
+    store = await make_store(entries_max=20)
+    plain = {"chunks": (b"x" * 1000,)}
+    dear = make_entry(make_key(request=b"dear"), clock, savings=Savings(cost_micro_usd=5_000), **plain)
+    slow = make_entry(make_key(request=b"slow"), clock, savings=Savings(generation_ms=60_000), **plain)
+    used = make_entry(make_key(request=b"used"), clock, **plain)
+    small = make_entry(make_key(request=b"small"), clock, chunks=(b"x",))
+    large = make_entry(make_key(request=b"large"), clock, chunks=(b"x" * 100_000,))
+    for entry in (dear, slow, used, small, large):
+        await store.put(entry)
+    for number in range(30):
+        for _ in range(5):
+            await store.get(used.address)
+        await store.put(make_entry(make_key(request=bytes([number])), clock, **plain))
+
+    assert [await store.get(entry.address) for entry in (dear, slow, used, small)] == [dear, slow, used, small]
+    assert await store.get(large.address) is None
+
+
+async def test_what_was_used_long_ago_leaves(make_store: MakeStore, clock: ManualClock):
+    """However often an entry was used, it leaves once enough others have come and gone since."""
+    store = await make_store(entries_max=5)
+    used = make_entry(make_key(request=b"used"), clock)
+    await store.put(used)
+    for _ in range(10):
+        await store.get(used.address)
+    for number in range(100):
+        await store.put(make_entry(make_key(request=bytes([number])), clock))
+
+    assert await store.get(used.address) is None
+
+
+async def test_size_is_exact(make_store: MakeStore, clock: ManualClock):
+    """After any mixture of steps the size is that of the entries that are there, to the byte."""
+    store, draw = await make_store(entries_max=12), random.Random(5)
+    tags, entries = ("a", "b", "c"), dict[Address, Entry]()
+    for _ in range(300):
+        request, tenant = bytes([draw.randrange(30)]), draw.choice(("acme", "other"))
+        match draw.randrange(8):
+            case 0:
+                clock.now_ms += draw.randrange(20_000)
+            case 1:
+                await store.delete(Selector(address_of(make_key(tenant)).tenant, tag=draw.choice(tags)))
+            case _:
+                chunks, embedding = (b"x" * draw.randrange(1, 500),), b"e" * draw.randrange(2)
+                entry = make_entry(make_key(tenant, request=request), clock, chunks=chunks, tags=(draw.choice(tags),))
+                entry = msgspec.structs.replace(entry, embedding=embedding)
+                await store.put(entry)
+                entries[entry.address] = entry
+    held = [entry for entry in entries.values() if await store.get(entry.address)]
+
+    assert len(held) > 5
+    for tenant in {entry.address.tenant for entry in held}:
+        own = [entry for entry in held if entry.address.tenant == tenant]
+        size_bytes = sum(len(encode(entry)) + len(encode_outline(entry) or b"") for entry in own)
+        assert await store.size(tenant) == Size(len(own), size_bytes)
+    assert (await store.size(None)).entry_count == len(held)
+
+
+def embedded(entry: Entry, text: str) -> Entry:
+    """An entry that takes part in semantic lookups."""
+    changes = {"compare_text": text, "embedding": text.encode() * 3, "embedding_version": "v1"}
+    return msgspec.structs.replace(entry, **changes)
+
+
+async def next_change(changes: AsyncIterator[Change]) -> Change:
+    async with asyncio.timeout(SOON_S):
+        return await anext(changes)
+
+
+async def test_outlines_are_what_an_index_needs(make_store: MakeStore, clock: ManualClock):
+    """Every entry with an embedding is told of, over tenants and pages, without its chunks and unless it is gone."""
+    store = await make_store()
+    gone = embedded(make_entry(make_key(request=b"gone"), clock), "gone")
+    await store.put(gone)
+    clock.now_ms += 120_000
+    entries = [
+        embedded(make_entry(make_key(f"t{number % 3}", request=number.to_bytes(2, "big")), clock), str(number))
+        for number in range(400)
+    ]
+    plain = make_entry(make_key(request=b"plain"), clock)
+    await asyncio.gather(*(store.put(entry) for entry in (plain, *entries)))
+    found = {entry.address: entry async for entry in store.outlines()}
+
+    assert found == {entry.address: outline_of(entry) for entry in entries}
+    whole = await store.get(entries[7].address)
+    assert whole == msgspec.structs.replace(entries[7], embedding=b"")
+
+
+async def test_changes_are_followed(make_store: MakeStore, clock: ManualClock):
+    """A follower begins behind, then hears of every entry with an embedding that is stored, replaced or removed."""
+    store = await make_store()
+    first, second, third = (embedded(make_entry(make_key(), clock), text) for text in ("1", "2", "3"))
+    await store.put(first)
+    changes = store.changes()
+    assert await next_change(changes) == Behind()
+    assert [entry async for entry in store.outlines()] == [outline_of(first)]
+
+    await store.put(second)
+    seen = [await next_change(changes)]
+    if isinstance(seen[-1], Removed):  # A store may tell of the one that was replaced.
+        seen.append(await next_change(changes))
+    assert seen[-1] == Stored(outline_of(second))
+    await store.put(make_entry(make_key(), clock))
+    assert await next_change(changes) == Removed(((second.address, second.nonce),))
+    await store.put(third)
+    while (change := await next_change(changes)) != Stored(outline_of(third)):
+        assert isinstance(change, Removed)
+    assert await store.delete(Selector(third.address.tenant)) == 1
+    assert await next_change(changes) == Removed(((third.address, third.nonce),))
+
+
+async def test_changes_end_with_the_store(make_store: MakeStore, clock: ManualClock):
+    """Whoever follows a store that is closed is told that nothing comes any more."""
+    store = await make_store()
+    changes = store.changes()
+    assert await next_change(changes) == Behind()
+    await store.close()
+
+    with pytest.raises(StopAsyncIteration):
+        await next_change(changes)
 
 
 async def test_racing_entries_leave_one_whole(make_store: MakeStore, clock: ManualClock):

@@ -4,12 +4,24 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from millrace.cache.v1 import entry_pb2 as _entry_pb2
 from millrace.cache.v1 import lookup_pb2 as _lookup_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class EvictionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVICTION_REASON_UNSPECIFIED: _ClassVar[EvictionReason]
+    EVICTION_REASON_ENTRIES: _ClassVar[EvictionReason]
+    EVICTION_REASON_BYTES: _ClassVar[EvictionReason]
+    EVICTION_REASON_EXPIRED: _ClassVar[EvictionReason]
+EVICTION_REASON_UNSPECIFIED: EvictionReason
+EVICTION_REASON_ENTRIES: EvictionReason
+EVICTION_REASON_BYTES: EvictionReason
+EVICTION_REASON_EXPIRED: EvictionReason
 
 class LookupRequest(_message.Message):
     __slots__ = ("request_id", "query")
@@ -214,7 +226,7 @@ class GetStatsResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ...) -> None: ...
 
 class Stats(_message.Message):
-    __slots__ = ("start_time", "entry_count", "size_bytes", "lookup_count", "hits", "misses", "store_count", "eviction_count", "false_hit_count", "lease_count", "saved", "store", "store_available", "semantic_enabled", "semantic_error")
+    __slots__ = ("start_time", "entry_count", "size_bytes", "lookup_count", "hits", "misses", "store_count", "eviction_count", "false_hit_count", "lease_count", "saved", "store", "store_available", "semantic_enabled", "semantic_error", "evictions")
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     ENTRY_COUNT_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +242,7 @@ class Stats(_message.Message):
     STORE_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     SEMANTIC_ENABLED_FIELD_NUMBER: _ClassVar[int]
     SEMANTIC_ERROR_FIELD_NUMBER: _ClassVar[int]
+    EVICTIONS_FIELD_NUMBER: _ClassVar[int]
     start_time: _timestamp_pb2.Timestamp
     entry_count: int
     size_bytes: int
@@ -245,7 +258,8 @@ class Stats(_message.Message):
     store_available: bool
     semantic_enabled: bool
     semantic_error: ErrorEstimate
-    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., entry_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., lookup_count: _Optional[int] = ..., hits: _Optional[_Iterable[_Union[HitCount, _Mapping]]] = ..., misses: _Optional[_Iterable[_Union[MissCount, _Mapping]]] = ..., store_count: _Optional[int] = ..., eviction_count: _Optional[int] = ..., false_hit_count: _Optional[int] = ..., lease_count: _Optional[int] = ..., saved: _Optional[_Union[_entry_pb2.Savings, _Mapping]] = ..., store: _Optional[str] = ..., store_available: _Optional[bool] = ..., semantic_enabled: _Optional[bool] = ..., semantic_error: _Optional[_Union[ErrorEstimate, _Mapping]] = ...) -> None: ...
+    evictions: _containers.RepeatedCompositeFieldContainer[EvictionCount]
+    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., entry_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., lookup_count: _Optional[int] = ..., hits: _Optional[_Iterable[_Union[HitCount, _Mapping]]] = ..., misses: _Optional[_Iterable[_Union[MissCount, _Mapping]]] = ..., store_count: _Optional[int] = ..., eviction_count: _Optional[int] = ..., false_hit_count: _Optional[int] = ..., lease_count: _Optional[int] = ..., saved: _Optional[_Union[_entry_pb2.Savings, _Mapping]] = ..., store: _Optional[str] = ..., store_available: _Optional[bool] = ..., semantic_enabled: _Optional[bool] = ..., semantic_error: _Optional[_Union[ErrorEstimate, _Mapping]] = ..., evictions: _Optional[_Iterable[_Union[EvictionCount, _Mapping]]] = ...) -> None: ...
 
 class HitCount(_message.Message):
     __slots__ = ("kind", "count")
@@ -262,6 +276,14 @@ class MissCount(_message.Message):
     reason: _lookup_pb2.MissReason
     count: int
     def __init__(self, reason: _Optional[_Union[_lookup_pb2.MissReason, str]] = ..., count: _Optional[int] = ...) -> None: ...
+
+class EvictionCount(_message.Message):
+    __slots__ = ("reason", "count")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reason: EvictionReason
+    count: int
+    def __init__(self, reason: _Optional[_Union[EvictionReason, str]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ErrorEstimate(_message.Message):
     __slots__ = ("share", "share_low", "share_high", "sample_count")

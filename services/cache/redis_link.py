@@ -1,0 +1,108 @@
+"""One Redis, asked within deadlines and through a breaker: what the store and the flights on Redis share.
+
+Redis may be slow, frozen or gone. A request then costs at most its deadline, and nothing once the breaker is open. This
+module knows no key; it never waits for Redis without a deadline.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError, RedisError
+
+from services.cache.breaker import Breaker
+from services.cache.store import StoreUnavailable
+
+# Raise it when what is kept under the keys changes: what older releases kept is then not found, and expires by itself.
+PREFIX: Final = "millrace:cache:2"
+# Calls to Redis under way at once, each on a connection of its own; redis-py refuses what its pool (100) cannot hold.
+CONNECTIONS_MAX: Final = 64
+# Timeouts or failures in a row that open the breaker, and the time between trials to close it.
+FAILURES_MAX: Final = 3
+PROBE_INTERVAL_S: Final = 0.5
+
+
+class RedisLink:
+    """A client with deadlines and a breaker.
+
+    Args:
+        client: Must not retry by itself: a retry would outlive the deadline of who asks.
+        read_timeout_s: Longest that a lookup asks.
+        write_timeout_s: Longest that anything else asks.
+    """
+
+    def __init__(self, client: Redis | RedisCluster, *, read_timeout_s: float, write_timeout_s: float) -> None:
+        self.client: Any = client  # redis-py types its commands as sync or async.
+        self.read_timeout_s, self.write_timeout_s = read_timeout_s, write_timeout_s
+        self._listeners: list[Callable[[bool], None]] = []
+        self._breaker = Breaker(
+            self._ping, failures_max=FAILURES_MAX, interval_s=PROBE_INTERVAL_S, on_change=self._announce
+        )
+        self._connections = asyncio.Semaphore(CONNECTIONS_MAX)
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis is being asked."""
+        return self._breaker.closed
+
+    def on_change(self, listener: Callable[[bool], None]) -> None:
+        """Tells a listener whether Redis is being asked, whenever that changes."""
+        self._listeners.append(listener)
+
+    async def open(self) -> None:
+        """Tries Redis once; where it does not answer, the breaker opens, and closes by itself."""
+        try:
+            await self._ping()
+        except StoreUnavailable:
+            self._breaker.trip()
+
+    @contextlib.asynccontextmanager
+    async def asking(self, timeout_s: float) -> AsyncIterator[None]:
+        """Bounds what is asked of Redis within, and tells the breaker how it went.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in time, or is known not to.
+        """
+        if not self._breaker.closed:
+            raise StoreUnavailable("Redis does not answer; retry.", int(PROBE_INTERVAL_S * 1000))
+        try:
+            async with asyncio.timeout(timeout_s), self._connections:
+                yield
+        except (RedisError, OSError, TimeoutError) as error:
+            self._breaker.fail()
+            raise StoreUnavailable("Redis did not answer in time; retry.", int(PROBE_INTERVAL_S * 1000)) from error
+        self._breaker.succeed()
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Iterable[Any]) -> Any:
+        """Runs a script, by its digest where Redis knows it already; to be called while `asking`."""
+        values = list(arguments)
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self.client.evalsha(digest, len(keys), *keys, *values)
+        except NoScriptError:
+            return await self.client.eval(script, len(keys), *keys, *values)
+
+    async def close(self) -> None:
+        """Stops trying, and closes the connections."""
+        await self._breaker.close()
+        await self.client.aclose()
+
+    def _announce(self, available: bool) -> None:
+        for listener in self._listeners:
+            listener(available)
+
+    async def _ping(self) -> None:
+        try:
+            async with asyncio.timeout(self.write_timeout_s):
+                await self.client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable("Redis did not answer in time; retry.") from error
+
+
+def slot(tenant: bytes) -> str:
+    """The beginning of a tenant's keys: one hash tag, so that all of them share a slot of a cluster."""
+    return f"{PREFIX}:{{{tenant.hex()}}}"
