@@ -1,14 +1,15 @@
 """Whether callers notice that an upstream is broken: one request in five meets a fault, a healthy fallback stands by.
 
-    python -m bench.chaos [--requests 10000] [--fault-share 0.2] [--seed 1] [--json FILE]
+    python -m bench.chaos [--requests 10000] [--fault-share 0.2] [--default-breaker] [--seed 1] [--json FILE]
 
 Requests come in turn over the edge and over gRPC, streamed and whole. Each carries a nonce; the right answer repeats
 it and tells which upstream gave it, so that a lost, doubled, mixed-up or spliced answer is seen. The seed draws which
-requests meet which fault of `bench.faults` at the first upstream; the second is healthy.
+requests meet which fault of `bench.faults` at the first upstream; the second is healthy. The first one's breaker never
+opens, so that the faults are met; with `--default-breaker` it does, and some requests go to the second at once.
 
 The success share is that of all requests but those whose caller had heard a part of the answer when the fault came (a
-streamed call, a fault after the first token): these must end as errors that say so, and are counted apart. Faults met
-by a whole call, wherever in the stream, count. It exits 1 if an answer was wrong, a call hung, a failure was not told
+streamed call, a fault after the first token): these must end as errors that say so, and are counted apart. Whole calls
+all count, wherever in its stream the upstream broke. It exits 1 if an answer was wrong, a call hung, a failure was not told
 as one, the share is not above 99.9 %, or something has leaked.
 """
 
@@ -37,8 +38,8 @@ TIMEOUT_S = 10.0
 HANG_S = TIMEOUT_S + 2  # a call that is not over by then has ignored its own deadline
 WARM_UP_SHARE = 0.1
 RSS_GROWTH_MB_MAX = 16.0  # what an allocator may keep after 10,000 requests; a request that leaked would cost more
-# Short waits, so that silent upstreams do not decide how long the bench takes, and a breaker that soon lets the next
-# request meet the next fault.
+PATIENT = ", breaker: {failures_in_a_row: 1000, failure_share: 1}"
+# Short waits, so that silent upstreams do not decide how long the bench takes.
 MODELS = """
 version: 1
 upstreams:
@@ -47,7 +48,7 @@ upstreams:
 models:
   - name: bench
     targets:
-      - {{engine: openai, upstream: first, breaker: {{open_s: 0.2}}}}
+      - {{engine: openai, upstream: first{breaker}}}
       - {{engine: openai, upstream: second}}
 defaults:
   cache: {{enabled: false}}
@@ -75,8 +76,8 @@ class Request:
 
     @property
     def is_excused(self) -> bool:
-        """Whether a part of the answer had been heard when the fault came."""
-        return self.caller.streamed and self.met in AFTER
+        """Whether the fault came when a part of the answer had been heard, so that nothing could be mended."""
+        return self.met in AFTER and bool(self.heard.text) and not self.heard.finished
 
     @property
     def outcome(self) -> str:
@@ -122,11 +123,11 @@ class Plan:
         exchange.answer(self._requests[exchange.question].pieces("second"))
 
 
-async def measure(plan: Plan, concurrency: int) -> dict[str, Any]:
+async def measure(plan: Plan, concurrency: int, breaker: str = PATIENT) -> dict[str, Any]:
     """Runs the plan against a Millrace of its own; returns the figures."""
     async with Upstream(plan.first) as first, Upstream(plan.second) as second:
         with stand() as made:
-            suite = made.millrace(MODELS.format(first=first.url, second=second.url))
+            suite = made.millrace(MODELS.format(first=first.url, second=second.url, breaker=breaker))
             async with callers(suite.url, suite.inference) as asked_by:
                 requests = plan.draw(asked_by)
                 warm_up = int(len(requests) * WARM_UP_SHARE)
@@ -139,7 +140,8 @@ async def measure(plan: Plan, concurrency: int) -> dict[str, Any]:
                 took_s = time.monotonic() - start
             leaks = await settled(suite, [first, second])
     rate = round((len(requests) - warm_up) / took_s)
-    return _figures(requests, rss, leaks) | {"seed": plan.seed, "requests_per_s": rate}
+    asked = {"first": first.asked_count, "second": second.asked_count}
+    return _figures(requests, rss, leaks) | {"seed": plan.seed, "requests_per_s": rate, "upstreams_asked": asked}
 
 
 async def _ask_all(requests: Iterator[Request], concurrency: int) -> None:
@@ -245,11 +247,13 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--fault-share", type=float, default=0.2)
     parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--default-breaker", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     plan = Plan(options.requests, options.fault_share, options.seed)
-    figures = asyncio.run(measure(plan, options.concurrency))
+    breaker = "" if options.default_breaker else PATIENT
+    figures = asyncio.run(measure(plan, options.concurrency, breaker))
     _print(figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))

@@ -13,7 +13,7 @@ from bench.upstream import Exchange
 
 Fault = Callable[[Exchange, list[str]], Awaitable[None]]
 ERROR = '{"error": {"message": "overloaded", "type": "server_error", "param": null, "code": null}}'
-RETRY_AFTER = "retry-after-ms: 20"  # short, so that most requests still meet the target and its faults
+RETRY_AFTER = "retry-after-ms: 5"  # short, so that most requests still meet the target and its faults
 
 
 def _status(status: int, *headers: str) -> Fault:
