@@ -13,7 +13,7 @@ from math import inf
 from kit.errors import FailedPrecondition
 from kit.identity import remaining_s
 from services.cache.entry import Entry, EntryDraft, Savings, parse_entry_id
-from services.cache.flight import Flight, FlightTable
+from services.cache.flight import Flight, FlightTable, Joined
 from services.cache.key import Address, KeySpace, Namespace
 from services.cache.query import (
     Completed,
@@ -126,7 +126,7 @@ class Cache:
         Raises:
             FailedPrecondition: The chunks ended before the answer did; STREAM_INCOMPLETE.
         """
-        flight = self._flight_of(draft, lease_id)
+        flight = await self._flight_of(draft, lease_id)
         kept: list[bytes] = []
         try:
             async for chunk in chunks:
@@ -137,7 +137,7 @@ class Cache:
                     self.flights.append(flight, chunk)
         finally:
             if flight is not None:
-                self.flights.fail(flight.lease_id)
+                self.flights.abandon(flight)
         raise FailedPrecondition("STREAM_INCOMPLETE", "The stream ended without `finish`; nothing was kept.")
 
     async def report_false_hit(self, namespace: Namespace, entry_id: str) -> bool:
@@ -159,30 +159,41 @@ class Cache:
         Returns:
             What was found; and if `streamed`, a flight whose chunks have begun, in which case what was found is a miss.
         """
-        mark = self.flights.mark()
+        mark, since = self.flights.mark(), _now()
         found = await self._find(query, address, arrived_ms)
         if isinstance(found, Hit) or query.lease is None:
             return found, None
         until = _until(query.lease)
         while True:
-            if self.flights.landed_since(address.entry, mark):  # While the store was asked: do not produce it twice.
+            if self.flights.landed_since(address, mark):  # While the store was asked: do not produce it twice.
                 mark = self.flights.mark()
                 found = await self._find(query, address, arrived_ms)
                 if isinstance(found, Hit):
                     return found, None
                 continue
-            flight, leads = self.flights.join(address.entry, query.lease.ttl_s)
-            if flight is None:
+            joined = await self.flights.join(address, query.lease.ttl_s, since)
+            if joined.flight is None:
                 return found, None
-            if leads:
-                return replace(found, lease=Lease(flight.lease_id, query.lease.ttl_s)), None
-            if not await self._wait(flight, query, until, streamed=streamed):
+            if joined.leads:
+                return self._lead(joined, found, query, arrived_ms), None
+            if not await self._wait(joined.flight, query, until, streamed=streamed):
                 return Miss(MissReason.LEASED), None
-            if not flight.settled:
-                return found, flight
-            answer = judge(flight.entry, query, arrived_ms)
+            if not joined.flight.settled:
+                return found, joined.flight
+            answer = judge(joined.flight.entry, query, arrived_ms)
             if isinstance(answer, Hit):
                 return answer, None
+            since = _now()
+
+    def _lead(self, joined: Joined, found: Miss, query: Query, arrived_ms: int) -> Found:
+        """Gives the lease that was got, unless the answer is there by now: then nobody needs to produce it."""
+        assert joined.flight is not None, "a leader has a flight"
+        assert query.lease is not None, "a leader asked for a lease"
+        answer = judge(joined.entry, query, arrived_ms)
+        if isinstance(answer, Hit):
+            self.flights.land(answer.entry)
+            return answer
+        return replace(found, lease=Lease(joined.flight.lease_id, query.lease.ttl_s))
 
     async def _wait(self, flight: Flight, query: Query, until: float, *, streamed: bool) -> bool:
         """Waits for the end of a flight, or if `streamed` for a first chunk that fits; false if none came in time."""
@@ -199,10 +210,10 @@ class Cache:
         except StoreUnavailable:
             return Miss(MissReason.STORE_UNAVAILABLE)
 
-    def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
+    async def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""
-        flight = self.flights.led(lease_id)
-        if flight is None or flight.schema_tag is not None or flight.key != self.keys.address(draft.key).entry:
+        flight = await self.flights.lead(lease_id, self.keys.address(draft.key))
+        if flight is None or flight.schema_tag is not None:
             return None
         flight.schema_tag = draft.schema_tag
         return flight
@@ -240,4 +251,8 @@ def _until(lease: LeaseQuery) -> float:
     """The instant of the event loop's clock at which a wait ends."""
     left_s = remaining_s(inf)
     left_s -= min(left_s * DEADLINE_MARGIN, DEADLINE_MARGIN_MAX_S)
-    return asyncio.get_running_loop().time() + min(lease.wait_s, left_s)
+    return _now() + min(lease.wait_s, left_s)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

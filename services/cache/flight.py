@@ -1,7 +1,8 @@
 """Single flight: of many callers that miss one answer, one produces it and the others wait.
 
 A flight is one answer in the making. It is led under a lease and ends when its answer lands, its leader gives up, or
-its lease runs out; then whoever comes first leads the next. It lives in this process only, and never touches a store.
+its lease runs out; then whoever comes first leads the next. A table knows the flights of its own process only; what
+other replicas fly is added by services/cache/shared_flight.py. No flight ever touches a store.
 """
 
 import asyncio
@@ -9,23 +10,30 @@ import secrets
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
+from typing import Final
 
 from services.cache.entry import Entry
+from services.cache.key import Address
 
 # Landings remembered, to tell a lookup that was under way that its miss is out of date.
-LANDINGS_MAX = 4096
+LANDINGS_MAX: Final = 4096
 # Flights looked at for expiry whenever one begins: more than one, so that the table shrinks faster than it grows.
-SWEEP_COUNT = 2
+SWEEP_COUNT: Final = 2
 
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """One answer in the making. `schema_tag` is set while it is streamed; then `chunks` grows."""
+    """One answer in the making. `schema_tag` is set while it is streamed; then `chunks` grows.
 
-    key: bytes
+    A `foreign` flight is led by another replica, which also knows when its lease runs out.
+    """
+
+    address: Address
     lease_id: str
     ttl_s: float
     ends_at: float
+    foreign: bool = False
     schema_tag: str | None = None
     chunks: list[bytes] = field(default_factory=list)
     entry: Entry | None = None
@@ -50,6 +58,18 @@ class Flight:
             await self._progress.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A flight that was joined, and whether the caller leads it. No flight: there are too many, the caller is alone.
+
+    `entry` is what the store held when the lease was given, where that was looked up in the same step.
+    """
+
+    flight: Flight | None
+    leads: bool = False
+    entry: Entry | None = None
+
+
 class FlightTable:
     """The flights under way, by entry digest."""
 
@@ -61,39 +81,39 @@ class FlightTable:
         self._landings: OrderedDict[bytes, int] = OrderedDict()
         self._landing_count = 0
 
-    def __len__(self) -> int:
+    @property
+    def lease_count(self) -> int:
+        """Leases held by callers of this process."""
         self._sweep(len(self._order))
-        return len(self._by_key)
+        return len(self._by_lease)
 
     def mark(self) -> int:
         """A point in the order of landings, for `landed_since`."""
         return self._landing_count
 
-    def landed_since(self, key: bytes, mark: int) -> bool:
-        """Whether an answer may have landed under the key after the mark; true when too much landed to know."""
-        return self._landings.get(key, 0) > mark or self._landing_count - mark > LANDINGS_MAX
+    def landed_since(self, address: Address, mark: int) -> bool:
+        """Whether an answer may have landed at an address after the mark; true when too much landed to know."""
+        return self._landings.get(address.entry, 0) > mark or self._landing_count - mark > LANDINGS_MAX
 
-    def join(self, key: bytes, ttl_s: float) -> tuple[Flight | None, bool]:
-        """Joins the flight under a key, or begins one.
+    async def join(self, address: Address, ttl_s: float, since: float) -> Joined:
+        """Joins the flight to an address, or begins one under a lease of `ttl_s`.
 
-        Returns:
-            The flight, and whether the caller leads it. No flight when there are too many: the caller is on its own.
+        `since` is when the lookup began, by the event loop's clock: the time that it may take counts from then.
         """
-        self._sweep(SWEEP_COUNT)
-        flight = self._by_key.get(key)
-        if flight is not None and not self._expire(flight):
-            return flight, False
-        if len(self._by_key) >= self._flights_max:
-            return None, False
-        flight = Flight(key, secrets.token_hex(16), ttl_s, _now() + ttl_s)
-        self._by_key[key] = self._by_lease[flight.lease_id] = flight
-        self._order.append(flight)
-        return flight, True
+        return self._join(address, ttl_s)
 
-    def led(self, lease_id: str) -> Flight | None:
-        """The flight that a lease leads, unless it has ended."""
-        flight = self._by_lease.get(lease_id)
-        return None if flight is None or self._expire(flight) else flight
+    async def lead(self, lease_id: str, address: Address) -> Flight | None:
+        """The flight to an address that a lease leads, unless it has ended."""
+        flight = self._led(lease_id)
+        return flight if flight is not None and flight.address == address else None
+
+    async def release(self, lease_id: str) -> bool:
+        """Ends the flight that a lease leads without an answer; false if it had ended."""
+        flight = self._led(lease_id)
+        if flight is None:
+            return False
+        self._settle(flight, None)
+        return True
 
     def append(self, flight: Flight, chunk: bytes) -> None:
         """Adds a chunk to a streamed flight and renews its lease."""
@@ -117,13 +137,10 @@ class FlightTable:
         if flight is not None and (flight is streamed or flight.schema_tag is None):
             self._settle(flight, entry)
 
-    def fail(self, lease_id: str) -> bool:
-        """Ends a flight without an answer; false if it had ended."""
-        flight = self.led(lease_id)
-        if flight is None:
-            return False
-        self._settle(flight, None)
-        return True
+    def abandon(self, flight: Flight) -> None:
+        """Ends a flight without an answer, unless it has ended."""
+        if not flight.settled:
+            self._settle(flight, None)
 
     async def settlement(self, flight: Flight, until: float) -> bool:
         """Waits for the end of a flight; false if it goes on at `until` (of the event loop's clock)."""
@@ -144,20 +161,39 @@ class FlightTable:
                 yield flight.chunks[seen_count - 1]
             if flight.settled:
                 return
-            await self.progress(flight, float("inf"), seen_count)
+            await self.progress(flight, inf, seen_count)
 
     async def _wait(self, flight: Flight, event: Callable[[], Awaitable[None]], until: float) -> bool:
         """Waits for an event of a flight; wakes when the lease should end, for nobody else would end it."""
         while not self._expire(flight):
             ends_at = min(flight.ends_at, until)
             try:
-                async with asyncio.timeout(max(0.0, ends_at - _now())):
+                async with asyncio.timeout(None if ends_at == inf else max(0.0, ends_at - _now())):
                     await event()
                     return True
             except TimeoutError:
                 if _now() >= until:
                     return flight.settled
         return True
+
+    def _join(self, address: Address, ttl_s: float) -> Joined:
+        self._sweep(SWEEP_COUNT)
+        flight = self._by_key.get(address.entry)
+        if flight is not None and not self._expire(flight):
+            return Joined(flight)
+        if len(self._by_key) >= self._flights_max:
+            return Joined(None)
+        return Joined(self._begin(address, new_lease_id(address), ttl_s), leads=True)
+
+    def _begin(self, address: Address, lease_id: str, ttl_s: float) -> Flight:
+        flight = Flight(address, lease_id, ttl_s, _now() + ttl_s)
+        self._by_key[address.entry] = self._by_lease[lease_id] = flight
+        self._order.append(flight)
+        return flight
+
+    def _led(self, lease_id: str) -> Flight | None:
+        flight = self._by_lease.get(lease_id)
+        return None if flight is None or self._expire(flight) else flight
 
     def _expire(self, flight: Flight) -> bool:
         """Settles a flight whose lease has run out; true if the flight has ended."""
@@ -167,7 +203,8 @@ class FlightTable:
 
     def _settle(self, flight: Flight, entry: Entry | None) -> None:
         flight.entry, flight.settled = entry, True
-        del self._by_key[flight.key], self._by_lease[flight.lease_id]
+        del self._by_key[flight.address.entry]
+        self._by_lease.pop(flight.lease_id, None)
         flight.advance()
 
     def _sweep(self, count: int) -> None:
@@ -176,6 +213,11 @@ class FlightTable:
             flight = self._order.popleft()
             if not self._expire(flight):
                 self._order.append(flight)
+
+
+def new_lease_id(address: Address) -> str:
+    """Names a lease: whose answer it is for, so that any replica can tell, and a part that nobody can guess."""
+    return f"{address.tenant.hex()}.{address.entry.hex()}.{secrets.token_hex(16)}"
 
 
 def _now() -> float:

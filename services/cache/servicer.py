@@ -75,7 +75,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
     async def Release(self, request: service_pb.ReleaseRequest, context: Any) -> service_pb.ReleaseResponse:
         """Gives a lease back without an answer."""
         request_id = read.read_request_id(request.request_id)
-        released = self._cache.flights.fail(read.read_lease_id(request.lease_id, required=True))
+        released = await self._cache.flights.release(read.read_lease_id(request.lease_id, required=True))
         return service_pb.ReleaseResponse(request_id=request_id, released=released)
 
     async def Delete(self, request: service_pb.DeleteRequest, context: Any) -> service_pb.DeleteResponse:
@@ -127,7 +127,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         stats = write.write_tally(cache.stats.tally(tenant))
         stats.start_time.CopyFrom(write.write_time(cache.stats.start_ms))
         stats.store, stats.store_available = cache.store.name, cache.store.available
-        stats.lease_count = len(cache.flights)
+        stats.lease_count = cache.flights.lease_count
         if tenant is None:
             write.write_evictions(stats, cache.store.evictions)
         try:

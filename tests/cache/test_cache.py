@@ -179,7 +179,7 @@ async def test_one_takes_over_after_another(cache: Cache):
     for _ in range(5):
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
-        assert cache.flights.fail(leased(done.pop().result()))
+        assert await cache.flights.release(leased(done.pop().result()))
     done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     leased(done.pop().result())
     await cache.keep(DRAFT, [b"answer"], None)
@@ -199,7 +199,7 @@ async def test_wait_ends_with_a_miss(cache: Cache):
 async def test_late_answer_is_kept(cache: Cache):
     """An answer that comes after its lease has run out is kept, and ends the wait of those behind the next leader."""
     late = leased(await cache.lookup(replace(QUERY, lease=LEASE)))
-    assert cache.flights.fail(late)
+    assert await cache.flights.release(late)
     leased(await cache.lookup(replace(QUERY, lease=LEASE)))
     waiter = asyncio.create_task(cache.lookup(replace(QUERY, lease=LEASE)))
     entry = await cache.keep(DRAFT, [b"answer"], None)

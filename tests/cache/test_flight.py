@@ -1,10 +1,12 @@
 import asyncio
 
 from services.cache import flight as flight_module
-from services.cache.flight import Flight, FlightTable
+from services.cache.flight import Flight, FlightTable, Joined
+from services.cache.key import Address
 from tests.cache.conftest import ManualClock, address_of, make_entry, make_key
 
-KEY = address_of(make_key()).entry
+KEY = address_of(make_key())
+OTHER = address_of(make_key("other"))
 SOON_S = 5
 
 
@@ -12,95 +14,95 @@ def until(seconds: float = SOON_S) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def lead(table: FlightTable, key: bytes = KEY, ttl_s: float = SOON_S) -> Flight:
-    flight, leads = table.join(key, ttl_s)
-    assert flight is not None
-    assert leads
-    return flight
+async def lead(table: FlightTable, address: Address = KEY, ttl_s: float = SOON_S) -> Flight:
+    joined = await table.join(address, ttl_s, 0)
+    assert joined.flight is not None
+    assert joined.leads
+    return joined.flight
 
 
 async def test_one_leads_and_the_others_join():
     """Of many that miss at once, exactly one leads; another key has a flight of its own."""
     table = FlightTable()
-    joined = [table.join(KEY, SOON_S) for _ in range(100)]
+    joined = [await table.join(KEY, SOON_S, 0) for _ in range(100)]
 
-    assert [leads for _, leads in joined] == [True] + [False] * 99
-    assert len({id(flight) for flight, _ in joined}) == 1
-    lead(table, b"other")
+    assert [each.leads for each in joined] == [True] + [False] * 99
+    assert len({id(each.flight) for each in joined}) == 1
+    await lead(table, OTHER)
 
 
 async def test_landing_wakes_all_with_the_entry(clock: ManualClock):
     """Everyone who waits gets the answer that landed."""
     table, entry = FlightTable(), make_entry(make_key(), clock)
-    flight = lead(table)
+    flight = await lead(table)
     waiters = [asyncio.create_task(table.settlement(flight, until())) for _ in range(100)]
     table.land(entry)
 
     assert all(await asyncio.gather(*waiters))
     assert flight.entry is entry
-    assert len(table) == 0
+    assert table.lease_count == 0
 
 
 async def test_exactly_one_takes_over_from_a_leader_that_fails():
     """When a leader gives up, one of those who wait leads next and the others wait for it."""
     table = FlightTable()
-    flight = lead(table)
+    flight = await lead(table)
     leaders: list[Flight] = []
 
     async def wait() -> None:
         assert await table.settlement(flight, until())
-        following, leads = table.join(KEY, SOON_S)
-        if leads and following:
-            leaders.append(following)
+        following = await table.join(KEY, SOON_S, 0)
+        if following.leads and following.flight:
+            leaders.append(following.flight)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(100):
             group.create_task(wait())
         await asyncio.sleep(0)
-        assert table.fail(flight.lease_id)
+        assert await table.release(flight.lease_id)
 
     assert len(leaders) == 1
-    assert table.led(leaders[0].lease_id) is leaders[0]
+    assert await table.lead(leaders[0].lease_id, KEY) is leaders[0]
 
 
 async def test_lease_runs_out():
     """A leader that says nothing loses its lease, which wakes those who wait, and its later release is void."""
     table = FlightTable()
-    flight = lead(table, ttl_s=0.02)
+    flight = await lead(table, ttl_s=0.02)
 
     assert await table.settlement(flight, until())
     assert flight.entry is None
-    assert not table.fail(flight.lease_id)
-    lead(table)
+    assert not await table.release(flight.lease_id)
+    await lead(table)
 
 
 async def test_chunks_renew_the_lease():
     """Each chunk gives a streamed flight its whole lease again, and who waits for its end waits on."""
     table = FlightTable()
-    flight = lead(table, ttl_s=0.1)
+    flight = await lead(table, ttl_s=0.1)
     waiter = asyncio.create_task(table.settlement(flight, until(0.3)))
     await asyncio.sleep(0)
     flight.ttl_s = SOON_S
     table.append(flight, b"x")
 
     assert not await waiter
-    assert table.led(flight.lease_id) is flight
+    assert await table.lead(flight.lease_id, KEY) is flight
 
 
 async def test_wait_ends_in_time():
     """Who waits no longer than it may is told that nothing came, and the flight goes on."""
     table = FlightTable()
-    flight = lead(table)
+    flight = await lead(table)
 
     assert not await table.settlement(flight, until(0.01))
     assert not await table.progress(flight, until(0.01))
-    assert table.led(flight.lease_id) is flight
+    assert await table.lead(flight.lease_id, KEY) is flight
 
 
 async def test_followers_see_every_chunk_in_order(clock: ManualClock):
     """Whoever follows, from the start or late, sees all chunks once and in order."""
     table = FlightTable()
-    flight = lead(table)
+    flight = await lead(table)
 
     async def follow() -> list[bytes]:
         return [chunk async for chunk in table.follow(flight)]
@@ -120,11 +122,11 @@ async def test_followers_see_every_chunk_in_order(clock: ManualClock):
 async def test_another_answer_does_not_cut_into_a_streamed_one(clock: ManualClock):
     """An answer stored by someone else ends a flight that says nothing, but not one that is being streamed."""
     table, entry = FlightTable(), make_entry(make_key(), clock)
-    silent = lead(table)
+    silent = await lead(table)
     table.land(entry)
     assert silent.entry is entry
 
-    streamed = lead(table)
+    streamed = await lead(table)
     streamed.schema_tag = "test.v1"
     table.land(entry)
     assert not streamed.settled
@@ -136,24 +138,25 @@ async def test_landings_are_remembered(clock: ManualClock):
     """A lookup that was under way when an answer landed can tell; other keys are not disturbed."""
     table, address = FlightTable(), address_of(make_key())
     mark = table.mark()
-    assert not table.landed_since(address.entry, mark)
+    assert not table.landed_since(address, mark)
     table.land(make_entry(make_key(), clock))
 
-    assert table.landed_since(address.entry, mark)
-    assert not table.landed_since(b"other", mark)
-    assert not table.landed_since(address.entry, table.mark())
+    assert table.landed_since(address, mark)
+    assert not table.landed_since(OTHER, mark)
+    assert not table.landed_since(address, table.mark())
 
 
 async def test_table_is_bounded(clock: ManualClock):
     """When there are too many flights nobody leads, and those that ended make room without anyone asking for them."""
     table = FlightTable(flights_max=2)
-    lead(table, b"1", ttl_s=0.2)
-    last = lead(table, b"2", ttl_s=0.3)
-    assert table.join(b"3", SOON_S) == (None, False)
+    addresses = [address_of(make_key(request=bytes([number]))) for number in range(4)]
+    await lead(table, addresses[0], ttl_s=0.2)
+    last = await lead(table, addresses[1], ttl_s=0.3)
+    assert await table.join(addresses[2], SOON_S, 0) == Joined(None)
 
     assert await table.settlement(last, until())
-    lead(table, b"3")
-    lead(table, b"4")
+    await lead(table, addresses[2])
+    await lead(table, addresses[3])
 
 
 async def test_forgotten_landings_count_as_landed(clock: ManualClock, monkeypatch):
@@ -164,4 +167,14 @@ async def test_forgotten_landings_count_as_landed(clock: ManualClock, monkeypatc
     for number in range(3):
         table.land(make_entry(make_key(request=bytes([number])), clock))
 
-    assert table.landed_since(b"other", mark)
+    assert table.landed_since(OTHER, mark)
+
+
+async def test_lease_leads_its_own_address_only():
+    """A lease is no key to another address, and none that was made up leads anything."""
+    table = FlightTable()
+    flight = await lead(table)
+
+    assert await table.lead(flight.lease_id, KEY) is flight
+    assert await table.lead(flight.lease_id, OTHER) is None
+    assert await table.lead("made up", KEY) is None
