@@ -33,6 +33,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             self._statuses[name] = Response.SERVING if serving else Response.NOT_SERVING
             self._wake()
 
+    def forget(self, name: str) -> None:
+        """Knows nothing of a name any more; without effect once the server stops."""
+        if not self._frozen and self._statuses.pop(name, None) is not None:
+            self._wake()
+
     def freeze(self) -> None:
         """Turns every name NOT_SERVING, for good."""
         self._statuses = dict.fromkeys(self._statuses, Response.NOT_SERVING)

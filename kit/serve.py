@@ -113,6 +113,10 @@ class Server:
                 self._health.set_serving(registration.full_name, serving)
         self._health.set_serving(name, serving)
 
+    def forget(self, name: str) -> None:
+        """Takes a free name, such as `model/x`, out of the health service."""
+        self._health.forget(name)
+
     async def stop(self, grace_s: float | None = None) -> None:
         """Says NOT_SERVING, refuses new calls, lets those in flight finish within the grace, then cancels them.
 

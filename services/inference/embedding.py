@@ -59,7 +59,7 @@ class Embeddings:
         Raises:
             MillraceError: The last target's failure, or the first that would happen at every target.
         """
-        with self._admission.admit():
+        with self._admission.admit(), self._router.hold():
             route = self._router.choose_embedding(model)
             receipt = Receipt(request_id, route.model_name, created_time=time.time())
             with self._settlement.settle(receipt):

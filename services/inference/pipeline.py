@@ -53,7 +53,7 @@ class Pipeline:
             MillraceError: The request was refused or could not be answered.
         """
         receipt = receipt or Receipt(request.request_id, request.model)
-        with self._admission.admit():
+        with self._admission.admit(), self._router.hold():
             route = self._router.choose(request)
             receipt.model, receipt.route_reason, receipt.created_time = route.model_name, route.reason, time.time()
             with self._settlement.settle(receipt):

@@ -52,12 +52,47 @@ class Route:
         return self.own + tuple(target for other in self.fallbacks for target in other.own)
 
 
-class Router:
-    """Chooses routes over one immutable catalogue."""
+class Snapshot:
+    """One reading of the models file, the routes over it, and how many calls go by it.
+
+    As a context it counts a call: until that ends, what the file names stays open, whatever is read meanwhile.
+    """
+
+    __slots__ = ("call_count", "catalog", "routes", "rules")
 
     def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._routes: dict[str, Route] = {}
+        self.catalog = catalog
+        self.rules = {model.name: catalog.rules_of(model) for model in catalog.models}
+        self.routes: dict[str, Route] = {}
+        self.call_count = 0
+
+    def __enter__(self) -> Snapshot:
+        self.call_count += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call_count -= 1
+
+
+class Router:
+    """Chooses routes over an immutable catalogue, which is swapped whole for another one."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._now = Snapshot(catalog)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue in force."""
+        return self._now.catalog
+
+    def hold(self) -> Snapshot:
+        """The snapshot in force, to be held as a context by each call for as long as it goes by a route of it."""
+        return self._now
+
+    def swap(self, catalog: Catalog) -> Snapshot:
+        """Puts another catalogue in force; returns the snapshot that was, which calls may still hold."""
+        before, self._now = self._now, Snapshot(catalog)
+        return before
 
     def choose(self, request: Request) -> Route:
         """Chooses the route of a generation.
@@ -79,16 +114,16 @@ class Router:
         return self._route(name, "embedding", "model")
 
     def _route(self, name: str, kind: str, field: str) -> Route:
-        route = self._routes.get(name) or self._make(name, self._catalog.find(name))
+        route = self._now.routes.get(name) or self._make(name, self.catalog.find(name))
         if route.kind != kind:
             raise InvalidArgument(field, f"model {name!r} is no {kind} model; it is for {route.kind}")
         return route
 
     def _make(self, name: str, model: Model) -> Route:
         targets = tuple(RouteTarget(one, name if one.model == "*" else one.model) for one in model.targets)
-        route = Route(name, model.kind, "", targets, self._catalog.rules_of(model))
+        route = Route(name, model.kind, "", targets, self._now.rules[model.name])
         if not model.is_pattern:  # names behind a pattern are the callers' to invent: they must not pile up here
-            self._routes[name] = route
+            self._now.routes[name] = route
         return route
 
     def _fallback(self, index: int, name: str) -> Route:
@@ -99,7 +134,7 @@ class Router:
             raise InvalidArgument(field, error.message) from error
 
     def _auto(self, request: Request) -> tuple[str, str]:
-        auto = self._catalog.auto
+        auto = self.catalog.auto
         if auto is None:
             raise FailedPrecondition("AUTO_NOT_CONFIGURED", "model `auto` needs an `auto:` section in the models file")
         said = complexity.judge(_last_user_text(request), auto)

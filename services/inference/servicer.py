@@ -15,7 +15,7 @@ from kit.errors import Internal, InvalidArgument, MillraceError
 from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
-from services.inference.catalog import Catalog, Model
+from services.inference.catalog import Model
 from services.inference.embedding import Embeddings
 from services.inference.events import Event, Receipt
 from services.inference.fleet import Fleet
@@ -28,23 +28,28 @@ from services.inference.routing import Router
 log = logging.getLogger(__name__)
 
 BATCH_COUNT_MAX = 100
+# In words of the models file; the contract has no words for the rest.
+CAPABILITIES = {
+    "tools": model_pb2.MODEL_CAPABILITY_TOOLS,
+    "vision": model_pb2.MODEL_CAPABILITY_IMAGE_INPUT,
+    "json_schema": model_pb2.MODEL_CAPABILITY_STRUCTURED_OUTPUT,
+}
 
 
 class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Serves one pipeline and one catalogue."""
+    """Serves one pipeline and the catalogue in force."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         embeddings: Embeddings,
-        catalog: Catalog,
         router: Router,
         fleet: Fleet,
         scoring: ScoringPort,
         start_time: float,
         batch_concurrency: int,
     ) -> None:
-        self._pipeline, self._catalog, self._router, self._fleet = pipeline, catalog, router, fleet
+        self._pipeline, self._router, self._fleet = pipeline, router, fleet
         self._embeddings = embeddings
         self._scoring, self._start_time, self._batch_concurrency = scoring, start_time, batch_concurrency
 
@@ -121,9 +126,11 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def CountTokens(self, request: pb2.CountTokensRequest, context: Any) -> pb2.CountTokensResponse:
         """Counts the tokens of a prompt as the model's first target would."""
         asked = _request(request, streamed=False)
-        route = self._router.choose(asked)
-        model = self._catalog.find(route.model_name)
-        count = await self._fleet.engine_for(route.targets[0].target).count_tokens(asked.prompt)
+        with self._router.hold() as snapshot:
+            route = self._router.choose(asked)
+            model = snapshot.catalog.find(route.model_name)
+            with self._fleet.use(route.own[0].target) as engine:
+                count = await engine.count_tokens(asked.prompt)
         return pb2.CountTokensResponse(
             request_id=asked.request_id, prompt_token_count=count, context_token_count_max=model.context_token_count_max
         )
@@ -147,14 +154,15 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def ListModels(self, request: pb2.ListModelsRequest, context: Any) -> pb2.ListModelsResponse:
         """Lists the models that can be named as they stand, by name."""
-        models = [self._model(name, self._catalog.find(name)) for name in self._catalog.listed_names()]
+        catalog = self._router.catalog
+        models = [self._model(name, catalog.find(name)) for name in catalog.listed_names()]
         return pb2.ListModelsResponse(models=models)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         """Gets one model."""
         if not request.name:
             raise InvalidArgument("name", "must not be empty")
-        return pb2.GetModelResponse(model=self._model(request.name, self._catalog.find(request.name)))
+        return pb2.GetModelResponse(model=self._model(request.name, self._router.catalog.find(request.name)))
 
     def _model(self, name: str, model: Model) -> model_pb2.Model:
         first = model.targets[0]
@@ -199,5 +207,5 @@ def _item_error(error: MillraceError) -> pb2.ItemError:
 def _capabilities(model: Model) -> list[model_pb2.ModelCapability]:
     if model.kind == "embedding":
         return [model_pb2.MODEL_CAPABILITY_EMBEDDING]
-    tools = [model_pb2.MODEL_CAPABILITY_TOOLS] if model.tools else []
-    return [model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION, *tools]
+    declared = [number for name, number in CAPABILITIES.items() if name in model.abilities]
+    return [model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION, *declared]

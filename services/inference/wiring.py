@@ -13,7 +13,6 @@ import grpc
 
 from kit.config import ConfigError, DialSettings
 from kit.dial import dial
-from kit.document import load_yaml
 from kit.serve import Registration, Server
 from kit.telemetry import Telemetry
 from millrace.cache.v1 import cache_service_pb2
@@ -33,15 +32,16 @@ from services.inference.admission import Admission
 from services.inference.attempt import Attempts
 from services.inference.cache_client import CacheClient
 from services.inference.caching import AnswerCache
-from services.inference.catalog import Catalog, Model, Target, Upstream
+from services.inference.catalog import Target, Upstream
 from services.inference.config import EMBEDDED_MODELS_FILE, InferenceSettings
 from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
-from services.inference.fleet import Fleet, State
+from services.inference.fleet import Fleet
 from services.inference.later import JobServicer, KeyServicer
 from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
+from services.inference.reload import ModelsFile, Reload
 from services.inference.routing import Router
 from services.inference.safety_client import SafetyClient
 from services.inference.servicer import InferenceServicer
@@ -58,8 +58,8 @@ NONE = "none"
 class EngineMaker:
     """Makes the engine of a target; what an engine needs is imported only where one is used."""
 
-    def __init__(self, settings: InferenceSettings, catalog: Catalog, environ: Mapping[str, str]) -> None:
-        self._settings, self._catalog, self._environ = settings, catalog, environ
+    def __init__(self, settings: InferenceSettings, environ: Mapping[str, str]) -> None:
+        self._settings, self._environ = settings, environ
 
     def engine(self, target: Target) -> Engine:
         """An engine that generates."""
@@ -88,8 +88,8 @@ class EngineMaker:
         from services.inference.engines.openai_engine import OpenAIEngine
 
         assert target.upstream
-        upstream = self._catalog.upstreams[target.upstream]
-        return OpenAIEngine(target.upstream, upstream, _api_key(target.upstream, upstream, self._environ))
+        assert target.settings
+        return OpenAIEngine(target.upstream, target.settings, _api_key(target.upstream, target.settings, self._environ))
 
 
 @dataclass
@@ -98,27 +98,24 @@ class Inference:
 
     registrations: list[Registration]
     pipeline: Pipeline
+    router: Router
     fleet: Fleet
+    reload: Reload
     cache: AnswerCache
     channels: Mapping[str, grpc.aio.Channel]
     dependency_wait_s: float
-    needs_safety: bool  # whether a model refuses while safety is away
     watch: DependencyWatch | None = field(default=None)
 
     async def warm(self, server: Server) -> None:
         """Loads the models; each is reported as `model/NAME` in the health service as soon as it answers."""
-
-        def report(model: Model, state: State) -> None:
-            server.set_serving(f"model/{model.name}", state is State.READY)
-
-        server.set_serving("needs/safety", self.needs_safety)
         self.watch = DependencyWatch(self.channels, server.set_serving)
         await self.watch.start()
-        await self.fleet.warm(report)
+        await self.reload.start(server)
         await self.watch.up(self.dependency_wait_s)
 
     async def close(self) -> None:
         """Frees everything, in the reverse order of making."""
+        await self.reload.close()
         if self.watch:
             await self.watch.close()
         await self.cache.close()
@@ -135,13 +132,14 @@ async def build(
     Raises:
         ConfigError: The models file is bad; names file, line and field.
     """
-    catalog = load_yaml(settings.models_file or EMBEDDED_MODELS_FILE, Catalog)
+    models_file = ModelsFile(settings.models_file or EMBEDDED_MODELS_FILE)
+    catalog = models_file.read()
     channels = {
         name: dial(to.target, to, telemetry=telemetry, service=service)
         for name, to, service in _dependencies(settings)
         if to.target != NONE
     }
-    maker = EngineMaker(settings, catalog, environ)
+    maker = EngineMaker(settings, environ)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     router, admission, settlement = Router(catalog), Admission(settings.running_count_max), Settlement()
     targets = Targets()
@@ -152,11 +150,10 @@ async def build(
     attempts = Attempts(fleet.engine_for, observer.observe)
     embeddings = Embeddings(admission, router, fleet.embedder_for, observer.observe_embedding, settlement)
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
-    servicer = InferenceServicer(
-        pipeline, embeddings, catalog, router, fleet, safety, time.time(), settings.batch_concurrency
-    )
+    servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
     registrations = _registrations(servicer, UsageServicer(settlement, admission, targets))
-    return Inference(registrations, pipeline, fleet, cache, channels, settings.dependency_wait_s, catalog.needs_safety)
+    reload = Reload(models_file, router, fleet)
+    return Inference(registrations, pipeline, router, fleet, reload, cache, channels, settings.dependency_wait_s)
 
 
 def _dependencies(settings: InferenceSettings) -> list[tuple[str, DialSettings, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.errors import Unavailable
+from kit.errors import ConfigError, Unavailable
 from services.inference.catalog import Model, Target
 from services.inference.fleet import Fleet, State
 from tests.inference.parts import catalog
@@ -29,15 +29,13 @@ class FakeModel:
 
     kind = "fake"
 
-    def __init__(self, name: str, journal: list[str], broken: bool) -> None:
-        self.name, self._journal, self._broken = name, journal, broken
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.loading = asyncio.Event()
+    def __init__(self, name: str, yard: Yard) -> None:
+        self.name, self._yard, self._journal = name, yard, yard.journal
+        self._broken = name in yard.broken
 
     async def warm(self) -> None:
-        self.loading.set()
-        await self.gate.wait()
+        self._yard.loading.set()
+        await self._yard.gate.wait()
         self._journal.append(f"warm {self.name}")
         if self._broken:
             raise RuntimeError("no such file")
@@ -52,7 +50,10 @@ class Yard:
     def __init__(self, *broken: str) -> None:
         self.journal: list[str] = []
         self.made: list[Any] = []
-        self._broken = broken
+        self.broken = list(broken)
+        self.loading = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.fleet = Fleet(
             MODELS, lambda target: self._make(target, "chat"), lambda target: self._make(target, "embed")
         )
@@ -61,7 +62,7 @@ class Yard:
     def _make(self, target: Target, kind: str) -> Any:
         """Stands for an engine or an embedder: the fleet uses what they have in common."""
         name = f"{kind} {target.label}"
-        self.made.append(FakeModel(name, self.journal, name in self._broken))
+        self.made.append(FakeModel(name, self))
         return self.made[-1]
 
     def report(self, model: Model, state: State) -> None:
@@ -102,17 +103,16 @@ async def test_a_model_that_is_loading_says_so() -> None:
         yard.fleet.engine_for(target("one"))
     assert (caught.value.reason, caught.value.retry_after_ms) == ("MODEL_LOADING", 2_000)
 
-    first = yard.made[1]
-    first.gate.clear()
+    yard.gate.clear()
     task = asyncio.create_task(yard.warm())
-    await asyncio.wait_for(first.loading.wait(), 5)
+    await asyncio.wait_for(yard.loading.wait(), 5)
     assert yard.fleet.state_of(MODELS.find("one")) is State.LOADING
     with pytest.raises(Unavailable):
         yard.fleet.engine_for(target("one"))
-    first.gate.set()
+    yard.gate.set()
     await task
 
-    assert yard.fleet.engine_for(target("one")) is first
+    assert yard.fleet.engine_for(target("one")) is yard.made[1]
     assert yard.fleet.state_of(MODELS.find("one")) is State.READY
 
 
@@ -149,3 +149,94 @@ async def test_everything_is_closed() -> None:
     await yard.fleet.close()
 
     assert sorted(yard.journal) == sorted(f"close {one.name}" for one in yard.made)
+
+
+CHANGED = """
+upstreams:
+  a: {base_url: "http://127.0.0.1:9/v1"}
+  b: {base_url: "http://127.0.0.1:2/v1"}
+models:
+  - {name: one, targets: [{engine: local, model: m1}]}
+  - {name: new, targets: [{engine: local, model: m2}, {engine: openai, upstream: a, model: x}]}
+  - {name: again, targets: [{engine: local, model: m2}, {engine: openai, upstream: b}]}
+"""
+
+
+async def test_a_new_catalogue_gets_what_it_needs() -> None:
+    """What is there goes on with what it has loaded; other settings are another engine, beside the one there is."""
+    yard, new = Yard(), catalog(CHANGED)
+    await yard.warm()
+    yard.journal.clear()
+
+    await yard.fleet.prepare(new)
+
+    assert yard.journal == ["warm chat local:m2", "warm chat a:x"]
+    assert yard.fleet.engine_for(new.find("one").targets[0]) is yard.fleet.engine_for(target("one"))
+    assert yard.fleet.engine_for(new.find("new").targets[1]) is yard.made[-1]
+    assert yard.fleet.engine_for(target("same", 1)) is yard.made[2]
+    assert [yard.fleet.state_of(model) for model in new.models] == [State.READY] * 3
+
+
+async def test_what_nobody_needs_is_let_go() -> None:
+    """Only what no catalogue names; whoever asks for it then is told that it is not there."""
+    yard, new = Yard(), catalog(CHANGED)
+    await yard.warm()
+    await yard.fleet.prepare(new)
+    yard.journal.clear()
+
+    await yard.fleet.keep([MODELS, new])
+    assert yard.journal == []
+    await yard.fleet.keep([new])
+
+    assert sorted(yard.journal) == ["close chat a:x", "close embed local:m1"]
+    assert yard.fleet.engine_for(new.find("new").targets[1]) is yard.made[-1]
+    with pytest.raises(Unavailable) as caught:
+        yard.fleet.engine_for(target("same", 1))
+    assert caught.value.reason == "MODEL_UNAVAILABLE"
+
+
+async def test_what_cannot_be_loaded_is_refused() -> None:
+    """A catalogue one of whose new engines cannot be loaded changes nothing, and leaves nothing behind."""
+    yard, new = Yard(), catalog(CHANGED)
+    await yard.warm()
+    yard.journal.clear()
+    yard.broken.append("chat a:x")
+
+    with pytest.raises(ConfigError, match="model new: a:x cannot be loaded"):
+        await yard.fleet.prepare(new)
+
+    assert yard.journal == ["warm chat local:m2", "warm chat a:x", "close chat local:m2", "close chat a:x"]
+    assert yard.fleet.state_of(MODELS.find("same")) is State.READY
+    with pytest.raises(Unavailable):
+        yard.fleet.engine_for(new.find("new").targets[1])
+
+
+async def test_a_preparation_that_is_cancelled_leaves_nothing() -> None:
+    """An engine that is being loaded when the service stops is closed."""
+    yard = Yard()
+    await yard.warm()
+    yard.journal.clear()
+    yard.loading.clear()
+    yard.gate.clear()
+    task = asyncio.create_task(yard.fleet.prepare(catalog(CHANGED)))
+    await asyncio.wait_for(yard.loading.wait(), 5)
+
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert yard.journal == ["close chat local:m2"]
+
+
+async def test_what_could_not_be_loaded_is_tried_again() -> None:
+    """By every preparation; its failure is known and keeps nothing else from being taken."""
+    yard = Yard("chat local:m1")
+    await yard.warm()
+
+    await yard.fleet.prepare(MODELS)
+    assert yard.fleet.state_of(MODELS.find("one")) is State.UNAVAILABLE
+    yard.broken.clear()
+    await yard.fleet.prepare(MODELS)
+
+    assert yard.fleet.engine_for(target("one")) is yard.made[-1]
+    assert yard.journal.count("close chat local:m1") == 2
+    assert len(yard.made) == 6

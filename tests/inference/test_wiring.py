@@ -42,8 +42,8 @@ async def test_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
         ("", {}, None),
     ):
         inference = await build(tmp_path, key, environ)
-        (engine,) = inference.fleet._engines.values()
-        assert engine._headers.get("Authorization") == expected  # type: ignore[attr-defined]
+        (slot,) = inference.fleet._slots.values()
+        assert slot.engine._headers.get("Authorization") == expected
         await inference.close()
 
 
@@ -84,7 +84,9 @@ async def test_targets_of_one_upstream_share_its_engine(serve: Serve, upstream: 
     """Six targets on one upstream open one pool of connections."""
     suite = await serve()
 
-    assert len(suite.inference.fleet._engines) == 1
+    fleet, catalog = suite.inference.fleet, suite.inference.router.catalog
+    engines = {id(fleet.engine_for(one)) for name in ("gpt", "spared", "any-1") for one in catalog.find(name).targets}
+    assert len(engines) == 1
     for model in ("gpt", "spared", "any-1"):
         await suite.generate(model)
     assert upstream.connection_count == 1

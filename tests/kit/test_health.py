@@ -77,6 +77,23 @@ async def test_watch_tells_every_change(suite: Suite, stub) -> None:
     assert seen == [Status.SERVICE_UNKNOWN, Status.SERVING, Status.NOT_SERVING, Status.SERVING]
 
 
+async def test_a_forgotten_name_is_unknown_again(suite: Suite, stub) -> None:
+    """To those who watch it, who ask, and in the list; to forget what nobody set changes nothing."""
+    suite.server.set_serving("model/tiny", True)
+    watch = stub.Watch(_ask("model/tiny"))
+    async with asyncio.timeout(DEADLINE_S):
+        seen = [(await watch.read()).status]
+        suite.server.forget("model/none")
+        suite.server.forget("model/tiny")
+        seen.append((await watch.read()).status)
+    watch.cancel()
+
+    assert seen == [Status.SERVING, Status.SERVICE_UNKNOWN]
+    assert "model/tiny" not in (await stub.List(health_pb2.HealthListRequest())).statuses
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.Check(_ask("model/tiny"))
+
+
 async def test_watchers_do_not_hold_up_a_stop(suite: Suite, stub) -> None:
     """Each is told NOT_SERVING and let go; the stop takes none of its grace, and nothing turns SERVING again."""
     watches = [stub.Watch(_ask(name)) for name in ("", NAME, "", "model/none")]
