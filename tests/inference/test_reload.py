@@ -294,6 +294,7 @@ async def test_what_comes_back_is_not_closed(place: Place, upstream: OpenAIUpstr
     await place.suite.inference.reload.check()
 
     assert engine_of(place, "gpt") is engine
+    del upstream.replies["gpt"]
     assert (await place.suite.generate("gpt")).receipt.target == "fake:gpt"
 
 
