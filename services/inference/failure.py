@@ -19,7 +19,13 @@ BREAKER_OPEN = "BREAKER_OPEN"
 ELSEWHERE_REASONS = frozenset({"MODEL_NOT_FOUND", CONTEXT_TOO_LONG})
 OWN = frozenset({"MODEL_LOADING", "MODEL_UNAVAILABLE", TARGET_FULL})  # said by Millrace, not by the target
 # Asking the same target again at once would change nothing: its operator must act, or it has no room.
-LASTING = OWN | {"UPSTREAM_AUTHENTICATION", "UPSTREAM_PERMISSION_DENIED", "UPSTREAM_TLS"}
+LASTING = OWN | {
+    "UPSTREAM_AUTHENTICATION",
+    "UPSTREAM_PERMISSION_DENIED",
+    "UPSTREAM_QUOTA",
+    "UPSTREAM_REDIRECT",
+    "UPSTREAM_TLS",
+}
 
 
 def may_go_elsewhere(error: MillraceError, rules: Rules) -> bool:

@@ -32,9 +32,15 @@ HANG_UP_S = 0.1
 
 
 @pytest.fixture
-async def engine(upstream: OpenAIUpstream) -> AsyncIterator[OpenAIEngine]:
+def streamed() -> bool:
+    """Whether the upstream streams; tests of both kinds say so."""
+    return True
+
+
+@pytest.fixture
+async def engine(upstream: OpenAIUpstream, streamed: bool) -> AsyncIterator[OpenAIEngine]:
     """The engine of the fake upstream."""
-    made = OpenAIEngine("fake", _upstream(upstream), "secret-key")
+    made = OpenAIEngine("fake", _upstream(upstream, streams=streamed), "secret-key")
     await made.warm()
     yield made
     await made.close()
@@ -44,9 +50,9 @@ def _upstream(upstream: OpenAIUpstream, **fields: object) -> Upstream:
     return Upstream.model_validate({"base_url": upstream.url, **fields})
 
 
-def chat(streamed: bool = True, model: str = "gpt", **sampling: object) -> Prompt:
+def chat(model: str = "gpt", **sampling: object) -> Prompt:
     messages = (Message(Role.USER, (TextPart("hi"),)),)
-    return Prompt(model, streamed, messages, sampling=Sampling(**sampling))  # type: ignore[arg-type]
+    return Prompt(model, messages=messages, sampling=Sampling(**sampling))  # type: ignore[arg-type]
 
 
 async def answer(engine: OpenAIEngine, prompt: Prompt) -> list[EngineEvent]:
@@ -69,36 +75,35 @@ def text(events: Sequence[EngineEvent], index: int = 0) -> str:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_an_answer_is_complete(engine: OpenAIEngine, streamed: bool) -> None:
+async def test_an_answer_is_complete(engine: OpenAIEngine, upstream: OpenAIUpstream, streamed: bool) -> None:
     """Text, end, usage, the upstream's own model name and its fingerprint arrive, streamed or whole."""
-    events = await answer(engine, chat(streamed))
+    events = await answer(engine, chat())
 
     assert text(events) == "Hello, world!"
     assert events[-2] == ChoiceFinished(0, FinishReason.STOP)
     assert events[-1] == EngineCompleted(Usage(11, 4, 3), "gpt-0613", "fp_1")
+    assert upstream.asked[0].body.get("stream", False) is engine.streams is streamed
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_several_choices_are_kept_apart(engine: OpenAIEngine, streamed: bool) -> None:
+async def test_several_choices_are_kept_apart(engine: OpenAIEngine) -> None:
     """Each of n choices has its own text and its own end."""
-    events = await answer(engine, chat(streamed, n=3))
+    events = await answer(engine, chat(n=3))
 
     assert [text(events, index) for index in range(3)] == ["Hello, world!"] * 3
     assert sorted(e.choice_index for e in events if isinstance(e, ChoiceFinished)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_tool_calls_refusals_reasoning_and_logprobs(
-    engine: OpenAIEngine, upstream: OpenAIUpstream, streamed: bool
-) -> None:
+async def test_tool_calls_refusals_reasoning_and_logprobs(engine: OpenAIEngine, upstream: OpenAIUpstream) -> None:
     """All that a delta can carry is carried."""
     upstream.replies["tools"] = Reply(
         calls=(("c1", "look", ('{"a":', "1}")), ("c2", "stop", ())), finish="tool_calls", reasoning=("Let", " me")
     )
     upstream.replies["no"] = Reply(words=(), refusal=("I ", "won't"))
-    tools = [e for e in await answer(engine, chat(streamed, "tools")) if isinstance(e, Delta)]
-    refused = [e for e in await answer(engine, chat(streamed, "no")) if isinstance(e, Delta)]
-    likely = await answer(engine, chat(streamed, logprobs=True, top_logprobs=1))
+    tools = [e for e in await answer(engine, chat("tools")) if isinstance(e, Delta)]
+    refused = [e for e in await answer(engine, chat("no")) if isinstance(e, Delta)]
+    likely = await answer(engine, chat(logprobs=True, top_logprobs=1))
     calls = [call for delta in tools for call in delta.tool_calls]
 
     assert "".join(delta.reasoning for delta in tools) == "Let me"
@@ -110,13 +115,13 @@ async def test_tool_calls_refusals_reasoning_and_logprobs(
     assert (tokens[0].logprob, tokens[0].token_bytes, tokens[0].top[0].token) == (-0.25, b"Hello", "other")
 
 
+@pytest.mark.parametrize("streamed", [True, False])
 async def test_raw_prompts_use_completions(engine: OpenAIEngine, upstream: OpenAIUpstream) -> None:
     """Text without a template goes to the endpoint that takes it, streamed and whole."""
-    for streamed in (True, False):
-        events = await answer(engine, Prompt("gpt", streamed, raw_prompt="Once"))
-        assert text(events) == "Hello, world!"
+    events = await answer(engine, Prompt("gpt", raw_prompt="Once"))
 
-    assert [(asked.path, asked.body["prompt"]) for asked in upstream.asked] == [("/v1/completions", "Once")] * 2
+    assert text(events) == "Hello, world!"
+    assert [(asked.path, asked.body["prompt"]) for asked in upstream.asked] == [("/v1/completions", "Once")]
 
 
 @pytest.mark.parametrize(
@@ -133,15 +138,16 @@ async def test_framing_does_not_matter(
     assert text(await answer(engine, chat())) == "Grüße 日本 🎉"
 
 
+@pytest.mark.parametrize("streamed", [True, False])
 async def test_missing_usage_is_estimated_and_says_so(engine: OpenAIEngine, upstream: OpenAIUpstream) -> None:
     """An upstream that counts nothing still has its answer settled, marked as an estimate, streamed or whole."""
     upstream.replies["gpt"] = Reply(usage=False, words=("four char", "s a token"))
-    for streamed in (True, False):
-        done = (await answer(engine, chat(streamed)))[-1]
-        assert isinstance(done, EngineCompleted)
-        assert done.usage.estimated
-        assert done.usage.prompt_token_count > 0
-        assert 2 <= done.usage.completion_token_count <= 5
+    done = (await answer(engine, chat()))[-1]
+
+    assert isinstance(done, EngineCompleted)
+    assert done.usage.estimated
+    assert done.usage.prompt_token_count > 0
+    assert 2 <= done.usage.completion_token_count <= 5
 
 
 @pytest.mark.parametrize(
@@ -190,12 +196,13 @@ async def test_a_broken_stream_is_never_an_answer(
     ],
     ids=["no finish", "cut", "no answer", "bad JSON", "no choices", "error in-band", "bad UTF-8", "content type"],
 )
+@pytest.mark.parametrize("streamed", [False])
 async def test_a_broken_whole_answer_is_never_an_answer(
     engine: OpenAIEngine, upstream: OpenAIUpstream, reply: Reply, reason: str
 ) -> None:
     """The same holds for an answer in one piece."""
     upstream.replies["gpt"] = reply
-    seen, error = await failed(engine, chat(streamed=False))
+    seen, error = await failed(engine, chat())
 
     assert (seen, error.code, error.reason) == ([], Code.UNAVAILABLE, reason)
 
@@ -227,7 +234,7 @@ async def test_cancelling_hangs_up_at_once(
     """The upstream sees within 100 ms that nobody listens, before its headers, before its first token and later."""
     upstream.replies["gpt"] = Reply(stall_after=after if streamed else 0)
     before = tasks_now()
-    work = asyncio.create_task(answer(engine, chat(streamed)))
+    work = asyncio.create_task(answer(engine, chat()))
     asked = await upstream.next()
     await asked.began.wait()
     work.cancel()
@@ -249,11 +256,11 @@ async def test_closing_the_stream_hangs_up_at_once(engine: OpenAIEngine, upstrea
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_connections_are_used_again(engine: OpenAIEngine, upstream: OpenAIUpstream, streamed: bool) -> None:
+async def test_connections_are_used_again(engine: OpenAIEngine, upstream: OpenAIUpstream) -> None:
     """One request after the other needs one connection."""
     for _ in range(3):
         before = tasks_now()
-        await answer(engine, chat(streamed))
+        await answer(engine, chat())
         await only_tasks(before)  # what drains the end of the body
 
     assert upstream.connection_count == 1

@@ -35,6 +35,7 @@ RICH = Upstream.model_validate(
         "stream_usage": False,
     }
 )
+WHOLE = PLAIN.model_copy(update={"streams": False})
 HI = (Message(Role.USER, (TextPart("hi"),)),)
 EXTENSIONS = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 2, "stop_token_ids": (7,)}
 
@@ -47,7 +48,14 @@ def chat(upstream: Upstream = PLAIN, **fields: Any) -> dict[str, Any]:
 
 def test_a_bare_prompt_sends_nothing_else() -> None:
     """What the caller left out is left to the upstream."""
-    assert chat(streamed=False) == {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
+    assert chat(WHOLE) == {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_stream_is_asked_for_whoever_reads(streamed: bool) -> None:
+    """Silence shows early only in a stream; an upstream that cannot stream is never asked for one."""
+    assert chat(streamed=streamed)["stream"] is True
+    assert "stream" not in chat(WHOLE, streamed=streamed)
 
 
 def test_streams_ask_for_usage_where_the_upstream_tells_it() -> None:
@@ -62,7 +70,7 @@ def test_every_sampling_parameter_is_sent() -> None:
         temperature=0.0, top_p=0.5, presence_penalty=-1.0, frequency_penalty=1.0, seed=0, max_tokens=9,
         stop=("a", "b"), n=2, logit_bias={7: -100.0}, logprobs=True, top_logprobs=0,
     )  # fmt: skip
-    body = chat(sampling=sampling, streamed=False)
+    body = chat(WHOLE, sampling=sampling)
 
     assert {name: body[name] for name in body if name not in ("model", "messages")} == {
         "temperature": 0.0, "top_p": 0.5, "presence_penalty": -1.0, "frequency_penalty": 1.0, "seed": 0,
@@ -175,10 +183,10 @@ def test_end_user_labels_and_effort() -> None:
 
 def test_raw_prompts() -> None:
     """Completions have their own form of logprobs, and always OpenAI's first name for the bound."""
-    prompt = Prompt("gpt", False, raw_prompt="Once", sampling=Sampling(max_tokens=3, logprobs=True, top_logprobs=2))
+    prompt = Prompt("gpt", raw_prompt="Once", sampling=Sampling(max_tokens=3, logprobs=True, top_logprobs=2))
 
     assert json.loads(completion_body(prompt, RICH)) == {
-        "model": "gpt", "prompt": "Once", "max_tokens": 3, "logprobs": 2,
+        "model": "gpt", "stream": True, "prompt": "Once", "max_tokens": 3, "logprobs": 2,
     }  # fmt: skip
 
 

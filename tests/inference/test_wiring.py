@@ -12,6 +12,7 @@ from kit.config import ConfigError
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
 from tests.fakes.openai_upstream import OpenAIUpstream
+from tests.inference.parts import request
 from tests.inference.suite import Serve, failure
 
 NONE = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
@@ -19,6 +20,7 @@ MODELS = """
 version: 1
 upstreams: {{up: {{base_url: "{url}", {key}}}}}
 models: [{{name: gpt, targets: [{{engine: openai, upstream: up}}]}}]
+defaults: {{safety: {{profile: "off"}}}}
 """
 
 
@@ -28,23 +30,28 @@ def settings(folder: Path, text: str) -> InferenceSettings:
     return InferenceSettings(port=0, models_file=path, **NONE)  # type: ignore[arg-type]
 
 
-async def build(folder: Path, key: str, environ: dict[str, str] | None = None) -> wiring.Inference:
-    text = MODELS.format(url="http://127.0.0.1:1/v1", key=key)
-    return await wiring.build(settings(folder, text), telemetry.off(), environ or {})
+async def build(
+    folder: Path, key: str, environ: dict[str, str] | None = None, url: str = "http://127.0.0.1:1/v1"
+) -> wiring.Inference:
+    return await wiring.build(settings(folder, MODELS.format(url=url, key=key)), telemetry.off(), environ or {})
 
 
-async def test_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    """Where the models file says that they are."""
+async def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, upstream: OpenAIUpstream) -> None:
+    """Where the models file says that they are; where it says nothing, none is sent."""
     (tmp_path / "key").write_text(" from-file\n")
-    for key, environ, expected in (
-        ("api_key_env: UP_KEY", {"UP_KEY": "from-env"}, "Bearer from-env"),
-        (f"api_key_file: {tmp_path}/key", {}, "Bearer from-file"),
-        ("", {}, None),
+    for key, environ in (
+        ("api_key_env: UP_KEY", {"UP_KEY": "from-env"}),
+        (f"api_key_file: {tmp_path}/key", {}),
+        ("", {}),
     ):
-        inference = await build(tmp_path, key, environ)
-        (slot,) = inference.fleet._slots.values()
-        assert slot.engine._headers.get("Authorization") == expected
+        inference = await build(tmp_path, key, environ, upstream.url)
+        await inference.fleet.warm(lambda *_: None)
+        async for _ in inference.pipeline.run(request("hi", safety_profile="off")):
+            pass
         await inference.close()
+
+    sent = [asked.headers.get("authorization") for asked in upstream.asked]
+    assert sent == ["Bearer from-env", "Bearer from-file", None]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 The openai SDK configures it (base URL, key, organization, headers) and names its errors; the bytes of the hot path
 are read raw with aiohttp and msgspec, because the SDK's own path costs six to twelve times the CPU. It never retries:
 routes do.
+
+It asks for a stream whether or not its caller reads one, because only a stream shows early that an upstream is
+silent; an upstream that cannot stream, or that never sends the [DONE] which tells an end from a cut, says
+`streams: false` in the models file.
 """
 
 from __future__ import annotations
@@ -13,32 +17,41 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-import aiohttp
 import msgspec
 import openai
 from yarl import URL
 
-from kit import telemetry
-from kit.errors import DeadlineExceeded, MillraceError, Unimplemented
+from kit.errors import DeadlineExceeded, Unimplemented
 from services.inference.catalog import Upstream
-from services.inference.engines import openai_errors
+from services.inference.engines.openai_errors import from_answer, malformed, truncated
+from services.inference.engines.openai_http import JSON, STREAM, HttpAnswer, UpstreamHttp
 from services.inference.engines.openai_request import chat_body, completion_body
-from services.inference.engines.openai_wire import Assembler, EventSplitter, WireEmbeddings, broken, decode
+from services.inference.engines.openai_wire import Assembler, EventSplitter, WireEmbeddings, decode
 from services.inference.generation import EngineEvent, Prompt, Usage
 
-ERROR_BYTES_MAX = 64 * 1024
-DRAIN_S = 1.0  # how long a connection may take to end its answer after [DONE] and still be kept
+ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer in one piece: a megabyte for each of the most choices, and more
+EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024  # 2048 vectors of 4096 numbers, 22 characters each, and some room
 DONE = b"[DONE]"
 
 
 class OpenAIEngine:
-    """Every model of one upstream."""
+    """Every model of one upstream.
+
+    Args:
+        label: The upstream's name in the models file.
+        upstream: Its entry there.
+        api_key: Sent as bearer token; None sends none.
+
+    Raises:
+        ConfigError: The upstream's file of authorities cannot be read.
+    """
 
     kind = "openai"
 
     def __init__(self, label: str, upstream: Upstream, api_key: str | None) -> None:
         self._label = label
         self._upstream = upstream
+        self.streams = upstream.streams
         sdk = openai.AsyncOpenAI(
             api_key=api_key or "none",  # servers that need no key still get a well-formed header from every SDK
             base_url=str(upstream.base_url),
@@ -49,40 +62,34 @@ class OpenAIEngine:
         )
         authorization = sdk.auth_headers if api_key else {}  # no part of the defaults since SDK 3
         headers = {**authorization, **sdk.default_headers}
-        self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
+        sent = {name: value for name, value in headers.items() if isinstance(value, str)}
+        self._http = UpstreamHttp(label, upstream, sent)
         base = URL(str(sdk.base_url))
         self._chat_url, self._completions_url = base / "chat/completions", base / "completions"
         self._embeddings_url = base / "embeddings"
-        self._session: aiohttp.ClientSession | None = None
-        self._drains: set[asyncio.Task[None]] = set()
 
     async def warm(self) -> None:
         """Opens the connection pool; the upstream itself is not asked, so that it may be down at start."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._upstream.connect_timeout_s)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            timeout=timeout,
-        )
+        await self._http.open()
 
     async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
         """Streams an answer; see `Engine.generate`."""
         raw = prompt.raw_prompt is not None
         body = completion_body(prompt, self._upstream) if raw else chat_body(prompt, self._upstream)
-        assembler = Assembler(prompt.sampling.n, len(body))
-        response = await self._post(self._completions_url if raw else self._chat_url, body, prompt.streamed)
+        url = self._completions_url if raw else self._chat_url
+        assembler = Assembler(prompt.sampling.n, len(body), self._label)
+        answer = await self._http.post(url, body, STREAM if self.streams else JSON)
         completed = False
         try:
-            if not prompt.streamed:
-                yield await self._whole(response, assembler)
+            if not self.streams:
+                yield await self._whole(answer, assembler)
             else:
-                async with aclosing(self._stream(response, assembler)) as batches:
+                async with aclosing(self._stream(answer, assembler)) as batches:
                     async for events in batches:
                         yield events
             completed = True
         finally:
-            self._let_go(response, completed)
+            answer.let_go(completed)
 
     async def embed(
         self, model: str, texts: Sequence[str], dimension_count: int | None, deadline: float | None
@@ -91,21 +98,14 @@ class OpenAIEngine:
         body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
         if dimension_count is not None:
             body["dimensions"] = dimension_count
-        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            async with asyncio.timeout(timeout_s):
-                async with await self._post(
-                    self._embeddings_url, msgspec.json.encode(body), streamed=False
-                ) as response:
-                    answer = await self._decode_embeddings(response)
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                answer = await self._embeddings(msgspec.json.encode(body))
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                "DEADLINE_EXCEEDED", f"upstream {self._label} did not answer in time; retry"
-            ) from error
-        if len(answer.data) != len(texts):
-            raise broken(f"{len(answer.data)} vectors for {len(texts)} texts")
-        vectors = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
-        if answer.usage is None:
+            message = f"upstream {self._label} did not answer in time; retry"
+            raise DeadlineExceeded("DEADLINE_EXCEEDED", message) from error
+        vectors = _in_order(answer, len(texts))
+        if answer.usage is None or answer.usage.prompt_tokens is None:
             return vectors, Usage(max(1, sum(map(len, texts)) // 4), estimated=True)
         return vectors, Usage(answer.usage.prompt_tokens)
 
@@ -117,97 +117,48 @@ class OpenAIEngine:
 
     async def close(self) -> None:
         """Closes every connection."""
-        for task in list(self._drains):
-            task.cancel()
-        if self._session:
-            await self._session.close()
+        await self._http.close()
 
-    async def _post(self, url: URL, body: bytes, streamed: bool) -> aiohttp.ClientResponse:
-        assert self._session, "warm() was not awaited"
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream" if streamed else "application/json",
-        }
-        headers.update(telemetry.inject())
-        try:
-            response = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
-        except aiohttp.ClientError as error:
-            raise openai_errors.from_transport(error, self._label) from error
-        if response.status == 200 and response.content_type == headers["Accept"]:
-            return response
-        try:
-            raise await self._failure(response)
-        finally:
-            response.close()
-
-    async def _failure(self, response: aiohttp.ClientResponse) -> MillraceError:
-        if response.status == 200:
-            return broken(f"content type {response.content_type[:64]!r}")
-        body = b""
-        try:
-            while len(body) < ERROR_BYTES_MAX and (data := await response.content.readany()):
-                body += data
-        except aiohttp.ClientError:
-            pass  # what came of it says enough
-        return openai_errors.from_status(response.status, response.headers, body, self._label)
-
-    async def _whole(self, response: aiohttp.ClientResponse, assembler: Assembler) -> list[EngineEvent]:
+    async def _whole(self, answer: HttpAnswer, assembler: Assembler) -> list[EngineEvent]:
         events: list[EngineEvent] = []
-        try:
-            assembler.take(decode(await response.read()), events)
-        except aiohttp.ClientError as error:
-            raise openai_errors.from_transport(error, self._label) from error
+        assembler.take(decode(await answer.read_whole(ANSWER_BYTES_MAX), self._label), events)
         events.append(assembler.complete())
         return events
 
-    async def _stream(
-        self, response: aiohttp.ClientResponse, assembler: Assembler
-    ) -> AsyncGenerator[Sequence[EngineEvent], None]:
+    async def _stream(self, answer: HttpAnswer, assembler: Assembler) -> AsyncGenerator[Sequence[EngineEvent], None]:
         splitter = EventSplitter()
-        while data := await self._read(response):
+        while data := await answer.read():
             events: list[EngineEvent] = []
             for payload in splitter.feed(data):
                 if payload == DONE:
                     events.append(assembler.complete())
                     yield events
                     return
-                assembler.take(decode(payload), events)
+                assembler.take(decode(payload, self._label), events)
             if events:
                 yield events
-        raise openai_errors.from_transport(aiohttp.ClientPayloadError(), self._label)
+        raise truncated(self._label)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """What has arrived, all of it: tokens that are ready together travel together."""
+    async def _embeddings(self, body: bytes) -> WireEmbeddings:
+        answer = await self._http.post(self._embeddings_url, body, JSON)
         try:
-            return await response.content.readany()
-        except aiohttp.ClientError as error:
-            raise openai_errors.from_transport(error, self._label) from error
-
-    async def _decode_embeddings(self, response: aiohttp.ClientResponse) -> WireEmbeddings:
+            data = await answer.read_whole(EMBEDDINGS_BYTES_MAX)
+        finally:
+            answer.let_go()
         try:
-            return msgspec.json.decode(await response.read(), type=WireEmbeddings)
-        except msgspec.DecodeError as error:
-            raise broken("malformed JSON") from error
-        except aiohttp.ClientError as error:
-            raise openai_errors.from_transport(error, self._label) from error
-
-    def _let_go(self, response: aiohttp.ClientResponse, completed: bool) -> None:
-        """Gives the connection back, or closes it at once so that the upstream notices that nobody listens."""
-        if response.content.at_eof():
-            response.release()
-        elif completed:  # [DONE] came before the end of the body: a moment's patience saves the connection
-            task = asyncio.create_task(_drain(response))
-            self._drains.add(task)
-            task.add_done_callback(self._drains.discard)
-        else:
-            response.close()
+            return msgspec.json.decode(data, type=WireEmbeddings)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise from_answer(data, self._label) or malformed("malformed JSON") from error
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    try:
-        async with asyncio.timeout(DRAIN_S):
-            await response.content.read(ERROR_BYTES_MAX)
-    except (TimeoutError, aiohttp.ClientError):
-        pass
-    finally:
-        response.close() if not response.content.at_eof() else response.release()
+def _in_order(answer: WireEmbeddings, text_count: int) -> list[list[float]]:
+    """The vectors in the order of the texts: as their indexes say, or as they came where there are none.
+
+    Raises:
+        Unavailable: Some text has no vector, or two.
+    """
+    numbered = [(one.index, one.embedding) for one in answer.data if one.index is not None]
+    found = dict(numbered) if numbered else dict(enumerate(one.embedding for one in answer.data))
+    if len(answer.data) != text_count or found.keys() != set(range(text_count)):
+        raise malformed(f"{len(found)} vectors for {text_count} texts")
+    return [found[index] for index in range(text_count)]

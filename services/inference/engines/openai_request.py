@@ -76,7 +76,7 @@ def completion_body(prompt: Prompt, upstream: Upstream) -> bytes:
 
 
 def _add_common(body: Body, prompt: Prompt, upstream: Upstream, max_tokens_field: str) -> None:
-    if prompt.streamed:
+    if upstream.streams:
         body["stream"] = True
         if upstream.stream_usage:
             body["stream_options"] = {"include_usage": True}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from kit.errors import MillraceError, Unavailable
+from services.inference.engines.openai_errors import from_answer, malformed, truncated
 from services.inference.generation import (
     ChoiceFinished,
     Delta,
@@ -25,6 +25,8 @@ from services.inference.generation import (
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024  # far above any event of a sane upstream: an image of 6 MB in base64 still fits
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 FINISH_REASONS = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -32,7 +34,8 @@ FINISH_REASONS = {
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
-
+NULL = "null"  # KoboldCpp writes it as a word; older Ollama and SGLang write an empty one
+GAVE_UP = {"abort", "error", "insufficient_system_resource"}  # vLLM and SGLang; OpenRouter; DeepSeek
 
 # What does not fit the contract's int32 is no count and no index: the upstream is broken.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -109,8 +112,8 @@ class _CompletionDetails(msgspec.Struct):
 class WireUsage(msgspec.Struct):
     """Token counts."""
 
-    prompt_tokens: Count = 0
-    completion_tokens: Count | None = 0
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -129,7 +132,7 @@ class WireEmbedding(msgspec.Struct):
     """One vector."""
 
     embedding: list[float]
-    index: Count = 0
+    index: Count | None = None
 
 
 class WireEmbeddings(msgspec.Struct):
@@ -143,10 +146,14 @@ _decode_answer = msgspec.json.Decoder(WireAnswer).decode
 
 
 class EventSplitter:
-    """Splits a byte stream of server-sent events into the payloads of their `data` lines."""
+    """Splits a byte stream of server-sent events into the payloads of their `data` lines.
+
+    Every byte is looked at a fixed number of times, however the stream is cut into segments.
+    """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # the pieces of an event that is not complete
+        self._rest_bytes = 0
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -160,52 +167,72 @@ class EventSplitter:
         self._after_cr = data.endswith(b"\r")
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *events, self._rest = (self._rest + data).split(b"\n\n")
-        if len(self._rest) > EVENT_BYTES_MAX:
-            raise broken("an event is too large")
-        return [payload for event in events if (payload := _payload(event)) is not None]
+        if self._rest:
+            ends_here = self._rest[-1].endswith(b"\n") and data.startswith(b"\n")
+            if not ends_here and b"\n\n" not in data:
+                self._keep(data)
+                return []
+            data = b"".join((*self._rest, data))
+            self._rest, self._rest_bytes = [], 0
+        *events, rest = data.split(b"\n\n")
+        self._keep(rest)
+        return [payload for event in events if (payload := _payload(event))]
+
+    def _keep(self, data: bytes) -> None:
+        if data:
+            self._rest.append(data)
+            self._rest_bytes += len(data)
+        if self._rest_bytes > EVENT_BYTES_MAX:
+            raise malformed("an event is too large")
 
 
 def _payload(event: bytes) -> bytes | None:
+    """The data of an event; a comment, a keep-alive or another field has none."""
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+    lines = event.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+    data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+    if data:
+        return b"\n".join(data)
+    errors = [line[6:] for line in lines if line.startswith(b"error:")]  # llama.cpp until late in 2025
+    return b'{"error":%b}' % errors[0] if errors else None
 
 
-def decode(payload: bytes) -> WireAnswer:
-    """Decodes a chunk or a whole answer.
+def decode(payload: bytes, label: str) -> WireAnswer:
+    """Decodes a chunk or a whole answer of the upstream of this label.
 
     Raises:
-        Unavailable: It is no JSON of the expected shape, or an error that was sent in-band.
+        MillraceError: It is no JSON of the expected shape (UPSTREAM_MALFORMED), or an error that was sent in-band.
     """
     try:
         answer = _decode_answer(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise broken("malformed JSON") from error
-    if bytes(answer.error) not in (b"", b"null"):
-        raise Unavailable("UPSTREAM_ERROR", "the upstream reported an error within its answer; retry")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise from_answer(payload, label) or malformed("malformed JSON") from error
+    if bytes(answer.error) not in (b"", b"null") and (failure := from_answer(payload, label)):
+        raise failure
     return answer
-
-
-def broken(what: str) -> MillraceError:
-    """An upstream that does not keep to the protocol."""
-    return Unavailable("UPSTREAM_MALFORMED", f"the upstream's answer is malformed ({what}); retry")
 
 
 class Assembler:
     """Turns decoded chunks into events and knows whether the answer was complete."""
 
-    def __init__(self, choice_count: int, prompt_chars: int) -> None:
-        self._unfinished = set(range(choice_count))
+    def __init__(self, choice_count: int, prompt_chars: int, label: str) -> None:
+        self._choice_count = choice_count
+        self._finished: dict[int, str] = {}  # the word of each choice that has ended
         self._prompt_chars = prompt_chars
+        self._label = label
         self._piece_count = self._char_count = 0
         self._usage: WireUsage | None = None
         self._model = ""
         self._fingerprint = ""
 
     def take(self, answer: WireAnswer, events: list[EngineEvent]) -> None:
-        """Appends a chunk's events; text of one choice joins the delta before it."""
+        """Appends a chunk's events; text of one choice joins the delta before it.
+
+        Raises:
+            Unavailable: The chunk cannot belong to the answer (UPSTREAM_MALFORMED), or the upstream gave up
+                (UPSTREAM_TRUNCATED).
+        """
         if answer.model:
             self._model = answer.model
         if answer.system_fingerprint:
@@ -213,18 +240,17 @@ class Assembler:
         if answer.usage is not None:
             self._usage = answer.usage
         for choice in answer.choices or ():
-            if choice.index not in self._unfinished:
-                if choice.finish_reason is None and _is_blank(choice):
-                    continue
-                raise broken("a choice went on after its end")
             delta = _delta(choice)
+            if choice.index in self._finished or choice.index >= self._choice_count:
+                self._check_late(choice, delta)
+                continue
             if delta is not None:
                 self._piece_count += 1
-                self._char_count += len(delta.text)
+                self._char_count += len(delta.text) + len(delta.reasoning) + len(delta.refusal)
                 _append(events, delta)
-            if choice.finish_reason is not None:
-                events.append(ChoiceFinished(choice.index, _finish_reason(choice.finish_reason)))
-                self._unfinished.discard(choice.index)
+            word = choice.finish_reason
+            if word and word != NULL:
+                events.append(ChoiceFinished(choice.index, self._finish(choice.index, word)))
 
     def complete(self) -> EngineCompleted:
         """The last event.
@@ -232,33 +258,48 @@ class Assembler:
         Raises:
             Unavailable: A choice has no end: the answer was cut.
         """
-        if self._unfinished:
-            raise Unavailable("UPSTREAM_TRUNCATED", "the upstream ended its answer too early; retry")
+        if len(self._finished) < self._choice_count:
+            raise truncated(self._label)
         return EngineCompleted(self._final_usage(), self._model, self._fingerprint)
 
+    def _finish(self, index: int, word: str) -> FinishReason:
+        if word in GAVE_UP:
+            raise truncated(self._label)
+        reason = FINISH_REASONS.get(word)
+        if reason is None:
+            raise malformed(f"unknown finish reason {word[:32]!r}")
+        self._finished[index] = word
+        return reason
+
+    def _check_late(self, choice: WireChoice, delta: Delta | None) -> None:
+        """Lets pass what changes nothing: a chunk without content, and an end that is told twice alike."""
+        if choice.index >= self._choice_count:
+            raise malformed("a choice that was not asked for")
+        if delta is not None:
+            raise malformed("a choice went on after its end")
+        word = choice.finish_reason
+        if word and word not in (NULL, self._finished[choice.index]):
+            raise malformed("a choice ended twice, for different reasons")
+
     def _final_usage(self) -> Usage:
-        wire = self._usage
-        if wire is None:  # four characters a token is the rule of thumb that OpenAI gives for English
-            completion_count = max(self._piece_count, self._char_count // 4)  # a piece is a token, or more
-            return Usage(max(1, self._prompt_chars // 4), completion_count, estimated=True)
+        """What the upstream counted; where it did not, an estimate that says so."""
+        wire = self._usage or WireUsage()
+        prompt_count, completion_count = wire.prompt_tokens, wire.completion_tokens
+        estimated = prompt_count is None or completion_count is None
+        if prompt_count is None:  # four characters a token is the rule of thumb that OpenAI gives for English
+            prompt_count = max(1, self._prompt_chars // 4)
+        if completion_count is None:  # a piece is a token, or more
+            completion_count = max(self._piece_count, self._char_count // 4)
         prompt, completion = wire.prompt_tokens_details, wire.completion_tokens_details
+        cached_count = (prompt.cached_tokens or 0) if prompt else 0
+        reasoning_count = (completion.reasoning_tokens or 0) if completion else 0
         return Usage(
-            wire.prompt_tokens,
-            wire.completion_tokens or 0,
-            (prompt.cached_tokens or 0) if prompt else 0,
-            (completion.reasoning_tokens or 0) if completion else 0,
+            prompt_count,
+            completion_count,
+            min(cached_count, prompt_count),  # a part is never more than the whole: prices are reckoned from both
+            min(reasoning_count, completion_count),
+            estimated,
         )
-
-
-def _finish_reason(word: str) -> FinishReason:
-    try:
-        return FINISH_REASONS[word]
-    except KeyError:
-        raise broken(f"unknown finish reason {word[:32]!r}") from None
-
-
-def _is_blank(choice: WireChoice) -> bool:
-    return _delta(choice) is None
 
 
 def _delta(choice: WireChoice) -> Delta | None:
