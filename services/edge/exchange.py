@@ -91,7 +91,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._extra: dict[bytes, bytes] = {}
-        self._fail_stream: Callable[[Fault], bytes] | None = None
+        self._fail_stream: Callable[[Fault], bytes] | None = None  # known: the answer is to be a stream
         self._streaming = False
         self._wrote = False
         self._body_left = True
@@ -150,22 +150,26 @@ class Exchange:
         """Sends the error envelope; in a stream that has begun, its last event says what went wrong instead."""
         self.failed = fault.status >= 500
         self.error = self.error or fault.code or str(fault.status)
-        if self._fail_stream is not None:
+        if self._fail_stream is not None and self.status:
             await self.end_stream(self._fail_stream(fault))
             return
         # What was not read of the body would be taken for the next request.
         closing: Headers = ((b"connection", b"close"),) if self._body_left and self._declared_size() else ()
         await self.answer(fault.status, fault.body(with_extra), headers=fault.headers + closing)
 
-    async def start_stream(self, fail: Callable[[Fault], bytes]) -> None:
-        """Begins a stream of server-sent events.
+    def expect_stream(self, fail: Callable[[Fault], bytes]) -> None:
+        """Says that the answer is to be a stream of server-sent events, which begins with its first heartbeat at last.
 
         Args:
             fail: Makes the last event of a stream that breaks.
         """
         self._fail_stream = fail
-        self._streaming = True
-        await self._start(200, list(_STREAM_HEADERS))
+
+    async def start_stream(self) -> None:
+        """Begins the expected stream, unless it has begun."""
+        if not self.status:
+            self._streaming = True
+            await self._start(200, list(_STREAM_HEADERS))
 
     async def write(self, chunk: bytes) -> None:
         """Sends a piece of a stream; waits while the client reads too slowly."""
@@ -178,7 +182,10 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": chunk})
 
     async def attend(self, cancel: Callable[[], Any], heartbeat_s: float) -> None:
-        """Waits for the client to leave and then cancels; a silent stream is kept alive by comments meanwhile."""
+        """Waits for the client to leave and then cancels; a silent stream is kept alive by comments meanwhile.
+
+        One that is only expected begins with the first of them: from then on what fails is told in the stream.
+        """
         while True:
             try:
                 async with asyncio.timeout(heartbeat_s):
@@ -192,12 +199,15 @@ class Exchange:
                 return
 
     async def _beat(self) -> None:
+        if self._fail_stream is not None:
+            await self.start_stream()
         if self._streaming and not self._wrote:
             await self._send({"type": "http.response.body", "body": _PING, "more_body": True})
         self._wrote = False
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
+        headers = [header for header in headers if header[0] not in self._extra]
         headers += self._extra.items()
         headers.append((b"x-request-id", self.request_id.encode()))
         headers.append((b"x-process-time", b"%.6f" % self.elapsed_s))

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kit.errors import DeadlineExceeded
+from kit.errors import DeadlineExceeded, MillraceError
 from kit.status import from_rpc_error
 from millrace.inference.v1 import event_pb2, generation_pb2, model_pb2, usage_service_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceStub
 from services.edge.exchange import Disconnected, Exchange
+from services.edge.provenance import set_failed
 
 T = TypeVar("T")
+_RECEIPT = "x-millrace-receipt-bin"
 
 
 class InferenceClient:
@@ -100,7 +104,7 @@ class InferenceClient:
             answer: T = await call
             return answer
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+            raise _failure(exchange, error) from error
         except asyncio.CancelledError:
             if exchange.disconnected:
                 raise Disconnected from None
@@ -130,9 +134,19 @@ class EventStream:
         self._attending.cancel()
         self._call.cancel()
         if isinstance(error, grpc.aio.AioRpcError):
-            raise from_rpc_error(error) from error
+            raise _failure(self._exchange, error) from error
         if isinstance(error, asyncio.CancelledError) and self._exchange.disconnected:
             raise Disconnected from None
+
+
+def _failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
+    """The error that a call ended with; what the receipt beside it tells is put into the answer's headers."""
+    trailers = dict(error.trailing_metadata() or ())
+    if receipt := trailers.get(_RECEIPT):
+        # What a proxy mangled is as good as absent.
+        with suppress(DecodeError):
+            set_failed(exchange, event_pb2.Receipt.FromString(receipt))
+    return from_rpc_error(error)
 
 
 def _time_left_s(exchange: Exchange) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from services.edge.fault import ErrorEnvelope
+from services.edge.provenance import HEADERS
 from services.edge.routes import Route
 
 _REF = "#/components/schemas/{name}"
@@ -32,6 +33,9 @@ _GET_ERRORS = (400, 404, 500, 501, 503, 504)
 _HEADERS = {
     "X-Request-ID": {"$ref": "#/components/headers/RequestId"},
     "X-Process-Time": {"$ref": "#/components/headers/ProcessTime"},
+}
+_ANSWER_HEADERS = _HEADERS | {
+    name: {"description": description, "schema": {"type": "string"}} for name, description in HEADERS.items()
 }
 _SHARED_HEADERS = {
     "RequestId": {"description": "The caller's id, or one made here.", "schema": {"type": "string"}, "required": True},
@@ -128,7 +132,8 @@ def _success(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": _event([refs[_key(one)] for one in (*route.events, ErrorEnvelope)])}
     if route.text is not None:
         content[route.text] = {"schema": {} if route.text == "application/json" else {"type": "string"}}
-    return {"description": "The answer.", "headers": _HEADERS, "content": content}
+    headers = _ANSWER_HEADERS if route.body else _HEADERS
+    return {"description": "The answer.", "headers": headers, "content": content}
 
 
 def _event(kinds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,28 +1,70 @@
-"""Response headers that say where an answer came from: model, target, cache."""
+"""Response headers that say where an answer came from, what it took and what it cost.
+
+A whole answer has them all, a stream those that are known when it begins, an error what is known of the call that
+failed. They never say anything about the content.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
 from urllib.parse import quote
+
+from google.protobuf.duration_pb2 import Duration
 
 from millrace.inference.v1 import event_pb2 as pb
 from services.edge.exchange import Exchange
 
-CACHE_OUTCOMES = {
-    pb.CACHE_OUTCOME_EXACT: b"exact",
-    pb.CACHE_OUTCOME_SEMANTIC: b"semantic",
-    pb.CACHE_OUTCOME_STALE: b"stale",
-    pb.CACHE_OUTCOME_MISS: b"miss",
-    pb.CACHE_OUTCOME_BYPASS: b"bypass",
-    pb.CACHE_OUTCOME_UNAVAILABLE: b"unavailable",
+CacheWord: TypeAlias = Literal["exact", "semantic", "stale", "miss", "bypass", "unavailable"]
+CACHE_OUTCOMES: dict[int, CacheWord] = {
+    pb.CACHE_OUTCOME_EXACT: "exact",
+    pb.CACHE_OUTCOME_SEMANTIC: "semantic",
+    pb.CACHE_OUTCOME_STALE: "stale",
+    pb.CACHE_OUTCOME_MISS: "miss",
+    pb.CACHE_OUTCOME_BYPASS: "bypass",
+    pb.CACHE_OUTCOME_UNAVAILABLE: "unavailable",
 }
 HITS = (pb.CACHE_OUTCOME_EXACT, pb.CACHE_OUTCOME_SEMANTIC, pb.CACHE_OUTCOME_STALE)
+HEADERS = {
+    "x-millrace-model": "Public name of the model that answered.",
+    "x-millrace-target": "Who answered, or was asked last.",
+    "x-millrace-attempts": "Tries that were made, so far where a stream begins.",
+    "x-millrace-cache": "How the cache took part: `exact`, `semantic`, `stale`, `miss`, `bypass`, `unavailable`.",
+    "x-millrace-cost-usd": "Price in US dollars, where it is known.",
+    "x-millrace-ttft-ms": "Milliseconds from admission to the first token.",
+    "x-millrace-prompt-tokens": "Tokens of the prompt.",
+    "x-millrace-completion-tokens": "Tokens of the answer.",
+}
 
 
-def set_all(exchange: Exchange, answer: pb.Generation) -> None:
-    """Sets the headers of a complete answer."""
-    set_model(exchange, answer.model)
-    set_target(exchange, answer.receipt.target)
-    set_cache(exchange, answer.receipt.cache.outcome)
+def set_all(exchange: Exchange, *answers: pb.Generation) -> None:
+    """Sets the headers of a complete answer; several prompts share one, so tries, tokens and cost are summed up."""
+    first = answers[0].receipt
+    set_model(exchange, answers[0].model)
+    _set_target(exchange, first.target)
+    set_cache(exchange, first.cache.outcome)
+    if first.HasField("ttft"):
+        exchange.set_header(b"x-millrace-ttft-ms", b"%.3f" % milliseconds(first.ttft))
+    _set_count(exchange, b"x-millrace-attempts", sum(made_count(one.receipt.attempts) for one in answers))
+    _set_count(exchange, b"x-millrace-prompt-tokens", sum(one.usage.prompt_token_count for one in answers))
+    _set_count(exchange, b"x-millrace-completion-tokens", sum(one.usage.completion_token_count for one in answers))
+    if all(one.receipt.HasField("cost_micro_usd") for one in answers):
+        cost_usd = sum(one.receipt.cost_micro_usd for one in answers) / 1e6
+        exchange.set_header(b"x-millrace-cost-usd", b"%.6f" % cost_usd)
+
+
+def set_failed(exchange: Exchange, receipt: pb.Receipt) -> None:
+    """Sets the headers of an error from the receipt of the call that failed.
+
+    Where a target had begun to answer, its work may be billed: an automatic retry would pay for it twice.
+    """
+    made = [one for one in receipt.attempts if one.outcome != pb.ATTEMPT_OUTCOME_SKIPPED]
+    _set_count(exchange, b"x-millrace-attempts", len(made))
+    set_cache(exchange, receipt.cache.outcome)
+    if made:
+        _set_target(exchange, made[-1].target)
+    if any(one.HasField("ttft") for one in made):
+        exchange.set_header(b"x-should-retry", b"false")
 
 
 def set_model(exchange: Exchange, model: str) -> None:
@@ -31,21 +73,44 @@ def set_model(exchange: Exchange, model: str) -> None:
     _set(exchange, b"x-millrace-model", model)
 
 
-def set_target(exchange: Exchange, target: str) -> None:
-    """Sets the target that answers, or was tried last so far; a cache hit has none."""
-    if target:
-        _set(exchange, b"x-millrace-target", target)
+def set_attempt(exchange: Exchange, attempt: pb.Attempt, made: set[int]) -> None:
+    """Sets who is asked and how many tries there were so far; `made` has the numbers of those, and gets its own."""
+    if attempt.outcome == pb.ATTEMPT_OUTCOME_SKIPPED:
+        return
+    made.add(attempt.number)
+    _set_count(exchange, b"x-millrace-attempts", len(made))
+    if attempt.outcome in (pb.ATTEMPT_OUTCOME_UNSPECIFIED, pb.ATTEMPT_OUTCOME_OK):
+        _set_target(exchange, attempt.target)
 
 
 def set_cache(exchange: Exchange, outcome: pb.CacheOutcome) -> None:
     """Sets how the cache took part, where it is known."""
     if word := CACHE_OUTCOMES.get(outcome):
-        exchange.set_header(b"x-millrace-cache", word)
+        exchange.set_header(b"x-millrace-cache", word.encode())
 
 
 def is_hit(answer: pb.Generation) -> bool:
     """Whether the answer came from the cache."""
     return answer.receipt.cache.outcome in HITS
+
+
+def made_count(attempts: Sequence[pb.Attempt]) -> int:
+    """How many tries were made; those that were passed over were not."""
+    return sum(attempt.outcome != pb.ATTEMPT_OUTCOME_SKIPPED for attempt in attempts)
+
+
+def milliseconds(span: Duration) -> float:
+    """A span of time in milliseconds, to the microsecond."""
+    return round(span.seconds * 1000 + span.nanos / 1e6, 3)
+
+
+def _set_target(exchange: Exchange, target: str) -> None:
+    if target:
+        _set(exchange, b"x-millrace-target", target)
+
+
+def _set_count(exchange: Exchange, name: bytes, count: int) -> None:
+    exchange.set_header(name, b"%d" % count)
 
 
 def _set(exchange: Exchange, name: bytes, value: str) -> None:

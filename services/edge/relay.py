@@ -1,7 +1,7 @@
 """Relays a generation's events as server-sent events.
 
-The answer's status is held back until the first visible event, so that what fails before it is a proper HTTP error.
-Every OK stream ends with `completed`, or it is not OK.
+The answer's status is held back until the first visible event or heartbeat, so that what fails before it is a proper
+HTTP error. Every OK stream ends with `completed`, or it is not OK.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 from services.edge.inference_client import InferenceClient
-from services.edge.provenance import set_cache, set_model, set_target
+from services.edge.provenance import set_attempt, set_cache, set_model
 
 
 class Frames(Protocol):
@@ -45,6 +45,7 @@ async def relay(
     Raises:
         MillraceError: Inference failed, or ended without `completed`; the answer may have begun.
     """
+    exchange.expect_stream(frames.failed)
     async with inference.stream(exchange, spec) as events:
         last = await _relay_events(exchange, events, frames)
     await exchange.end_stream(last)
@@ -53,6 +54,7 @@ async def relay(
 async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGenerateResponse], frames: Frames) -> bytes:
     """Relays all events but `completed`, whose frame is returned once the call has ended well."""
     last = held = b""
+    made: set[int] = set()
     async for response in events:
         match response.WhichOneof("event"):
             case "delta":
@@ -73,17 +75,16 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
                 set_cache(exchange, response.cache.outcome)
                 continue
             case "attempt":
-                set_target(exchange, response.attempt.attempt.target)
+                set_attempt(exchange, response.attempt.attempt, made)
                 continue
             case _:
                 continue
         if not exchange.status:
-            await exchange.start_stream(frames.failed)
+            await exchange.start_stream()
         if chunk:
             await exchange.write(held + chunk)
             held = b""
     if not last:
         raise Unavailable("STREAM_TRUNCATED", "The answer ended before it was complete.")
-    if not exchange.status:
-        await exchange.start_stream(frames.failed)
+    await exchange.start_stream()
     return held + last

@@ -55,12 +55,62 @@ async def test_several_choices_and_logprobs(edge, openai_schema):
 
 
 async def test_provenance_is_in_the_headers(edge):
-    """Headers say which model and target answered and how the cache took part."""
-    headers = (await edge.chat("cached")).headers
+    """Headers say who answered, after how many tries, how the cache took part, how fast and for how much."""
+    headers = (await edge.chat("spared")).headers
+    cached = (await edge.chat("cached")).headers
 
-    assert headers["x-millrace-model"] == "cached"
-    assert headers["x-millrace-target"] == "fake-1"
-    assert headers["x-millrace-cache"] == "exact"
+    assert {name: value for name, value in headers.items() if name.startswith("x-millrace-")} == {
+        "x-millrace-model": "spared",
+        "x-millrace-target": "fake-1",
+        "x-millrace-attempts": "2",
+        "x-millrace-cache": "miss",
+        "x-millrace-cost-usd": "0.001234",
+        "x-millrace-ttft-ms": "250.000",
+        "x-millrace-prompt-tokens": "5",
+        "x-millrace-completion-tokens": "4",
+    }
+    assert (cached["x-millrace-cache"], cached["x-millrace-attempts"]) == ("exact", "0")
+
+
+async def test_receipt_is_beside_openais_keys(edge, openai_schema):
+    """One object has the whole story: every target, why it was left, how long it took."""
+    body = (await edge.chat("spared")).json()
+
+    openai_schema("CreateChatCompletionResponse", body)
+    assert body["millrace"] == {
+        "request_id": body["id"].removeprefix("chatcmpl-"),
+        "model": "spared",
+        "target": "fake-1",
+        "attempts": [
+            {"target": "fake-0", "outcome": "failed", "duration_ms": 125.0, "error": "upstream_down"},
+            {"target": "fake-2", "outcome": "skipped", "duration_ms": 0.0, "error": "breaker_open"},
+            {"target": "fake-1", "outcome": "ok", "duration_ms": 500.0, "ttft_ms": 250.0, "hedged": True},
+        ],
+        "duration_ms": 750.0,
+        "cache": {"outcome": "miss"},
+        "cost_usd": 0.001234,
+        "ttft_ms": 250.0,
+    }
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_errors_say_who_was_tried(edge, stream):
+    """An error has the tries of the call that failed; a retry that costs nothing is not warned of."""
+    answer = await edge.chat("error-UNAVAILABLE", stream=stream)
+
+    assert answer.status_code == 503
+    assert (answer.headers["x-millrace-attempts"], answer.headers["x-millrace-target"]) == ("1", "fake-1")
+    assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("2", "1500")
+    assert "x-should-retry" not in answer.headers
+
+
+@pytest.mark.parametrize(("model", "status"), [("break", 503), ("bug", 500)])
+async def test_answer_that_broke_is_not_retried_by_sdks(edge, model, status):
+    """A target had begun and may send its bill: the header tells SDKs, once, not to ask again by themselves."""
+    answer = await edge.chat(model)
+
+    assert answer.status_code == status
+    assert answer.headers.get_list("x-should-retry") == ["false"]
 
 
 async def test_every_field_reaches_the_contract(edge, inference):

@@ -20,7 +20,10 @@ GOLDEN = (
 )
 GOLDEN_USAGE = (
     HEAD + '[],"usage":{"prompt_tokens":5,"completion_tokens":4,"total_tokens":9,'
-    '"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":0}}}\n\n'
+    '"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":0}},'
+    '"millrace":{"request_id":"r1","model":"echo","target":"fake-1",'
+    '"attempts":[{"target":"fake-1","outcome":"ok","duration_ms":500.0,"ttft_ms":250.0}],'
+    '"duration_ms":750.0,"cache":{"outcome":"miss"},"cost_usd":0.001234,"ttft_ms":250.0}}\n\n'
     "data: [DONE]\n\n"
 )
 
@@ -39,7 +42,7 @@ async def test_stream_is_golden(edge):
 
 
 async def test_usage_chunk_is_golden(edge):
-    """With include_usage the last chunk has no choices and the figures; all others say usage null."""
+    """With include_usage the last chunk has no choices, the figures and the receipt; all others say usage null."""
     answer = await _stream(edge, headers={"x-request-id": "r1"}, stream_options={"include_usage": True})
 
     assert answer.text.endswith(GOLDEN_USAGE)
@@ -148,9 +151,81 @@ async def test_silence_is_filled_with_comments(serve, inference):
     assert rest[-2:] == ["data: [DONE]", ""]
 
 
+async def test_comments_come_before_the_first_token_too(serve, inference):
+    """An answer that is long in coming begins with comments, and then comes as it would have."""
+    edge = await serve(heartbeat_s=0.05)
+    async with _streaming(edge, "late") as answer, asyncio.timeout(5):
+        lines = answer.aiter_lines()
+        seen = [line async for line in _until(lines, ": ping")]
+        assert not inference.gate.is_set()
+        inference.gate.set()
+        rest = [line.removeprefix("data: ") async for line in lines if line.startswith("data: ")]
+
+    assert (answer.status_code, answer.headers["x-millrace-target"]) == (200, "fake-1")
+    assert set(seen) <= {"", ": ping"}
+    assert rest.pop() == "[DONE]"
+    deltas = [json.loads(line)["choices"][0]["delta"].get("content") for line in rest]
+    assert deltas == ["", "echo:", " a", " b", None]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/chat/stream"])
+async def test_failure_after_the_first_comment_is_the_last_event(serve, inference, path):
+    """The status has left with the comment: what fails then is told in the stream, once, without [DONE]."""
+    edge = await serve(heartbeat_s=0.05)
+    async with _streaming(edge, "late-error", path) as answer, asyncio.timeout(5):
+        lines = answer.aiter_lines()
+        assert [line async for line in _until(lines, ": ping")]
+        inference.gate.set()
+        rest = [line async for line in lines if line and line != ": ping"]
+
+    assert answer.status_code == 200
+    assert [json.loads(line.removeprefix("data: "))["error"]["code"] for line in rest if "data" in line] == [
+        "upstream_broke"
+    ]
+    assert len(rest) == (2 if path == "/chat/stream" else 1)
+
+
+async def test_whole_answer_has_no_comments(serve, inference):
+    """JSON that is long in coming is JSON all the same, and an error keeps its status."""
+    edge = await serve(heartbeat_s=0.01)
+    asked = asyncio.create_task(edge.chat("late"))
+    failing = asyncio.create_task(edge.chat("late-error"))
+    async with asyncio.timeout(5):
+        await inference.began.wait()
+        # Ten heartbeats of a stream that waits beside them.
+        async with _streaming(edge, "late") as answer:
+            beats = 0
+            async for line in answer.aiter_lines():
+                beats += line == ": ping"
+                if beats == 10:
+                    break
+        inference.gate.set()
+
+    assert (await asked).json()["choices"][0]["message"]["content"] == "echo: hi there"
+    assert (await failing).status_code == 503
+
+
+async def test_stream_headers_tell_what_was_tried(edge):
+    """Who answers, and how many tries that took, is known when the first delta is; who was passed over is no try."""
+    headers = (await _stream(edge, "spared")).headers
+
+    assert (headers["x-millrace-attempts"], headers["x-millrace-target"]) == ("2", "fake-1")
+    assert "x-millrace-cost-usd" not in headers
+
+
 async def test_stale_answer_is_marked(edge):
-    """An answer that stands in for failed targets says so before its first byte."""
-    assert (await _stream(edge, "stale")).headers["x-millrace-cache"] == "stale"
+    """An answer that stands in for failed targets says so before its first byte, and in the receipt."""
+    answer = await _stream(edge, "stale", stream_options={"include_usage": True})
+
+    assert (answer.headers["x-millrace-cache"], answer.headers["x-millrace-attempts"]) == ("stale", "1")
+    assert events_of(answer.text)[-1]["millrace"]["cache"] == {"outcome": "stale", "age_s": 2.5, "entry_id": "e1"}
+
+
+def _streaming(edge, model, path="/v1/chat/completions"):
+    inputs = {"/v1/completions": {"prompt": "a b"}, "/chat/stream": {"message": "a b"}}
+    body = inputs.get(path, {"messages": [{"role": "user", "content": "a b"}]})
+    stream = {} if path == "/chat/stream" else {"stream": True}
+    return edge.client.stream("POST", path, json={"model": model, **body, **stream})
 
 
 async def _until(lines, part):

@@ -21,14 +21,16 @@ async def test_completion_follows_openai_schema(edge, inference, openai_schema):
 
     openai_schema("CreateCompletionResponse", body)
     assert body["choices"][0]["text"] == "echo: to be"
+    assert body["millrace"]["attempts"][0]["target"] == "fake-1"
     assert body["choices"][0]["logprobs"]["text_offset"] == [0, 5, 8]
     assert inference.specs[-1].raw_prompt == "to be"
     assert inference.specs[-1].sampling.max_tokens == 16
 
 
 async def test_several_prompts_are_one_batch(edge, openai_schema):
-    """Choices of prompt i have the indexes from i * n on, and usage is added up."""
-    body = (await edge.post("/v1/completions", {"model": "echo", "prompt": ["a", "b"], "n": 2})).json()
+    """Choices of prompt i have the indexes from i * n on; usage is added up, and so is what the headers tell."""
+    answer = await edge.post("/v1/completions", {"model": "echo", "prompt": ["a", "b"], "n": 2})
+    body, headers = answer.json(), answer.headers
 
     openai_schema("CreateCompletionResponse", body)
     assert [(c["index"], c["text"]) for c in body["choices"]] == [
@@ -38,6 +40,9 @@ async def test_several_prompts_are_one_batch(edge, openai_schema):
         (3, "echo: b"),
     ]
     assert body["usage"]["total_tokens"] == 18
+    assert (headers["x-millrace-attempts"], headers["x-millrace-cost-usd"]) == ("2", "0.002468")
+    assert (headers["x-millrace-prompt-tokens"], headers["x-millrace-completion-tokens"]) == ("10", "8")
+    assert "millrace" not in body  # which is one answer's
 
 
 async def test_one_bad_prompt_fails_the_request_by_name(edge):

@@ -290,6 +290,18 @@ async def test_stats(edge):
     assert body["models"]["echo"]["total_requests"] == 10
 
 
+async def test_stats_of_targets(edge):
+    """Each target says how it fares; what is not known, or does not apply, is absent."""
+    down, well = (await edge.get("/stats")).json()["targets"]
+
+    assert down == {
+        "target": "fake-0", "model": "m", "breaker": "open", "running": 0, "waiting": 0, "calls": 7, "failures": 5,
+        "retries": 2, "hedges": 0, "skipped": 9, "retry_after_ms": 30_000.0,
+    }  # fmt: skip
+    assert (well["breaker"], well["running"], well["waiting"], well["hedges"]) == ("closed", 3, 4, 1)
+    assert (well["ttft_ms"], well["ttft_p95_ms"], "retry_after_ms" in well) == (250.0, 500.0, False)
+
+
 async def test_metrics(own_pair):
     """Requests are counted by route template and status class; ids and unknown paths make no series."""
     _, edge = own_pair

@@ -10,6 +10,8 @@ Any name answers `echo: ` and the prompt. Names with a meaning of their own:
     silent              nothing at all until it is cancelled
     stall               one delta, then nothing until it is cancelled
     gate                one delta, then the rest once `FakeInference.gate` is set
+    late, late-error    nothing until `FakeInference.gate` is set, then the answer, or UNAVAILABLE
+    spared              one target failed, one was passed over, the third answered
     base                takes raw prompts only, says the catalogue
     tools, reasoning, refusal, logprobs, filtered, flagged, cached, stale
 """
@@ -40,6 +42,17 @@ from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceServicer, a
 CREATED_S = 1_700_000_000
 MODELS = ("echo", "org/model-with/slashes", "millrace-embedded", "base")
 CATEGORIES = ("harassment", "hate", "violence", "illicit")
+TARGETS = (
+    usage_pb2.TargetStats(
+        target="fake-0", target_model="m", breaker_state=usage_pb2.BREAKER_STATE_OPEN,
+        retry_delay=Duration(seconds=30), call_count=7, failed_call_count=5, retry_count=2, skipped_call_count=9,
+    ),
+    usage_pb2.TargetStats(
+        target="fake-1", target_model="m", breaker_state=usage_pb2.BREAKER_STATE_CLOSED, running_count=3,
+        waiting_count=4, call_count=8, hedge_count=1, ttft_average=Duration(nanos=250_000_000),
+        ttft_p95=Duration(nanos=500_000_000),
+    ),
+)  # fmt: skip
 
 Event = ev.Delta | ev.ChoiceFinished | ev.CacheEvent | ev.AttemptEvent | ev.SafetyEvent | ev.Completed
 
@@ -102,7 +115,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         try:
             return pb.GenerateResponse(generation=await self._generation(request.spec, request.request_id))
         except MillraceError as error:
-            await context.abort_with_status(to_status(error))
+            await _abort(context, error, request)
             raise
         except asyncio.CancelledError:
             self.cancelled.set()
@@ -123,7 +136,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
                 sequence += 1
                 yield pb.StreamGenerateResponse(sequence=sequence, **{_field(event): event})
         except MillraceError as error:
-            await context.abort_with_status(to_status(error))
+            await _abort(context, error, request)
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.set()
             raise
@@ -185,8 +198,9 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         )
         latency = usage_pb2.LatencySummary(duration_p50=_seconds(0.25), duration_p95=_seconds(2))
         return usage_service_pb2.GetStatsResponse(
-            totals=totals, totals_by_model={"echo": totals}, latency=latency, uptime=_seconds(60), running_count=2
-        )
+            totals=totals, totals_by_model={"echo": totals}, latency=latency, uptime=_seconds(60), running_count=2,
+            targets=TARGETS,
+        )  # fmt: skip
 
     def _note(self, context: Any) -> None:
         self.metadata = dict(context.invocation_metadata())
@@ -221,17 +235,26 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         if model == "blocked":
             metadata = {"categories": "hate,violence"}
             raise FailedPrecondition("CONTENT_BLOCKED", "The prompt was refused by policy default.", metadata=metadata)
+        for attempt in _attempts(model):
+            if attempt.outcome != ev.ATTEMPT_OUTCOME_SKIPPED:
+                yield ev.AttemptEvent(attempt=ev.Attempt(number=attempt.number, engine="fake", target=attempt.target))
+            if attempt.outcome != ev.ATTEMPT_OUTCOME_OK:
+                yield ev.AttemptEvent(attempt=attempt)
         if model == "stale":
             yield ev.CacheEvent(outcome=ev.CACHE_OUTCOME_STALE)
-        yield ev.AttemptEvent(attempt=ev.Attempt(number=1, engine="fake", target="fake-1"))
         if model == "silent":
             await self._wait_for_cancel()
+        if model in ("late", "late-error"):
+            self.began.set()
+            await self.gate.wait()
+        if model == "late-error":
+            raise error_of(Code.UNAVAILABLE, "UPSTREAM_BROKE", "The upstream broke off.")
         for index in range(spec.sampling.n or 1):
             async for event in self._choice(spec, index):
                 yield event
         if model == "truncate":
             return
-        receipt = ev.Receipt(request_id=request_id, model=model, target="fake-1", cache=_cache(model))
+        receipt = _receipt(request_id, model, _attempts(model))
         if model == "flagged":
             receipt.safety.add(direction=ev.SAFETY_DIRECTION_OUTPUT, verdict=ev.SAFETY_VERDICT_FLAG)
         usage = ev.Usage(prompt_token_count=5, completion_token_count=4, cached_prompt_token_count=2)
@@ -268,7 +291,50 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
 
 def _cache(model: str) -> ev.CacheEvent:
     outcomes = {"cached": ev.CACHE_OUTCOME_EXACT, "stale": ev.CACHE_OUTCOME_STALE}
-    return ev.CacheEvent(outcome=outcomes.get(model, ev.CACHE_OUTCOME_MISS))
+    if model not in outcomes:
+        return ev.CacheEvent(outcome=ev.CACHE_OUTCOME_MISS)
+    return ev.CacheEvent(outcome=outcomes[model], age=_seconds(2.5), entry_id="e1")
+
+
+def _attempts(model: str) -> list[ev.Attempt]:
+    """Who is asked for an answer of the named model, and what becomes of it."""
+    if model == "cached":
+        return []
+    down = ev.Attempt(
+        number=1, engine="fake", target="fake-0", outcome=ev.ATTEMPT_OUTCOME_FAILED, error_reason="UPSTREAM_DOWN",
+        duration=_seconds(0.125),
+    )  # fmt: skip
+    if model == "stale":
+        return [down]
+    good = ev.Attempt(
+        number=1, engine="fake", target="fake-1", outcome=ev.ATTEMPT_OUTCOME_OK, duration=_seconds(0.5),
+        ttft=_seconds(0.25),
+    )  # fmt: skip
+    if model != "spared":
+        return [good]
+    good.number, good.hedged = 3, True
+    skipped = ev.Attempt(
+        number=2, engine="fake", target="fake-2", outcome=ev.ATTEMPT_OUTCOME_SKIPPED, error_reason="BREAKER_OPEN"
+    )
+    return [down, skipped, good]
+
+
+def _receipt(request_id: str, model: str, attempts: list[ev.Attempt]) -> ev.Receipt:
+    return ev.Receipt(
+        request_id=request_id, model=model, target="fake-1", attempts=attempts, cache=_cache(model),
+        cost_micro_usd=1234, duration=_seconds(0.75), ttft=_seconds(0.25),
+    )  # fmt: skip
+
+
+async def _abort(context: Any, error: MillraceError, request: pb.GenerateRequest | pb.StreamGenerateRequest) -> None:
+    """Fails a call as inference does: the receipt beside the details, with the try that failed."""
+    model = request.spec.model
+    attempt = ev.Attempt(number=1, engine="fake", target="fake-1", outcome=ev.ATTEMPT_OUTCOME_FAILED)
+    if model in ("break", "bug"):
+        attempt.ttft.CopyFrom(_seconds(0.25))
+    receipt = ev.Receipt(request_id=request.request_id, model=model, attempts=[attempt], cache=_cache(model))
+    status, trailer = to_status(error), ("x-millrace-receipt-bin", receipt.SerializeToString())
+    await context.abort(status.code, status.details, (*status.trailing_metadata, trailer))
 
 
 def _deltas(spec: generation_pb2.GenerationSpec) -> list[ev.Delta]:

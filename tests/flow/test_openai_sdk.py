@@ -168,13 +168,24 @@ async def test_raw_response_headers(client):
 
 
 async def test_the_sdk_retries_what_may_be_retried(client, inference):
-    """503 is tried again by the SDK; what may be billed already is not."""
+    """503 is tried again by the SDK; what may be billed already is not, nor 503 once a target had begun."""
     patient = client.with_options(max_retries=1)
-    for model in ("error-UNAVAILABLE", "error-INTERNAL"):
+    for model in ("error-UNAVAILABLE", "error-INTERNAL", "break"):
         with pytest.raises(openai.InternalServerError):
             await patient.chat.completions.create(model=model, messages=HI)
 
-    assert [spec.model for spec in inference.specs] == ["error-UNAVAILABLE", "error-UNAVAILABLE", "error-INTERNAL"]
+    assert [spec.model for spec in inference.specs] == ["error-UNAVAILABLE"] * 2 + ["error-INTERNAL", "break"]
+
+
+async def test_the_sdk_keeps_the_receipt(client):
+    """The object beside OpenAI's keys is there on whole answers and on the usage chunk."""
+    usage = {"include_usage": True}
+    answer = await client.chat.completions.create(model="spared", messages=HI)
+    stream = await client.chat.completions.create(model="spared", messages=HI, stream=True, stream_options=usage)
+    last = [chunk async for chunk in stream][-1]
+
+    for receipt in (answer.model_extra["millrace"], last.model_extra["millrace"]):
+        assert [one["outcome"] for one in receipt["attempts"]] == ["failed", "skipped", "ok"]
 
 
 async def test_extensions_travel_in_extra_body(client, inference):

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from millrace.inference.v1 import event_pb2 as pb
 from services.edge.openai import chat_answer as chat
 from services.edge.openai import completion_request as completion
+from services.edge.openai.receipt import receipt
 
 FINISH_REASONS: dict[int, chat.FinishReason] = {
     pb.FINISH_REASON_STOP: "stop",
@@ -27,6 +28,7 @@ def chat_completion(answer: pb.Generation) -> chat.ChatCompletion:
         choices=[_chat_choice(choice) for choice in answer.choices],
         usage=usage(answer.usage),
         system_fingerprint=answer.receipt.system_fingerprint or UNSET,
+        millrace=receipt(answer.receipt, answer.route_reason),
     )
 
 
@@ -45,6 +47,7 @@ def text_completion(request_id: str, answers: Sequence[pb.Generation]) -> comple
         choices=[_completion_choice(choice, index) for index, choice in enumerate(choices)],
         usage=usage(_total(answers)),
         system_fingerprint=answers[0].receipt.system_fingerprint or UNSET,
+        millrace=receipt(answers[0].receipt, answers[0].route_reason) if len(answers) == 1 else UNSET,
     )
 
 

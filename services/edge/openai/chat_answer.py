@@ -1,10 +1,12 @@
-"""The answers of POST /v1/chat/completions, as OpenAI's schema has them."""
+"""The answers of POST /v1/chat/completions, as OpenAI's schema has them, and beside it `millrace`: the receipt."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
+
+from services.edge.openai.receipt import Receipt
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -99,6 +101,7 @@ class ChatCompletion(Struct):
     usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
     system_fingerprint: str | UnsetType = UNSET
+    millrace: Receipt | UnsetType = UNSET
 
 
 class FunctionFragment(Struct):
@@ -145,3 +148,4 @@ class ChatCompletionChunk(Struct):
     choices: list[ChunkChoice]
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     usage: Usage | UnsetType | None = UNSET
+    millrace: Receipt | UnsetType = UNSET

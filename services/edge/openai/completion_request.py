@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from services.edge.openai import fields
 from services.edge.openai.chat_answer import Usage
+from services.edge.openai.receipt import Receipt
 
 REFUSED = {"suffix": "no target fills in the middle."}
 # OpenAI's default for this endpoint, in its published schema.
@@ -61,7 +62,7 @@ class CompletionChoice(Struct):
 
 
 class Completion(Struct):
-    """A complete answer."""
+    """A complete answer; `millrace` is its receipt, where it is one to a single prompt."""
 
     id: str
     created: int
@@ -70,3 +71,4 @@ class Completion(Struct):
     usage: Usage
     object: Literal["text_completion"] = "text_completion"
     system_fingerprint: str | UnsetType = UNSET
+    millrace: Receipt | UnsetType = UNSET

@@ -47,7 +47,7 @@ class OpenAIEndpoints:
             await relay(exchange, self._inference, asked[0], CompletionFrames(exchange.request_id, include_usage))
             return None
         generations = await self._generate_all(exchange, asked)
-        provenance.set_all(exchange, generations[0])
+        provenance.set_all(exchange, *generations)
         return answer.text_completion(exchange.request_id, generations)
 
     async def _generate_all(

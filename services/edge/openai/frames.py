@@ -15,6 +15,7 @@ from millrace.inference.v1 import event_pb2 as pb
 from services.edge.fault import Fault
 from services.edge.openai import answer
 from services.edge.openai import chat_answer as chat
+from services.edge.openai.receipt import receipt
 
 DONE = b"data: [DONE]\n\n"
 _encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
@@ -29,11 +30,13 @@ class _Frames:
     def __init__(self, request_id: str, include_usage: bool) -> None:
         self._id = f"{self.id_prefix}-{request_id}"
         self._include_usage = include_usage
+        self._route_reason = ""
         self._head = b""
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
     def open(self, started: pb.Started) -> None:
         """Takes what every chunk repeats."""
+        self._route_reason = started.route_reason
         same = {
             "id": self._id,
             "object": self.object_name,
@@ -43,10 +46,11 @@ class _Frames:
         self._head = b"data: " + _encode(same)[:-1] + b',"choices":['
 
     def completed(self, completed: pb.Completed) -> bytes:
-        """The usage chunk, where asked for, and the terminal event."""
+        """The usage chunk with the receipt, where asked for, and the terminal event."""
         if not self._include_usage:
             return DONE
-        return b"".join((self._head, b'],"usage":', _encode(answer.usage(completed.usage)), b"}\n\n", DONE))
+        usage, done = answer.usage(completed.usage), receipt(completed.receipt, self._route_reason)
+        return b"".join((self._head, b'],"usage":', _encode(usage), b',"millrace":', _encode(done), b"}\n\n", DONE))
 
     def failed(self, fault: Fault) -> bytes:
         """The last event of a stream that broke: no `[DONE]` follows."""

@@ -203,6 +203,24 @@ class Latency(Struct):
     ttft_p95: float
 
 
+class TargetFigures(Struct):
+    """How one model at one target fares; absent: `retry_after_ms` where it may be asked now, times nobody knows yet."""
+
+    target: str
+    model: str
+    breaker: Literal["closed", "open", "half_open"]
+    running: int
+    waiting: int
+    calls: int
+    failures: int
+    retries: int
+    hedges: int
+    skipped: int
+    retry_after_ms: float | UnsetType = UNSET
+    ttft_ms: float | UnsetType = UNSET
+    ttft_p95_ms: float | UnsetType = UNSET
+
+
 class Stats(Figures, kw_only=True):
     """Counters of inference since it started."""
 
@@ -210,3 +228,4 @@ class Stats(Figures, kw_only=True):
     uptime_s: float
     running: int
     models: dict[str, Figures]
+    targets: list[TargetFigures]

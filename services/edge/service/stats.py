@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from google.protobuf.duration_pb2 import Duration
+from msgspec import UNSET, UnsetType
 
 from millrace.inference.v1 import usage_pb2
 from services.edge.exchange import Exchange
 from services.edge.inference_client import InferenceClient
-from services.edge.service.bodies import Figures, Latency, Stats, TokenFigures
+from services.edge.provenance import milliseconds
+from services.edge.service.bodies import Figures, Latency, Stats, TargetFigures, TokenFigures
+
+_BREAKERS: dict[int, Literal["closed", "open", "half_open"]] = {
+    usage_pb2.BREAKER_STATE_CLOSED: "closed",
+    usage_pb2.BREAKER_STATE_OPEN: "open",
+    usage_pb2.BREAKER_STATE_HALF_OPEN: "half_open",
+}
 
 
 class StatsEndpoint:
@@ -25,14 +32,15 @@ class StatsEndpoint:
         return Stats(
             **_figures(counted.totals),
             latency_ms=Latency(
-                p50=_ms(recent.duration_p50),
-                p95=_ms(recent.duration_p95),
-                ttft_p50=_ms(recent.ttft_p50),
-                ttft_p95=_ms(recent.ttft_p95),
+                p50=milliseconds(recent.duration_p50),
+                p95=milliseconds(recent.duration_p95),
+                ttft_p50=milliseconds(recent.ttft_p50),
+                ttft_p95=milliseconds(recent.ttft_p95),
             ),
-            uptime_s=round(_ms(counted.uptime) / 1000, 3),
+            uptime_s=round(milliseconds(counted.uptime) / 1000, 3),
             running=counted.running_count,
             models={name: Figures(**_figures(totals)) for name, totals in sorted(counted.totals_by_model.items())},
+            targets=[_target(one) for one in counted.targets],
         )
 
 
@@ -53,5 +61,22 @@ def _figures(totals: usage_pb2.UsageTotals) -> dict[str, Any]:
     }
 
 
-def _ms(duration: Duration) -> float:
-    return round(duration.seconds * 1000 + duration.nanos / 1e6, 3)
+def _target(known: usage_pb2.TargetStats) -> TargetFigures:
+    def ms(name: str) -> float | UnsetType:
+        return milliseconds(getattr(known, name)) if known.HasField(name) else UNSET
+
+    return TargetFigures(
+        target=known.target,
+        model=known.target_model,
+        breaker=_BREAKERS[known.breaker_state],
+        running=known.running_count,
+        waiting=known.waiting_count,
+        calls=known.call_count,
+        failures=known.failed_call_count,
+        retries=known.retry_count,
+        hedges=known.hedge_count,
+        skipped=known.skipped_call_count,
+        retry_after_ms=ms("retry_delay"),
+        ttft_ms=ms("ttft_average"),
+        ttft_p95_ms=ms("ttft_p95"),
+    )

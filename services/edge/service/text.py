@@ -58,6 +58,7 @@ class TextEndpoints:
             spec.sampling.max_tokens = body.max_length
         items = await self._inference.batch(exchange, specs)
         generations = [_generation_of(item, index) for index, item in enumerate(items)]
+        provenance.set_all(exchange, *generations)
         return [_generated(prompt, one) for prompt, one in zip(body.prompts, generations, strict=True)]
 
     async def process_batch(self, exchange: Exchange, body: Batch) -> BatchAnswer:
