@@ -1,7 +1,8 @@
-"""Attempts: one target after another until one answers, under the deadlines of the route.
+"""An attempt: one try at one target, from its place in the target's queue to its last token.
 
-Retrying is free until the first delta has left; after it the target never changes. A stream that ends without its
-terminal event, or falls silent for too long, is a failure, never an answer.
+It is an async generator: its first item is the beginning of the answer, closing it ends the work at the target. A
+stream that ends without its terminal event, or is silent for too long, is a failure, never an answer. What became of
+it is written into the receipt, the breaker and the figures of the target, exactly once, however it ends.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from typing import Protocol
 
 import msgspec
 
-from kit.errors import Code, DeadlineExceeded, MillraceError, Unavailable
-from services.inference.catalog import DeadlineRule, Target
+from kit.errors import DeadlineExceeded, MillraceError, Unavailable
+from services.inference import failure
+from services.inference.catalog import Target
 from services.inference.engine import Engine
-from services.inference.events import Attempt, AttemptEvent, AttemptOutcome, Receipt
-from services.inference.generation import Delta, EngineCompleted, EngineEvent
+from services.inference.events import Attempt, AttemptOutcome
+from services.inference.generation import EngineCompleted, EngineEvent
 from services.inference.request import Request
-from services.inference.routing import Route, RouteTarget
+from services.inference.routing import RouteTarget
+from services.inference.tries import Tries, Turn
 
-Batch = Sequence[EngineEvent | AttemptEvent]
-EngineFor = Callable[[Target], Engine]
+UseEngine = Callable[[Target], AbstractContextManager[Engine]]
+Answer = AsyncGenerator[Sequence[EngineEvent], None]
 
 
 class Observation(Protocol):
@@ -40,141 +43,148 @@ class Observation(Protocol):
 
 Observe = Callable[[Request, RouteTarget, Attempt], AbstractContextManager[Observation]]
 
-# What another target may well answer. The rest is about the request itself, and would fail anywhere.
-RETRYABLE = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN})
-# Callers' mistakes at one target may be none at the next: it knows the model, or takes a longer context.
-RETRYABLE_REASONS = frozenset({"MODEL_NOT_FOUND", "CONTEXT_LENGTH_EXCEEDED"})
 
+class Asking:
+    """Asks one target for an answer to one request."""
 
-class Attempts:
-    """Runs a request on the targets of its route."""
-
-    def __init__(self, engine_for: EngineFor, observe: Observe) -> None:
-        self._engine_for = engine_for
-        self._observe = observe
-
-    async def run(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Batch, None]:
-        """Streams the answer of the first target that gives one.
-
-        Every try is written into `receipt.attempts`; one that failed before anything of it left is told as an event.
-
-        Raises:
-            MillraceError: The last target's failure, or one after the first delta.
-        """
-        rule, last = route.rules.deadlines, len(route.targets)
-        deadline = min(time.monotonic() + rule.total_s, request.deadline or float("inf"))  # one for all attempts
-        for number, candidate in enumerate(route.targets, 1):
-            attempt = Attempt(number, candidate.target.engine, candidate.target.label)
-            receipt.attempts.append(attempt)
-            has_left = False
-            whole: list[EngineEvent] = []  # of a caller who does not read along: nothing has left until all is there
-            try:
-                stream = self._run_one(request, rule, deadline, candidate, attempt, receipt, number < last)
-                async with aclosing(stream) as batches:
-                    async for batch in batches:
-                        if request.prompt.streamed:
-                            has_left = True
-                            yield batch
-                        else:
-                            whole += batch
-                if whole:
-                    yield whole
-                return
-            except MillraceError as error:
-                is_over = time.monotonic() >= deadline
-                if number == last or has_left or is_over or not is_retryable(error):
-                    raise
-            yield (AttemptEvent(attempt),)
-
-    async def _run_one(
+    def __init__(
         self,
         request: Request,
-        rule: DeadlineRule,
-        deadline: float,
-        candidate: RouteTarget,
-        attempt: Attempt,
-        receipt: Receipt,
-        has_next: bool,
-    ) -> AsyncGenerator[Sequence[EngineEvent], None]:
-        start = time.monotonic()
-        # Only a stream shows that a target is silent in time for the next one to answer.
-        streamed = request.prompt.streamed or has_next
-        prompt = msgspec.structs.replace(request.prompt, model=candidate.target_model, streamed=streamed)
-        attempt.outcome = AttemptOutcome.CANCELLED  # what it is when nobody waits for its end
-        receipt.engine, receipt.target = candidate.target.engine, candidate.target.label
-        receipt.target_model = candidate.target_model
+        turn: Turn,
+        tries: Tries,
+        use_engine: UseEngine,
+        observe: Observe,
+    ) -> None:
+        self._request, self._turn, self._tries, self._deadlines = request, turn, tries, tries.deadlines
+        self._use_engine, self._observe = use_engine, observe
+        self._heard_at = 0.0  # when the target last said something
+
+    async def run(self) -> Answer:
+        """Streams the answer.
+
+        Raises:
+            MillraceError: The target failed, or there was no room at it in time.
+        """
+        turn, attempt = self._turn, self._turn.attempt
+        self._fill()
+        began_at = time.monotonic()
         try:
-            with self._observe(request, candidate, attempt) as observation:
-                stream = self._engine_for(candidate.target).generate(prompt, deadline)
-                watched = _watched(stream, request, streamed, rule, start, deadline, observation.current())
-                async with aclosing(watched) as batches:
+            await self._enter(began_at)
+            began_at = self._heard_at = time.monotonic()
+            try:
+                async with aclosing(self._ask()) as batches:
                     async for batch in batches:
-                        for event in batch:
-                            observation.see(event)
-                            if attempt.ttft_s is None and isinstance(event, Delta):
-                                attempt.ttft_s = time.monotonic() - start
+                        if attempt.ttft_s is None:
+                            self._begun(time.monotonic() - began_at)
                         if isinstance(batch[-1], EngineCompleted):
-                            attempt.outcome = AttemptOutcome.OK
-                            _fill(receipt, candidate, batch[-1])
+                            self._completed(batch[-1], time.monotonic() - began_at)
                         yield batch
+            finally:
+                turn.state.left()
+                self._turn.state.queue.leave(time.monotonic() - began_at)
         except MillraceError as error:
-            attempt.outcome, attempt.error_reason = AttemptOutcome.FAILED, error.reason
+            self._failed(error)
             raise
         finally:
-            attempt.duration_s = time.monotonic() - start
+            turn.permit.forgotten()  # unless it has succeeded or failed
+            if attempt.outcome is AttemptOutcome.RUNNING:  # nobody waits for its end
+                attempt.outcome = AttemptOutcome.CANCELLED
+            attempt.duration_s = attempt.duration_s or time.monotonic() - began_at
 
+    async def _enter(self, came_at: float) -> None:
+        attempt = self._turn.attempt
+        try:
+            await self._turn.state.queue.enter(self._request.priority, self._turn.until)
+        except MillraceError:
+            attempt.outcome = AttemptOutcome.SKIPPED
+            raise
+        finally:
+            attempt.queue_s = time.monotonic() - came_at
+        self._turn.state.entered()
 
-def is_retryable(error: MillraceError) -> bool:
-    """Whether another target may well answer."""
-    return error.code in RETRYABLE or error.reason in RETRYABLE_REASONS
+    def _begun(self, ttft_s: float) -> None:
+        self._turn.attempt.ttft_s = ttft_s
+        self._turn.permit.began()
+        self._turn.state.first_tokens.record(ttft_s)
+        self._fill()  # another may have been asked meanwhile
 
+    def _completed(self, completed: EngineCompleted, duration_s: float) -> None:
+        self._turn.attempt.outcome, self._turn.attempt.duration_s = AttemptOutcome.OK, duration_s
+        self._turn.permit.succeeded()
+        self._fill(completed)
 
-async def _watched(
-    stream: AsyncGenerator[Sequence[EngineEvent], None],
-    request: Request,
-    streamed: bool,
-    rule: DeadlineRule,
-    start: float,
-    deadline: float,
-    within: AbstractContextManager[object],
-) -> AsyncGenerator[Sequence[EngineEvent], None]:
-    """Passes an engine's batches on and raises when one takes too long or the last one is missing.
+    async def _ask(self) -> Answer:
+        candidate = self._turn.candidate
+        prompt = msgspec.structs.replace(self._request.prompt, model=candidate.target_model)
+        with (
+            self._observe(self._request, candidate, self._turn.attempt) as observation,
+            self._use_engine(candidate.target) as engine,
+        ):
+            stream = engine.generate(prompt, self._deadlines.total_at)
+            async with aclosing(self._watched(stream, engine.streams, observation.current())) as batches:
+                async for batch in batches:
+                    for event in batch:
+                        observation.see(event)
+                    yield batch
 
-    The first batch is awaited `within` the attempt's trace context: that is when an upstream is called.
-    """
-    ttft_s = min(rule.ttft_s, request.ttft_max_s or rule.ttft_s)
-    inter_token_s = min(rule.inter_token_s, request.inter_token_max_s or rule.inter_token_s)
-    until = min(deadline, start + ttft_s) if streamed else deadline
-    waiting_for = "TTFT" if streamed else "ANSWER"
-    batch: Sequence[EngineEvent] = ()
-    try:
-        while True:
-            try:
-                with within:
-                    async with asyncio.timeout(until - time.monotonic()):
-                        batch = await anext(stream)
-            except StopAsyncIteration:
-                break
-            except TimeoutError as error:
-                raise _timed_out(waiting_for, time.monotonic() >= deadline) from error
-            yield batch
-            within = nullcontext()
-            until, waiting_for = min(deadline, time.monotonic() + inter_token_s), "INTER_TOKEN"
-    finally:
-        await stream.aclose()
-    if not batch or not isinstance(batch[-1], EngineCompleted):
-        raise Unavailable("UPSTREAM_TRUNCATED", "the target ended its answer too early; retry")
+    async def _watched(self, stream: Answer, is_streamed: bool, within: AbstractContextManager[object]) -> Answer:
+        """Passes an engine's batches on and raises when one takes too long or the last one is missing.
+
+        The first batch is awaited `within` the attempt's trace context: that is when an upstream is called.
+        """
+        until, total_at = self._turn.until if is_streamed else self._deadlines.total_at, self._deadlines.total_at
+        waiting_for = "TTFT"
+        batch: Sequence[EngineEvent] = ()
+        try:
+            while True:
+                try:
+                    with within:
+                        async with asyncio.timeout(until - time.monotonic()):
+                            batch = await anext(stream)
+                except StopAsyncIteration:
+                    break
+                except TimeoutError as error:
+                    raise _timed_out(waiting_for, time.monotonic() >= total_at) from error
+                self._heard_at = time.monotonic()
+                yield batch
+                within = nullcontext()
+                until, waiting_for = self._deadlines.next_token_until(), "INTER_TOKEN"
+        finally:
+            await stream.aclose()
+        if not batch or not isinstance(batch[-1], EngineCompleted):
+            raise Unavailable("UPSTREAM_TRUNCATED", "the target ended its answer too early; retry")
+
+    def _failed(self, error: MillraceError) -> None:
+        attempt, state = self._turn.attempt, self._turn.state
+        attempt.error_reason = error.reason
+        if attempt.outcome is AttemptOutcome.SKIPPED:
+            state.skipped_count += 1
+        else:
+            attempt.outcome = AttemptOutcome.FAILED
+            state.failure_count += 1
+        if failure.is_targets_fault(error) and not (isinstance(error, DeadlineExceeded) and self._was_hurried()):
+            self._turn.permit.failed()
+        self._tries.failed(self._turn, error)
+
+    def _fill(self, completed: EngineCompleted | None = None) -> None:
+        """Writes into the receipt who answers, and at the end what was used."""
+        candidate, receipt = self._turn.candidate, self._tries.receipt
+        target = candidate.target
+        receipt.engine, receipt.target, receipt.target_model = target.engine, target.label, candidate.target_model
+        if completed:
+            receipt.target_model = completed.target_model or candidate.target_model
+            receipt.system_fingerprint, receipt.usage = completed.system_fingerprint, completed.usage
+            receipt.cost_micro_usd = target.cost_micro_usd(completed.usage)
+
+    def _was_hurried(self) -> bool:
+        """Whether a deadline passed although the target had not been silent for long."""
+        silent_s = time.monotonic() - self._heard_at
+        began = self._turn.attempt.ttft_s is not None
+        return not self._deadlines.is_silence_long(silent_s, self._turn.state.first_tokens.p95_s(), began)
 
 
 def _timed_out(waiting_for: str, is_total: bool) -> MillraceError:
     if is_total:
         return DeadlineExceeded("DEADLINE_EXCEEDED", "the answer was not complete by the deadline; allow more time")
-    waits = {"TTFT": "begin its answer", "INTER_TOKEN": "go on with its answer", "ANSWER": "answer"}
+    waits = {"TTFT": "begin its answer", "INTER_TOKEN": "go on with its answer"}
     return DeadlineExceeded(f"{waiting_for}_TIMEOUT", f"the target did not {waits[waiting_for]} in time; retry")
-
-
-def _fill(receipt: Receipt, candidate: RouteTarget, completed: EngineCompleted) -> None:
-    receipt.target_model = completed.target_model or candidate.target_model
-    receipt.system_fingerprint = completed.system_fingerprint
-    receipt.usage = completed.usage
-    receipt.cost_micro_usd = candidate.target.cost_micro_usd(completed.usage)

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from kit.errors import MillraceError
+from services.inference import failure
 from services.inference.admission import Admission
-from services.inference.attempt import is_retryable
 from services.inference.catalog import Target
 from services.inference.engine import Embedder
 from services.inference.events import Receipt
@@ -68,7 +68,7 @@ class Embeddings:
                     try:
                         return await self._attempt(receipt, candidate, texts, dimension_count, deadline)
                     except MillraceError as error:
-                        if not is_retryable(error):
+                        if not failure.may_go_elsewhere(error, route.rules):
                             raise
                 return await self._attempt(receipt, last, texts, dimension_count, deadline)
 

@@ -21,6 +21,8 @@ class Engine(Protocol):
 
     kind: str
     """`local` or `openai`: the engine's name in receipts, spans and the models file."""
+    streams: bool
+    """Whether an answer comes as it grows. Where not, it comes whole, and only the total deadline can bound it."""
 
     async def warm(self) -> None:
         """Loads what must be there before the first call; raises when the model can never be served."""

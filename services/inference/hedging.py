@@ -7,11 +7,11 @@ calls and, where the prices are known, in money.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from services.inference.generation import EngineEvent
 from services.inference.rules import HedgeRule
+from services.inference.sliding_sum import SlidingSum
 
 Answer = AsyncGenerator[Sequence[EngineEvent], None]
 CALLS_MIN = 20  # what a window counts at least, so that rare traffic may hedge once in a while
@@ -22,32 +22,30 @@ class HedgeBudget:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._calls: deque[float] = deque()
-        self._hedges: deque[tuple[float, float]] = deque()
+        self._calls = self._hedges = self._cost_usd = SlidingSum(0.0)
 
     def called(self, rule: HedgeRule) -> None:
         """Counts a call."""
-        self._calls.append(self._clock())
-        self._forget(rule)
+        if rule.window_s != self._calls.window_s:
+            self._calls, self._hedges, self._cost_usd = (SlidingSum(rule.window_s) for _ in range(3))
+        self._calls.add(self._clock())
 
     def take(self, rule: HedgeRule, cost_usd: float | None) -> bool:
-        """Takes leave for one hedge of this expected cost; an unknown cost counts as none unless money is capped."""
-        self._forget(rule)
-        if len(self._hedges) + 1 > rule.share_max * max(CALLS_MIN, len(self._calls)):
+        """Takes leave for one hedge of a call that was counted.
+
+        Args:
+            rule: The bounds.
+            cost_usd: What it is expected to cost; None, where that is unknown, is no leave if money is bounded.
+        """
+        now = self._clock()
+        if self._hedges.total(now) + 1 > rule.share_max * max(CALLS_MIN, self._calls.total(now)):
             return False
         if rule.cost_usd_max is not None:
-            spent_usd = sum(cost for _, cost in self._hedges)
-            if cost_usd is None or spent_usd + cost_usd > rule.cost_usd_max:
+            if cost_usd is None or self._cost_usd.total(now) + cost_usd > rule.cost_usd_max:
                 return False
-        self._hedges.append((self._clock(), cost_usd or 0.0))
+            self._cost_usd.add(now, cost_usd)
+        self._hedges.add(now)
         return True
-
-    def _forget(self, rule: HedgeRule) -> None:
-        since = self._clock() - rule.window_s
-        while self._calls and self._calls[0] < since:
-            self._calls.popleft()
-        while self._hedges and self._hedges[0][0] < since:
-            self._hedges.popleft()
 
 
 class Race:

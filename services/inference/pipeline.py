@@ -1,7 +1,7 @@
 """The pipeline: the path of every generation, whoever asks for it.
 
     admit -> route -> safety on the prompt || cache lookup -> replay, or attempts => safety on the answer -> settle,
-    keep
+    keep; where every target has failed, an expired answer if the route allows it
 
 It tells the story and decides nothing that a noun beside it could decide.
 """
@@ -15,10 +15,20 @@ from contextlib import aclosing
 
 import msgspec
 
+from kit.errors import Code, MillraceError
 from services.inference.admission import Admission
-from services.inference.attempt import Attempts
+from services.inference.attempts import Attempts
 from services.inference.caching import AnswerCache, Recall
-from services.inference.events import CacheEvent, CacheOutcome, Completed, Event, Receipt, SafetyEvent, Started
+from services.inference.events import (
+    AttemptOutcome,
+    CacheEvent,
+    CacheOutcome,
+    Completed,
+    Event,
+    Receipt,
+    SafetyEvent,
+    Started,
+)
 from services.inference.generation import Delta, EngineCompleted
 from services.inference.recording import Recorder
 from services.inference.release import Screen, ScreenedBatch
@@ -26,6 +36,8 @@ from services.inference.request import Request
 from services.inference.routing import Route, Router
 from services.inference.screening import OFF, InputScreen, SafetyPort, screen_prompt
 from services.inference.settlement import Settlement
+
+FAILED = (AttemptOutcome.FAILED, AttemptOutcome.SKIPPED)
 
 
 class Pipeline:
@@ -72,12 +84,20 @@ class Pipeline:
         if recall.recorded:
             yield self._replay(recall, receipt)
             return
-        request = msgspec.structs.replace(request, prompt=screened.prompt)
+        asked, request = request, msgspec.structs.replace(request, prompt=screened.prompt)
         screen = Screen(self._safety, profile, route.rules.safety, request.prompt.sampling.n)
         recorder = Recorder() if recall.plan.writes else None
-        async with aclosing(self._generate(request, route, receipt, screen)) as batches:
-            async for batch in batches:
-                yield [self._note(event, receipt, recorder) for event in batch]
+        try:
+            async with aclosing(self._generate(request, route, receipt, screen)) as batches:
+                async for batch in batches:
+                    yield [self._note(event, receipt, recorder) for event in batch]
+        except MillraceError as error:
+            stale = await self._degraded(asked, route, recall, screened, receipt, error)
+            if stale is None:
+                raise
+            receipt.cache = stale.event
+            yield [stale.event, *self._replay(stale, receipt)]
+            return
         if recorder:
             policy_version = screened.policy_version or screen.policy_version
             self._cache.keep(request, recall, recorder, receipt, policy_version)
@@ -92,10 +112,27 @@ class Pipeline:
             recall = await lookup
         finally:
             lookup.cancel()
-        if recall.recorded and recall.recorded.policy_version != screened.policy_version:
+        if recall.recorded and not _is_current(recall, screened):
             recall.recorded = None
             recall.event = CacheEvent(CacheOutcome.MISS, reason="the safety policy has changed since")
         return recall, screened
+
+    async def _degraded(
+        self,
+        request: Request,
+        route: Route,
+        recall: Recall,
+        screened: InputScreen,
+        receipt: Receipt,
+        error: MillraceError,
+    ) -> Recall | None:
+        """An expired answer in place of none: where the route allows it, every target failed and nothing has left."""
+        passes = error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED)
+        targets_failed = receipt.attempts and all(one.outcome in FAILED for one in receipt.attempts)
+        if not (route.rules.degrade.stale and passes and targets_failed) or receipt.ttft_s is not None:
+            return None
+        stale = await self._cache.stale(request, recall)
+        return stale if stale and _is_current(stale, screened) else None
 
     def _replay(self, recall: Recall, receipt: Receipt) -> list[Event]:
         """The kept answer as a stream, marked as cached and free of charge."""
@@ -131,3 +168,8 @@ class Pipeline:
             self._settlement.complete(receipt)
             return Completed(event.usage, receipt)
         return event
+
+
+def _is_current(recall: Recall, screened: InputScreen) -> bool:
+    """Whether a kept answer was judged by the policy that judges now."""
+    return recall.recorded is not None and recall.recorded.policy_version == screened.policy_version

@@ -15,7 +15,7 @@ from typing import Any
 
 from kit.errors import MillraceError, Unavailable
 from services.inference.answer import WholeChoice, put_together
-from services.inference.attempt import Batch
+from services.inference.attempts import Batch
 from services.inference.events import AttemptEvent, Direction, SafetyEvent, Verdict
 from services.inference.generation import EngineCompleted, EngineEvent, FinishReason
 from services.inference.held import Held, pieces_of

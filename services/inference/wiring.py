@@ -29,7 +29,7 @@ from millrace.inference.v1 import (
 from millrace.safety.v1 import safety_service_pb2
 from services.inference.absent import AbsentCache, AbsentSafety
 from services.inference.admission import Admission
-from services.inference.attempt import Attempts
+from services.inference.attempts import Attempts
 from services.inference.cache_client import CacheClient
 from services.inference.caching import AnswerCache
 from services.inference.catalog import Target, Upstream
@@ -147,7 +147,7 @@ async def build(
     cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s)
     safety = _safety_port(settings, channels)
     observer = AttemptObserver(telemetry.tracer)
-    attempts = Attempts(fleet.engine_for, observer.observe)
+    attempts = Attempts(targets, fleet.use, observer.observe)
     embeddings = Embeddings(admission, router, fleet.embedder_for, observer.observe_embedding, settlement)
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)

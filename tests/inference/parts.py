@@ -64,12 +64,16 @@ def receipt() -> Receipt:
 
 
 class FakeEngine:
-    """Plays a script: batches of events, errors that are raised, events that are waited for."""
+    """Plays a script: batches of events, errors that are raised, events that are waited for.
+
+    Where there are several `scripts`, each call plays the next, and the last one is played from then on.
+    """
 
     kind = "fake"
+    streams = True
 
     def __init__(self, *script: Sequence[EngineEvent] | Exception | asyncio.Event) -> None:
-        self.script = script
+        self.scripts: list[Sequence[Sequence[EngineEvent] | Exception | asyncio.Event]] = [script]
         self.prompts: list[Prompt] = []
         self.deadlines: list[float | None] = []
         self.waiting = asyncio.Event()
@@ -82,7 +86,7 @@ class FakeEngine:
         self.prompts.append(prompt)
         self.deadlines.append(deadline)
         try:
-            for step in self.script:
+            for step in self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]:
                 if isinstance(step, Exception):
                     raise step
                 if isinstance(step, asyncio.Event):

@@ -45,7 +45,10 @@ models:
       - {{engine: openai, upstream: fake, model: first}}
       - {{engine: openai, upstream: fake, model: second}}
 {more}
-defaults: {{safety: {{profile: "{profile}"}}, cache: {{enabled: {cached}}}}}
+defaults:
+  safety: {{profile: "{profile}"}}
+  cache: {{enabled: {cached}}}
+  retries: {{backoff_s: 0.01, backoff_s_max: 0.05}}
 """
 
 

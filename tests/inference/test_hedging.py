@@ -57,6 +57,7 @@ def test_hedges_are_capped_in_money() -> None:
     """What second tries are expected to cost stays below the cap, and an unknown price is no leave."""
     clock, rule = Clock(), HedgeRule(enabled=True, share_max=1, cost_usd_max=0.01, window_s=60)
     budget = HedgeBudget(clock)
+    budget.called(rule)
 
     assert [budget.take(rule, 0.004) for _ in range(3)] == [True, True, False]
     assert not budget.take(rule, None)

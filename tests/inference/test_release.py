@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kit.errors import Code, InvalidArgument, MillraceError, Unavailable
 from services.inference import release
-from services.inference.attempt import Batch
+from services.inference.attempts import Batch
 from services.inference.events import Attempt, AttemptEvent, Finding, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import MillraceError, Unavailable
-from services.inference.attempt import Batch
+from services.inference.attempts import Batch
 from services.inference.events import Finding, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,

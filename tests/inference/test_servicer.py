@@ -43,7 +43,7 @@ async def test_generate(suite: Suite, upstream: OpenAIUpstream) -> None:
     assert receipt.cost_micro_usd == 11 * 2 + 8 * 10
     assert receipt.attempts[0].outcome == 1
     assert receipt.duration.ToNanoseconds() >= receipt.ttft.ToNanoseconds() > 0
-    assert "stream" not in upstream.asked[0].body
+    assert upstream.asked[0].body["stream"], "only a stream shows in time that an upstream is silent"
 
 
 async def test_stream(suite: Suite) -> None:
@@ -86,7 +86,7 @@ async def test_a_broken_stream_never_completes(suite: Suite, upstream: OpenAIUps
     assert "completed" not in kinds(events)
 
 
-@pytest.mark.parametrize("reply", [Reply(finish=None), Reply(cut_after=1), Reply(body=b"{")], ids=str)
+@pytest.mark.parametrize("reply", [Reply(finish=None), Reply(cut_after=1), Reply(done=False)], ids=str)
 async def test_a_broken_answer_never_succeeds(suite: Suite, upstream: OpenAIUpstream, reply: Reply) -> None:
     """The same for an answer in one piece."""
     upstream.replies["gpt"] = reply
@@ -100,8 +100,11 @@ async def test_fallback(suite: Suite, upstream: OpenAIUpstream) -> None:
     events = await suite.stream("spared")
     attempts = events[-1].completed.receipt.attempts
 
-    assert kinds(events)[:3] == ["started", "attempt", "delta"]
-    assert events[1].attempt.attempt.error_reason == "UPSTREAM_INTERNAL_SERVER"
+    assert kinds(events)[:5] == ["started", "attempt", "attempt", "attempt", "delta"]
+    told = [event.attempt.attempt for event in events[1:4]]
+    assert [(one.target, one.outcome, one.error_reason) for one in told] == [
+        ("fake:first", 0, ""), ("fake:first", 2, "UPSTREAM_INTERNAL_SERVER"), ("fake:second", 0, ""),
+    ]  # fmt: skip
     assert [(one.number, one.target, one.outcome) for one in attempts] == [(1, "fake:first", 2), (2, "fake:second", 1)]
     assert text_of(events) == "Hello, world!"
 
@@ -362,7 +365,7 @@ async def test_a_bug_tells_nothing(suite: Suite, monkeypatch: pytest.MonkeyPatch
     def bug(*_: object) -> Any:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(suite.inference.pipeline._attempts, "_engine_for", bug)
+    monkeypatch.setattr(suite.inference.pipeline._attempts, "_use_engine", bug)
     error = await failure(suite.generate())
     batch = await suite.stub.BatchGenerate(pb.BatchGenerateRequest(specs=[spec()]), timeout=DEADLINE_S)
 

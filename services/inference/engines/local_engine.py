@@ -35,6 +35,7 @@ class LocalEngine:
     """Runs one model."""
 
     kind = "local"
+    streams = True
 
     def __init__(
         self, name: str, *, active_max: int = 16, queue_max: int = 256, wait_s_max: float = 30.0, threads: int = 0
