@@ -41,7 +41,9 @@ def order(route: Route, request: Request, state_of: StateOf, draw: Callable[[], 
     ordered: list[RouteTarget] = []
     for one in (route, *route.fallbacks):
         ordered += _by_policy(one, request, state_of, draw)
-    return _able(list(dict.fromkeys(ordered)), request)  # a fallback may name what the model has already
+    if route.fallbacks:  # one may name what the model has already
+        ordered = list(dict.fromkeys(ordered))
+    return _able(ordered, request)
 
 
 def longer_than(left: Iterable[RouteTarget], failed: RouteTarget) -> list[RouteTarget]:

@@ -10,7 +10,7 @@ from kit.document import load_yaml, parse_yaml
 from kit.errors import Code, ConfigError, InvalidArgument, NotFound
 from services.inference.catalog import Catalog
 from services.inference.config import EMBEDDED_MODELS_FILE
-from services.inference.rules import CacheRule, SafetyRule
+from services.inference.rules import BreakerRule, CacheRule, DeadlineRule, QueueRule, RetryRule, SafetyRule
 
 MODELS = """
 version: 1
@@ -101,6 +101,73 @@ def test_a_models_own_rules_come_first() -> None:
     assert own.safety == other.safety == SafetyRule(profile="strict")
 
 
+RULED = """
+version: 1
+upstreams: {up: {base_url: "http://127.0.0.1:1/v1", extensions: [top_k, regex]}}
+models:
+  - name: plain
+    targets:
+      - {engine: openai, upstream: up, model: a}
+      - {engine: openai, upstream: up, model: b, breaker: {open_s: 5}, queue: {wait_s_max: 1}, capabilities: [tools]}
+  - name: own
+    policy: cheapest
+    on_refusal: next
+    retries: {retries_max: 0}
+    degrade: {stale: true}
+    targets: [{engine: local, model: m}]
+  - {name: seeing, targets: [{engine: local, model: m, capabilities: [vision, logprobs]}]}
+defaults:
+  policy: weighted
+  retries: {backoff_s: 1}
+  deadlines: {ttft_s: 3}
+  breaker: {failures_in_a_row: 2}
+  queue: {running_count_max: 8}
+"""
+
+
+def test_defaults_hold_field_by_field() -> None:
+    """A section of a model, or of a target, says what differs; the rest is as under `defaults`."""
+    catalog = read(RULED)
+    plain, own = (catalog.rules_of(catalog.find(name)) for name in ("plain", "own"))
+
+    assert (plain.policy, own.policy) == ("weighted", "cheapest")
+    assert (plain.on_refusal, own.on_refusal) == ("return", "next")
+    assert (plain.degrade.stale, own.degrade.stale) == (False, True)
+    assert plain.retries == RetryRule(backoff_s=1)
+    assert own.retries == RetryRule(backoff_s=1, retries_max=0)
+    assert plain.deadlines == own.deadlines == DeadlineRule(ttft_s=3)
+    first, second = catalog.find("plain").targets
+    assert (first.breaker, first.queue) == (BreakerRule(failures_in_a_row=2), QueueRule(running_count_max=8))
+    assert second.breaker == BreakerRule(failures_in_a_row=2, open_s=5)
+    assert second.queue == QueueRule(running_count_max=8, wait_s_max=1)
+
+
+def test_what_targets_are_able_to() -> None:
+    """What they declare, or everything; of parameters beyond OpenAI's what the upstream takes or the engine has."""
+    catalog = read(RULED)
+    anything, declared = (target.abilities for target in catalog.find("plain").targets)
+    local, seeing = (catalog.find(name).targets[0].abilities for name in ("own", "seeing"))
+
+    assert anything == {
+        "tools", "vision", "audio", "files", "json_object", "json_schema", "logprobs", "top_k", "regex",
+    }  # fmt: skip
+    assert declared == {"tools", "top_k", "regex"}
+    assert local == seeing == {"logprobs", "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"}
+    assert catalog.find("plain").abilities == {"tools"}
+
+
+def test_settings_tell_engines_apart() -> None:
+    """An engine is another where its upstream's settings are, whatever else the file says of the target."""
+    first, other = read(RULED), read(RULED.replace("policy: weighted", "policy: ordered"))
+    moved = read(RULED.replace("127.0.0.1:1", "127.0.0.1:2"))
+    here, there, elsewhere = (one.find("plain").targets for one in (first, other, moved))
+
+    assert {one.engine_key for one in (*here, *there)} == {here[0].engine_key}
+    assert elsewhere[0].engine_key != here[0].engine_key
+    assert elsewhere[0] != here[0] == there[0]
+    assert first.find("own").targets[0].engine_key == moved.find("own").targets[0].engine_key
+
+
 def test_targets_have_labels() -> None:
     """Receipts name a target as the file does, else by where it is and what it is called there."""
     catalog = read(MODELS)
@@ -123,6 +190,12 @@ def test_targets_have_labels() -> None:
         ("engine: local, model: embedded", "engine: vllm, model: x", "models[3].targets[0].engine"),
         ("ttl_s: 5", "ttl: 5", "models[3].cache.ttl"),
         ("ttl_s: 5", "ttl_s: 0", "models[3].cache.ttl_s"),
+        ("cache: {ttl_s: 5}", "policy: random", "models[3].policy"),
+        ("cache: {ttl_s: 5}", "retries: {retries_max: 11}", "models[3].retries.retries_max"),
+        ("model: mini,", "model: mini, weight: -1,", "models[2].targets[0].weight"),
+        ("model: mini,", "model: mini, capabilities: [magic],", "models[2].targets[0].capabilities"),
+        ("model: mini,", "model: mini, queue: {running_count_max: 0},", "models[2].targets[0].queue.running_count_max"),
+        ("{safety:", "{breaker: {open_s: 0}, safety:", "defaults.breaker.open_s"),
         ("defaults:", "auto: {simple: alone, complex: nobody}\ndefaults:", "auto: model 'nobody'"),
         ("defaults:", "auto: {simple: alone, complex: vectors}\ndefaults:", "auto: model 'vectors' does not chat"),
         ("http://127.0.0.1:8000/v1", "127.0.0.1:8000", "upstreams.here.base_url"),
