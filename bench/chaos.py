@@ -9,8 +9,8 @@ opens, so that the faults are met; with `--default-breaker` it does, and some re
 
 The success share is that of all requests but those whose caller had heard a part of the answer when the fault came (a
 streamed call, a fault after the first token): these must end as errors that say so, and are counted apart. Whole calls
-all count, wherever in its stream the upstream broke. It exits 1 if an answer was wrong, a call hung, a failure was not told
-as one, the share is not above 99.9 %, or something has leaked.
+all count, wherever in its stream the upstream broke. It exits 1 if an answer was wrong, a call hung, a failure was not
+told as one, the share is not above 99.9 %, or something has leaked.
 """
 
 from __future__ import annotations
