@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from kit.document import load_yaml, parse_yaml
+from kit.document import Document, load_yaml, parse_yaml
 from kit.errors import Code, ConfigError, InvalidArgument, NotFound
-from services.inference.catalog import Catalog
+from services.inference.catalog import Auto, Catalog, Defaults, Model, Price, Target, Upstream
 from services.inference.config import EMBEDDED_MODELS_FILE
 from services.inference.rules import BreakerRule, CacheRule, DeadlineRule, QueueRule, RetryRule, SafetyRule
 
+ROOT = Path(__file__).parents[2]
 MODELS = """
 version: 1
 upstreams:
@@ -50,6 +54,7 @@ def test_the_commented_examples_are_right(tmp_path: Path) -> None:
         "# The models",
         "# MILLRACE",
         "# What",
+        "# takes effect",
     )
     bare = [line if line.startswith(prose) else line.replace("# ", "", 1) for line in lines]
     (tmp_path / "models.yaml").write_text("\n".join(bare), encoding="utf-8")
@@ -58,6 +63,39 @@ def test_the_commented_examples_are_right(tmp_path: Path) -> None:
 
     assert set(catalog.upstreams) == {"openai", "vllm", "ollama"}
     assert {"smol", "gpt"} <= set(catalog.listed_names())
+
+
+def example(page: str) -> str:
+    """The models file in a page of the documentation."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return next(block for block in blocks if block.startswith("version: 1\n"))
+
+
+def test_the_documented_examples_are_right() -> None:
+    """The files in the README and in the page on routing can be used as they stand."""
+    assert read(example("README.md")).listed_names() == ["large", "small"]
+    assert read(example("docs/routing.md")).listed_names() == ["all-minilm-l6-v2", "chat", "small", "spread"]
+
+
+def test_the_documented_defaults_are_the_defaults() -> None:
+    """The page on routing shows every rule with its default, and none that does not exist."""
+    shown = yaml.safe_load(example("docs/routing.md"))
+    defaults = Defaults()
+
+    assert shown["defaults"] == {name: _plain(getattr(defaults, name)) for name in Defaults.model_fields}
+    assert {**shown["auto"], "simple": "", "complex": ""} == Auto(simple="", complex="").model_dump()
+
+
+def _plain(value: object) -> object:
+    return json.loads(value.model_dump_json()) if isinstance(value, Document) else value
+
+
+def test_every_field_is_documented() -> None:
+    """The page on routing shows, or names in a comment, whatever an upstream, a target or a model may say."""
+    text = example("docs/routing.md")
+    fields = [name for kind in (Upstream, Target, Price, Model) for name in kind.model_fields]
+
+    assert [name for name in fields if not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize(
