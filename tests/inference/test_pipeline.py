@@ -15,8 +15,10 @@ from kit.errors import Code
 from millrace.inference.v1 import event_pb2 as ev
 from millrace.inference.v1 import generation_pb2 as pb
 from millrace.inference.v1 import inference_service_pb2 as service_pb
+from services.cache import wiring as cache_wiring
 from services.inference.screening import REFUSAL
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
+from tests.inference.clocks import ManualClock
 from tests.inference.suite import Serve, Suite, failure, kinds, only_tasks, spec, tasks_now, text_of
 
 TERM = "kill yourself you loser"
@@ -32,6 +34,12 @@ MODELS = """
   - name: unscreened
     targets: [{engine: openai, upstream: fake, model: gpt}]
     safety: {profile: "off"}
+  - name: degradable
+    targets: [{engine: openai, upstream: fake, model: gpt}]
+    cache: {ttl_s: 60}
+    degrade: {stale: true}
+    retries: {retries_max: 0}
+    deadlines: {ttft_s: 0.5, inter_token_s: 0.5}
 """
 
 
@@ -219,6 +227,82 @@ async def test_a_changed_policy_is_a_miss(suite: Suite, monkeypatch: pytest.Monk
 
     assert answer.receipt.cache.outcome == ev.CACHE_OUTCOME_MISS
     assert "policy" in answer.receipt.cache.reason
+
+
+# The degraded answer.
+
+
+@pytest.fixture
+async def expired(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> Suite:
+    """Inference that has answered `degradable` once, so long ago that the answer has expired."""
+    clock = ManualClock(time.time() * 1000)
+    monkeypatch.setattr(cache_wiring, "now_ms", lambda: int(clock()))
+    suite = await serve(MODELS, cache=True, safety=True, cache_lookup_timeout_ms=5_000)
+    assert (await suite.generate("degradable")).receipt.cache.outcome == ev.CACHE_OUTCOME_MISS
+    await suite.inference.cache.close()  # waits until it is kept
+    clock.turn(70_000)
+    return suite
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(status=503), Reply(status=429), Reply(stall_after=-1), Reply(cut_after=0)], ids=str
+)
+async def test_where_every_target_fails_an_expired_answer_will_do(
+    expired: Suite, upstream: OpenAIUpstream, reply: Reply
+) -> None:
+    """Marked as stale in the event and the receipt, with its age; whole and streamed; free, with the failed tries."""
+    upstream.replies["gpt"] = reply
+    events, whole = await expired.stream("degradable"), await expired.generate("degradable")
+    receipt = events[-1].completed.receipt
+
+    assert events[0].started.cache.outcome == ev.CACHE_OUTCOME_MISS
+    assert [event.cache.outcome for event in events if event.WhichOneof("event") == "cache"] == [ev.CACHE_OUTCOME_STALE]
+    assert text_of(events) == whole.choices[0].text == "Hello, world!"
+    for told in (receipt, whole.receipt):
+        assert (told.engine, told.cost_micro_usd, told.cache.outcome) == ("cache", 0, ev.CACHE_OUTCOME_STALE)
+        assert told.cache.age.seconds >= 70
+        assert told.attempts[0].outcome == ev.ATTEMPT_OUTCOME_FAILED
+
+
+async def test_half_an_answer_is_not_followed_by_an_old_one(expired: Suite, upstream: OpenAIUpstream) -> None:
+    """After the first delta the stream fails, whatever the cache has; a caller who saw nothing yet gets the old one."""
+    upstream.replies["gpt"] = Reply(cut_after=300, words=("far ",) * 400)
+    whole = await expired.generate("degradable")
+    call = expired.start("degradable", safety=pb.SafetyPolicy())
+    error = await failure(_read(call))
+
+    assert whole.receipt.cache.outcome == ev.CACHE_OUTCOME_STALE
+    assert error.code is Code.UNAVAILABLE
+
+
+@pytest.mark.parametrize("reply", [Reply(status=400, error={"message": "no"}), Reply(status=404)], ids=str)
+async def test_the_callers_mistake_is_not_hidden_by_an_old_answer(
+    expired: Suite, upstream: OpenAIUpstream, reply: Reply
+) -> None:
+    """What would fail anywhere fails."""
+    upstream.replies["gpt"] = reply
+
+    assert (await failure(expired.generate("degradable"))).code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND)
+
+
+async def test_a_changed_policy_has_no_old_answers(
+    expired: Suite, upstream: OpenAIUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is better than what another policy let through."""
+    upstream.replies["gpt"] = Reply(status=503)
+    safety = expired.inference.pipeline._safety
+    check_input = safety.check_input
+
+    async def newer(profile: str, segments: Any) -> Any:
+        return msgspec.structs.replace(await check_input(profile, segments), policy_version="newer")
+
+    monkeypatch.setattr(safety, "check_input", newer)
+
+    assert (await failure(expired.generate("degradable"))).code is Code.UNAVAILABLE
+
+
+async def _read(call: Any) -> list[service_pb.StreamGenerateResponse]:
+    return [event async for event in call]
 
 
 @pytest.fixture
