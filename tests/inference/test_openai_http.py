@@ -116,6 +116,18 @@ async def test_many_stale_connections_cost_one_more_request_each(start: Start) -
     assert (upstream.connection_count, len(upstream.asked)) == (10, 15)
 
 
+async def test_an_answer_that_nobody_asked_for_is_nobodys(start: Start) -> None:
+    """A connection on which a second answer lies is not used again: the next request would take it for its own."""
+    stray = [answers.head(), *map(answers.piece, [answers.chunk({"content": "stray"}), *answers.end()])]
+    twice = [*answers.good(), Pause(0.01), *stray, answers.LAST_PIECE, Pause(0.01)]
+    upstream, engine = await start(lambda asked: twice if len(upstream.asked) == 1 else answers.good())
+    assert await text(engine) == answers.TEXT
+    await until(lambda: upstream.busy_count == 0)
+
+    assert await text(engine) == answers.TEXT
+    assert (upstream.connection_count, len(upstream.asked)) == (2, 2)
+
+
 @pytest.mark.parametrize("how", [End.CLOSE, End.RESET])
 async def test_a_new_connection_that_is_closed_is_a_failure(start: Start, how: End) -> None:
     """An upstream that takes a request and goes is not asked again behind the route's back."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 
 import aiohttp
+from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -28,6 +29,19 @@ DRAIN_S = 1.0  # how long a connection may take to end its answer after [DONE] a
 # One that was closed while idle says so within a round trip; a later end is the upstream's failure at this request.
 IDLE_CLOSE_S = 1.0
 STREAM, JSON = "text/event-stream", "application/json"
+
+
+class _WaryRequest(aiohttp.ClientRequest):
+    """Refuses a connection on which an answer lies that nobody asked for: it would be taken for this request's own.
+
+    The pool looks for such bytes only when a connection comes back to it, not when it is lent again.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Sends the request, or fails as on a connection that was closed while it lay in the pool."""
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise aiohttp.ClientConnectionResetError("the connection holds an answer that nobody asked for")
+        return await super().send(conn)
 
 
 class HttpAnswer:
@@ -165,6 +179,7 @@ class UpstreamHttp:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s, sock_connect=self._connect_s),
             auto_decompress=False,
+            request_class=_WaryRequest,
             trace_configs=[tracing] if not connector.force_close else None,
         )
 
