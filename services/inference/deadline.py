@@ -13,6 +13,7 @@ from services.inference.rules import DeadlineRule
 NEVER = float("inf")
 # A silence shorter than this is nobody's fault, whatever deadline it ran into: callers may be in any hurry.
 SILENCE_S_MIN = 0.5
+MARGIN_SHARE, MARGIN_S_MAX = 0.05, 0.1  # of a call's time, left for the way back, or for a degraded answer
 
 
 class DeadlineBudget:
@@ -22,8 +23,15 @@ class DeadlineBudget:
         self._rule, self._clock = rule, clock
         self._ttft_s = min(rule.ttft_s, request.ttft_max_s or NEVER)
         self.inter_token_s = min(rule.inter_token_s, request.inter_token_max_s or NEVER)
-        self.total_at = min(clock() + rule.total_s, request.deadline or NEVER)
+        self.total_at = min(clock() + rule.total_s, self._own_end(request.deadline))
         self.restart()
+
+    def _own_end(self, deadline: float | None) -> float:
+        """When the call must end, so that what became of it still reaches the caller before its deadline."""
+        if deadline is None:
+            return NEVER
+        left_s = max(0.0, deadline - self._clock())
+        return deadline - min(left_s * MARGIN_SHARE, MARGIN_S_MAX)
 
     def restart(self) -> None:
         """Gives the whole time to the first token again: for an answer that had begun and of which nothing has left."""
