@@ -107,9 +107,13 @@ async def _no_finish(exchange: Exchange, pieces: list[str]) -> None:
 
 
 async def _unasked(exchange: Exchange, pieces: list[str]) -> None:
-    """Answers well, and then once more: the next request on this connection must not take it for its own."""
-    exchange.answer(pieces)
-    exchange.answer(["nobody asked for this"])
+    """Answers well, and in the same breath once more: the next request must not take that for its own.
+
+    What comes later, while the next request is on its way, no HTTP client can tell from the answer.
+    """
+    with exchange.together():
+        exchange.answer(pieces)
+        exchange.answer(["nobody asked for this"])
 
 
 BEFORE: dict[str, Fault] = {

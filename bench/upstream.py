@@ -12,7 +12,8 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -88,6 +89,7 @@ class Exchange:
         self.hung_up: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._model: str = body["model"]
         self._transport = transport
+        self._held: bytearray | None = None
 
     def whole(self, status: int, content_type: str, body: bytes, *headers: str) -> None:
         """Sends a complete answer of known length."""
@@ -123,12 +125,24 @@ class Exchange:
         self._write(b"0\r\n\r\n")
 
     def answer(self, pieces: list[str]) -> None:
-        """Sends a whole good stream."""
-        self.head()
-        for piece in pieces:
-            self.token(piece)
-        self.finish(len(pieces))
-        self.done()
+        """Sends a whole good stream at once."""
+        with self.together():
+            self.head()
+            for piece in pieces:
+                self.token(piece)
+            self.finish(len(pieces))
+            self.done()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Sends all that is sent within the block in one piece."""
+        if self._held is not None:
+            yield
+            return
+        self._held = bytearray()
+        yield
+        held, self._held = bytes(self._held), None
+        self._write(held)
 
     def cut(self) -> None:
         """Closes the connection after what was written."""
@@ -141,7 +155,9 @@ class Exchange:
         self._transport.abort()
 
     def _write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
+        if self._held is not None:
+            self._held += data
+        elif not self._transport.is_closing():
             self._transport.write(data)
 
     def _chunk(self, delta: dict[str, str], finish: str | None) -> str:
