@@ -18,14 +18,14 @@ import msgspec
 from kit.errors import DeadlineExceeded, MillraceError, Unavailable
 from services.inference import failure
 from services.inference.catalog import Target
-from services.inference.engine import Engine
+from services.inference.engine import Source
 from services.inference.events import Attempt, AttemptOutcome
 from services.inference.generation import EngineCompleted, EngineEvent
 from services.inference.request import Request
 from services.inference.routing import RouteTarget
 from services.inference.tries import Tries, Turn
 
-UseEngine = Callable[[Target], AbstractContextManager[Engine]]
+UseEngine = Callable[[Target], AbstractContextManager[Source]]
 Answer = AsyncGenerator[Sequence[EngineEvent], None]
 
 

@@ -1,88 +1,106 @@
-"""Embedding: texts to vectors, by the first target of the model that answers; counted like a generation.
+"""Embedding: texts to vectors, under the same door and by the same attempts as generations.
 
-Neither cache nor safety takes part: vectors are cheap to compute again, and they say nothing to anybody.
+An embedder is asked like an engine whose answer is one event, so that order, retries, breakers, queues and receipts are
+the same. Neither cache nor safety takes part: vectors are cheap to compute again, and they say nothing to anybody.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import replace
 
-from kit.errors import MillraceError
-from services.inference import failure
 from services.inference.admission import Admission
+from services.inference.attempt import Observe
+from services.inference.attempts import Attempts
 from services.inference.catalog import Target
-from services.inference.engine import Embedder
+from services.inference.engine import Embedder, Source
 from services.inference.events import Receipt
-from services.inference.generation import Usage
-from services.inference.routing import Router, RouteTarget
+from services.inference.generation import EngineCompleted, Prompt
+from services.inference.request import Request
+from services.inference.routing import Route, Router
 from services.inference.settlement import Settlement
+from services.inference.targets import Targets
 
-ObserveEmbedding = Callable[[str, RouteTarget], AbstractContextManager[Callable[[Usage], None]]]
 
+class Embedded(EngineCompleted):
+    """One vector per text, in order, and what it used."""
 
-class Embedded(NamedTuple):
-    """One vector per text, in order; who answered, and what it used."""
-
-    model_name: str
-    vectors: list[list[float]]
-    usage: Usage
+    vectors: Sequence[list[float]] = ()
 
 
 class Embeddings:
-    """Embeds texts under the same door as generations."""
+    """Embeds texts.
+
+    Args:
+        admission: The door.
+        router: Chooses the targets.
+        targets: What is known of each target, and its queue.
+        embedder_for: Finds the embedder of a target.
+        observe: Watches each attempt.
+        settlement: Counts what was used.
+    """
 
     def __init__(
         self,
         admission: Admission,
         router: Router,
+        targets: Targets,
         embedder_for: Callable[[Target], Embedder],
-        observe: ObserveEmbedding,
+        observe: Observe,
         settlement: Settlement,
     ) -> None:
-        self._admission, self._router, self._embedder_for = admission, router, embedder_for
-        self._observe, self._settlement = observe, settlement
+        self._admission, self._router, self._targets = admission, router, targets
+        self._embedder_for, self._observe, self._settlement = embedder_for, observe, settlement
 
     async def embed(
-        self, request_id: str, model: str, texts: Sequence[str], dimension_count: int | None, deadline: float | None
+        self, request: Request, texts: Sequence[str], dimension_count: int | None, receipt: Receipt
     ) -> Embedded:
         """Embeds texts.
 
         Args:
-            request_id: For spans.
-            model: Public name of an embedding model.
+            request: Who asks, for which model and until when; the prompt is empty.
             texts: 1 to 2,048.
             dimension_count: Length of the vectors; None means the model's own.
-            deadline: `time.monotonic()` instant; None means no bound.
+            receipt: Filled in as the request goes.
         Raises:
-            MillraceError: The last target's failure, or the first that would happen at every target.
+            MillraceError: Why no target answered.
         """
-        with self._admission.admit(), self._router.hold():
-            route = self._router.choose_embedding(model)
-            receipt = Receipt(request_id, route.model_name, created_time=time.time())
-            with self._settlement.settle(receipt):
-                *others, last = route.targets
-                for candidate in others:
-                    try:
-                        return await self._attempt(receipt, candidate, texts, dimension_count, deadline)
-                    except MillraceError as error:
-                        if not failure.may_go_elsewhere(error, route.rules):
-                            raise
-                return await self._attempt(receipt, last, texts, dimension_count, deadline)
 
-    async def _attempt(
-        self,
-        receipt: Receipt,
-        candidate: RouteTarget,
-        texts: Sequence[str],
-        dimension_count: int | None,
-        deadline: float | None,
-    ) -> Embedded:
-        with self._observe(receipt.request_id, candidate) as see:
-            embedder = self._embedder_for(candidate.target)
-            vectors, used = await embedder.embed(candidate.target_model, texts, dimension_count, deadline)
-            see(used)
-        receipt.usage, receipt.cost_micro_usd = used, candidate.target.cost_micro_usd(used)
-        return Embedded(receipt.model, vectors, used)
+        def use(target: Target) -> AbstractContextManager[Source]:
+            return nullcontext(_Texts(self._embedder_for(target), texts, dimension_count))
+
+        attempts = Attempts(self._targets, use, self._observe)
+        with self._admission.admit(), self._router.hold():
+            route = _until_the_end(self._router.choose_embedding(request.model))
+            receipt.model, receipt.created_time = route.model_name, time.time()
+            with self._settlement.settle(receipt):
+                async with aclosing(attempts.run(request, route, receipt)) as batches:
+                    async for batch in batches:
+                        last = batch[-1]
+        assert isinstance(last, Embedded)
+        return last
+
+
+class _Texts:
+    """The texts of one call before one embedder: a source whose answer is one event."""
+
+    streams = True  # so that an attempt's own deadline holds for its answer, and not the total one alone
+
+    def __init__(self, embedder: Embedder, texts: Sequence[str], dimension_count: int | None) -> None:
+        self._embedder, self._texts, self._dimension_count = embedder, texts, dimension_count
+
+    async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineCompleted], None]:
+        vectors, used = await self._embedder.embed(prompt.model, self._texts, self._dimension_count, deadline)
+        yield [Embedded(used, vectors=vectors)]
+
+
+def _until_the_end(route: Route) -> Route:
+    """The route with the whole time for its answer: many texts take longer than a first token may.
+
+    A target behind which another waits has half of it, as for a first token.
+    """
+    deadlines = route.rules.deadlines
+    patient = deadlines.model_copy(update={"ttft_s": deadlines.total_s})
+    return replace(route, rules=route.rules.model_copy(update={"deadlines": patient}))

@@ -11,21 +11,11 @@ from typing import Protocol
 from services.inference.generation import EngineEvent, Prompt, Usage
 
 
-class Engine(Protocol):
-    """Generates text with one model, or with every model of one upstream.
+class Source(Protocol):
+    """What an attempt asks for an answer: an engine, or what stands for one."""
 
-    Failures are raised as `kit.errors` classes: InvalidArgument naming the field that the engine cannot honour
-    (nothing is dropped), InvalidArgument with reason CONTEXT_LENGTH_EXCEEDED, ResourceExhausted when full,
-    Unavailable or DeadlineExceeded when the model cannot be reached in time.
-    """
-
-    kind: str
-    """`local` or `openai`: the engine's name in receipts, spans and the models file."""
     streams: bool
     """Whether an answer comes as it grows. Where not, it comes whole, and only the total deadline can bound it."""
-
-    async def warm(self) -> None:
-        """Loads what must be there before the first call; raises when the model can never be served."""
 
     def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
         """Streams an answer: each item is the events that were ready in one tick, never empty.
@@ -38,6 +28,21 @@ class Engine(Protocol):
             deadline: `time.monotonic()` instant by which the answer must be complete; None means no bound.
         """
         ...
+
+
+class Engine(Source, Protocol):
+    """Generates text with one model, or with every model of one upstream.
+
+    Failures are raised as `kit.errors` classes: InvalidArgument naming the field that the engine cannot honour
+    (nothing is dropped), InvalidArgument with reason CONTEXT_LENGTH_EXCEEDED, ResourceExhausted when full,
+    Unavailable or DeadlineExceeded when the model cannot be reached in time.
+    """
+
+    kind: str
+    """`local` or `openai`: the engine's name in receipts, spans and the models file."""
+
+    async def warm(self) -> None:
+        """Loads what must be there before the first call; raises when the model can never be served."""
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """Counts the prompt's tokens, template included; Unimplemented (COUNT_TOKENS_UNSUPPORTED) where it cannot."""

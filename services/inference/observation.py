@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import trace
@@ -13,7 +13,7 @@ from kit import names
 from kit.errors import MillraceError
 from services.inference.attempt import Observation
 from services.inference.events import Attempt
-from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent, Usage
+from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent
 from services.inference.request import Request
 from services.inference.routing import RouteTarget
 
@@ -43,8 +43,9 @@ class _Observed:
             self._finish_reasons.append(event.finish_reason.name.lower())
         elif isinstance(event, EngineCompleted):
             self._span.set_attribute(names.GEN_AI_USAGE_INPUT_TOKENS, event.usage.prompt_token_count)
-            self._span.set_attribute(names.GEN_AI_USAGE_OUTPUT_TOKENS, event.usage.completion_token_count)
-            self._span.set_attribute(names.GEN_AI_RESPONSE_FINISH_REASONS, self._finish_reasons)
+            if self._finish_reasons:  # vectors have none
+                self._span.set_attribute(names.GEN_AI_USAGE_OUTPUT_TOKENS, event.usage.completion_token_count)
+                self._span.set_attribute(names.GEN_AI_RESPONSE_FINISH_REASONS, self._finish_reasons)
             if event.target_model:
                 self._span.set_attribute(names.GEN_AI_RESPONSE_MODEL, event.target_model)
 
@@ -55,10 +56,23 @@ class AttemptObserver:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    @contextmanager
-    def observe(self, request: Request, candidate: RouteTarget, attempt: Attempt) -> Iterator[Observation]:
+    def observe(
+        self, request: Request, candidate: RouteTarget, attempt: Attempt
+    ) -> AbstractContextManager[Observation]:
         """Watches one attempt; the span ends with it and says truthfully how."""
         operation = "chat" if request.prompt.raw_prompt is None else "text_completion"
+        return self._observe(operation, request, candidate, attempt)
+
+    def observe_embedding(
+        self, request: Request, candidate: RouteTarget, attempt: Attempt
+    ) -> AbstractContextManager[Observation]:
+        """Watches one attempt to embed, as `observe` does."""
+        return self._observe("embeddings", request, candidate, attempt)
+
+    @contextmanager
+    def _observe(
+        self, operation: str, request: Request, candidate: RouteTarget, attempt: Attempt
+    ) -> Iterator[Observation]:
         kind = SpanKind.CLIENT if candidate.target.engine == "openai" else SpanKind.INTERNAL
         span = self._tracer.start_span(f"{operation} {candidate.target_model}", kind=kind)
         if not span.is_recording():
@@ -67,22 +81,6 @@ class AttemptObserver:
         span.set_attributes(_attributes(operation, request, candidate, attempt))
         with _ending(span):
             yield _Observed(span)
-
-    @contextmanager
-    def observe_embedding(self, request_id: str, candidate: RouteTarget) -> Iterator[Callable[[Usage], None]]:
-        """Watches one attempt to embed; what it yields takes the tokens used."""
-        kind = SpanKind.CLIENT if candidate.target.engine == "openai" else SpanKind.INTERNAL
-        attributes = {
-            names.GEN_AI_OPERATION_NAME: "embeddings",
-            names.GEN_AI_PROVIDER_NAME: candidate.target.upstream or "millrace",
-            names.GEN_AI_REQUEST_MODEL: candidate.target_model,
-            names.REQUEST_ID: request_id,
-            names.ROUTE: candidate.target.label,
-        }
-        span = self._tracer.start_span(f"embeddings {candidate.target_model}", kind=kind, attributes=attributes)
-        current = trace.use_span(span, record_exception=False, set_status_on_exception=False)
-        with _ending(span), current:
-            yield lambda used: span.set_attribute(names.GEN_AI_USAGE_INPUT_TOKENS, used.prompt_token_count)
 
 
 @contextmanager

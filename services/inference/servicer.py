@@ -19,6 +19,7 @@ from services.inference.catalog import Model
 from services.inference.embedding import Embeddings
 from services.inference.events import Event, Receipt
 from services.inference.fleet import Fleet
+from services.inference.generation import Prompt
 from services.inference.moderation import ScoringPort, moderate
 from services.inference.pipeline import Pipeline
 from services.inference.receipt_wire import trailers
@@ -115,10 +116,12 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         dimension_count = request.dimension_count if request.HasField("dimension_count") else None
         if dimension_count is not None and dimension_count < 1:
             raise InvalidArgument("dimension_count", "must be at least 1")
-        done = await self._embeddings.embed(request_id, request.model, request.texts, dimension_count, call.deadline)
+        asked = Request(request_id, call.tenant, request.model, Prompt(streamed=False), call.deadline)
+        with _told(asked, context) as receipt:
+            done = await self._embeddings.embed(asked, request.texts, dimension_count, receipt)
         return pb2.EmbedResponse(
             request_id=request_id,
-            model=done.model_name,
+            model=receipt.model,
             embeddings=[pb2.Embedding(values=vector) for vector in done.vectors],
             usage=translate.usage(done.usage),
         )

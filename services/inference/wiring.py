@@ -148,7 +148,7 @@ async def build(
     safety = _safety_port(settings, channels)
     observer = AttemptObserver(telemetry.tracer)
     attempts = Attempts(targets, fleet.use, observer.observe)
-    embeddings = Embeddings(admission, router, fleet.embedder_for, observer.observe_embedding, settlement)
+    embeddings = Embeddings(admission, router, targets, fleet.embedder_for, observer.observe_embedding, settlement)
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
     registrations = _registrations(servicer, UsageServicer(settlement, admission, targets))

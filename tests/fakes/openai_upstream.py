@@ -177,6 +177,7 @@ class _Connection(asyncio.Protocol):
             elif asked.path.endswith("/models"):
                 await self._whole(json.dumps({"object": "list", "data": [_MODEL]}).encode(), reply)
             elif asked.path.endswith("/embeddings"):
+                await self._pause(-1, asked, reply)
                 await self._whole(reply.body or json.dumps(_embeddings(asked.body, reply)).encode(), reply)
             elif asked.body.get("stream"):
                 await self._stream(asked, reply)

@@ -32,7 +32,7 @@ class InferenceServiceStub:
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
 
-    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    Generate, StreamGenerate and Embed tell what was done in trailing metadata, also where they fail: the whole Receipt as
     `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
     `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
@@ -92,7 +92,7 @@ class InferenceServiceServicer:
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
 
-    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    Generate, StreamGenerate and Embed tell what was done in trailing metadata, also where they fail: the whole Receipt as
     `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
     `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
@@ -216,7 +216,7 @@ class InferenceService:
     and, as they fit, BadRequest, RetryInfo and QuotaFailure. Every call echoes `x-request-id` in its initial or trailing
     metadata.
 
-    Generate and StreamGenerate tell what was done in their trailing metadata, also where they fail: the whole Receipt as
+    Generate, StreamGenerate and Embed tell what was done in trailing metadata, also where they fail: the whole Receipt as
     `x-millrace-receipt-bin`, and as text `x-millrace-attempts` (tries that were made), `-target`, `-cost-micro-usd`,
     `-cache`, `-prompt-tokens` and `-completion-tokens`; what is not known is absent.
     """
