@@ -8,6 +8,7 @@ it is written into the receipt, the breaker and the figures of the target, exact
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
@@ -24,6 +25,8 @@ from services.inference.generation import EngineCompleted, EngineEvent
 from services.inference.request import Request
 from services.inference.routing import RouteTarget
 from services.inference.tries import Tries, Turn
+
+log = logging.getLogger(__name__)
 
 UseEngine = Callable[[Target], AbstractContextManager[Source]]
 Answer = AsyncGenerator[Sequence[EngineEvent], None]
@@ -104,6 +107,8 @@ class Asking:
 
     def _begun(self, ttft_s: float) -> None:
         self._turn.attempt.ttft_s = ttft_s
+        if self._turn.permit.is_probe:
+            log.info("target answers again", extra=self._who())
         self._turn.permit.began()
         self._turn.state.first_tokens.record(ttft_s)
         self._fill()  # another may have been asked meanwhile
@@ -163,7 +168,10 @@ class Asking:
             attempt.outcome = AttemptOutcome.FAILED
             state.failure_count += 1
         if failure.is_targets_fault(error) and not (isinstance(error, DeadlineExceeded) and self._was_hurried()):
+            opened_count = state.breaker.opened_count
             self._turn.permit.failed()
+            if state.breaker.opened_count > opened_count:
+                log.warning("target is left alone", extra={**self._who(), "reason": error.reason})
         self._tries.failed(self._turn, error)
 
     def _fill(self, completed: EngineCompleted | None = None) -> None:
@@ -175,6 +183,9 @@ class Asking:
             receipt.target_model = completed.target_model or candidate.target_model
             receipt.system_fingerprint, receipt.usage = completed.system_fingerprint, completed.usage
             receipt.cost_micro_usd = target.cost_micro_usd(completed.usage)
+
+    def _who(self) -> dict[str, str]:
+        return {"target": self._turn.state.label, "model": self._turn.state.target_model}
 
     def _was_hurried(self) -> bool:
         """Whether a deadline passed although the target had not been silent for long."""

@@ -121,39 +121,42 @@ class Permit:
     """Leave for one call. It is ended once, by `succeeded`, `failed` or `forgotten`; what follows has no effect.
 
     A permit from before the breaker last opened has no effect either: it tells of the past.
+
+    Attributes:
+        is_probe: The call is the one that a half-open breaker lets pass, and has not begun.
     """
 
-    __slots__ = ("_breaker", "_is_probe", "_opened_count")
+    __slots__ = ("_breaker", "_opened_count", "is_probe")
 
     def __init__(self, breaker: Breaker, is_probe: bool) -> None:
         self._breaker: Breaker | None = breaker
-        self._is_probe = is_probe
+        self.is_probe = is_probe
         self._opened_count = breaker.opened_count
 
     def began(self) -> None:
         """The first delta has come: a probe closes the breaker on probation."""
-        if self._breaker and self._is_probe:
-            self._is_probe = False
+        if self._breaker and self.is_probe:
+            self.is_probe = False
             self._breaker._close(on_probation=True)
 
     def succeeded(self) -> None:
         """The call was answered in full."""
         if breaker := self._end():
-            if self._is_probe:
+            if self.is_probe:
                 breaker._close(on_probation=False)
             breaker._succeeded()
 
     def failed(self) -> None:
         """The target failed the call."""
         if breaker := self._end():
-            if self._is_probe:
+            if self.is_probe:
                 breaker._open(breaker._clock())
             else:
                 breaker._failed()
 
     def forgotten(self) -> None:
         """The call says nothing about the target: it was cancelled, or refused for what it asked."""
-        if (breaker := self._end()) and self._is_probe:
+        if (breaker := self._end()) and self.is_probe:
             breaker._is_probed = False
 
     def _end(self) -> Breaker | None:

@@ -492,3 +492,19 @@ async def test_an_answer_that_broke_half_way_gets_its_time_again() -> None:
     asyncio.get_running_loop().call_later(0.06, gate.set)
 
     assert texts(await work) == ["b"]
+
+
+async def test_operators_hear_of_breakers(caplog: pytest.LogCaptureFixture) -> None:
+    """One line when a target is left alone, with the reason, and one when it answers again."""
+    caplog.set_level("INFO")
+    target = Target(engine="local", model="t1", breaker=BreakerRule(failures_in_a_row=1, open_s=1e-6))
+    way = Route("gpt", "chat", "", (RouteTarget(target, "t1"),), once(1).rules)
+    engine = FakeEngine(DOWN)
+    engine.scripts = [(DOWN,), ([Delta(text="b")], [STOP], [DONE])]
+    made = attempts(engine)
+    await failed(made, None, way)
+    await run(made, None, way)
+    opened, closed = caplog.records
+
+    assert (opened.message, opened.levelname, vars(opened)["reason"]) == ("target is left alone", "WARNING", "DOWN")
+    assert (closed.message, vars(closed)["target"]) == ("target answers again", "local:t1")
