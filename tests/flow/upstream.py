@@ -13,10 +13,14 @@ SLOW_GAP_S = 0.1
 
 
 class Upstream:
-    """`...slow` streams a word each 100 ms, `...error-N` answers with that status, `...tools` calls a tool."""
+    """`...slow` streams a word each 100 ms, `...error-N` answers with that status, `...tools` calls a tool.
+
+    While `is_down` it refuses everything.
+    """
 
     def __init__(self) -> None:
         self.url = ""
+        self.is_down = False
         self.requests: list[dict[str, Any]] = []
         self.hung_up = asyncio.Event()
         app = web.Application()
@@ -38,10 +42,10 @@ class Upstream:
         body = await request.json()
         self.requests.append(body)
         model = body["model"]
-        if "-error-" in model:
+        if self.is_down or "-error-" in model:
             return web.json_response(
                 {"error": {"message": "broken", "type": "server_error", "param": None, "code": None}},
-                status=int(model[-3:]),
+                status=503 if self.is_down else int(model[-3:]),
             )
         return await self._stream(request, model) if body.get("stream") else self._whole(model)
 
