@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import Unavailable
@@ -127,6 +127,7 @@ def test_a_hit_is_free() -> None:
     assert (told["cost-micro-usd"], told["cache"], told["completion-tokens"]) == ("0", "stale", "0")
 
 
+@settings(deadline=None)  # whether it fits is asked, not how fast
 @given(st.text(max_size=300), st.text(max_size=10_000), st.integers(0, 60), st.integers(0, 500))
 def test_it_always_fits(target: str, fingerprint: str, attempt_count: int, finding_count: int) -> None:
     """Whatever names, tries and findings there are, the metadata can be sent and the last try is in it."""
