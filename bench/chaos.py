@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.callers import Caller, Heard, callers
 from bench.faults import AFTER, EVERY
-from bench.figures import quantile, rounded
+from bench.figures import Lag, quantile, rounded
 from bench.leaks import Leaks, settled
 from bench.stand import stand
 from bench.upstream import Exchange, Upstream
@@ -125,10 +125,11 @@ class Plan:
 
 async def measure(plan: Plan, concurrency: int, breaker: str = PATIENT) -> dict[str, Any]:
     """Runs the plan against a Millrace of its own; returns the figures."""
+    lag = Lag()
     async with Upstream(plan.first) as first, Upstream(plan.second) as second:
         with stand() as made:
             suite = made.millrace(MODELS.format(first=first.url, second=second.url, breaker=breaker))
-            async with callers(suite.url, suite.inference) as asked_by:
+            async with callers(suite.url, suite.inference) as asked_by, lag.watched():
                 requests = plan.draw(asked_by)
                 warm_up = int(len(requests) * WARM_UP_SHARE)
                 await _ask_all(iter(requests[:warm_up]), concurrency)
@@ -141,7 +142,8 @@ async def measure(plan: Plan, concurrency: int, breaker: str = PATIENT) -> dict[
             leaks = await settled(suite, [first, second])
     rate = round((len(requests) - warm_up) / took_s)
     asked = {"first": first.asked_count, "second": second.asked_count}
-    return _figures(requests, rss, leaks) | {"seed": plan.seed, "requests_per_s": rate, "upstreams_asked": asked}
+    run = {"seed": plan.seed, "requests_per_s": rate, "upstreams_asked": asked, "bench_lag_max_s": rounded(lag.max_s)}
+    return _figures(requests, rss, leaks) | run
 
 
 async def _ask_all(requests: Iterator[Request], concurrency: int) -> None:
