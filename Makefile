@@ -77,6 +77,10 @@ checkgenerate: $(VENV)/.dev ## Check that the committed stubs are those of proto
 docs-config: $(VENV)/.run ## Write the configuration table into README.md
 	@$(BIN)/millrace config --write README.md
 
+.PHONY: docs-faults
+docs-faults: $(VENV)/.dev ## Write the table of what happens when an upstream fails (a test checks it)
+	@$(BIN)/python -m tests.faults.table docs/faults.md
+
 .PHONY: checkdocs
 checkdocs: $(VENV)/.run
 	@$(BIN)/millrace config --check README.md

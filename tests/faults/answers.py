@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -71,7 +71,7 @@ def end() -> list[bytes]:
 
 def stream(events: Iterable[bytes], **more: str) -> list[bytes]:
     """A chunked stream that is complete as HTTP, whatever its events say: a step for the head and for each event."""
-    return [head(**more), *(piece(one) for one in events), LAST_PIECE]
+    return [head(200, STREAM, **more), *(piece(one) for one in events), LAST_PIECE]
 
 
 def good() -> list[bytes]:
@@ -79,8 +79,8 @@ def good() -> list[bytes]:
     return stream([chunk({"role": "assistant", "content": ""}), *words(), *end()])
 
 
-def completion() -> bytes:
-    """A whole answer as it should be."""
+def completion(finish_reason: str | None = "stop", usage: Mapping[str, int] | None = USAGE) -> bytes:
+    """A whole answer as it should be, or with something left out."""
     message = {"role": "assistant", "content": TEXT}
-    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    return whole(json.dumps({"object": "chat.completion", "model": "m", "choices": choices, "usage": USAGE}).encode())
+    choices = [{"index": 0, "message": message, "finish_reason": finish_reason}]
+    return whole(json.dumps({"object": "chat.completion", "model": "m", "choices": choices, "usage": usage}).encode())
