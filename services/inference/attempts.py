@@ -129,13 +129,14 @@ class Attempts:
 
     def _second(self, call: _Call, turn: Turn) -> Turn | None:
         """A second turn, where one can be had and paid."""
-        asked, target = call.request.prompt, turn.candidate.target
+        asked, rule = call.request.prompt, call.route.rules.hedging
         expected = Usage(call.request.char_count // 4, asked.sampling.max_tokens or TOKEN_COUNT_EXPECTED)
-        cost_micro_usd = target.cost_micro_usd(expected)
-        cost_usd = None if cost_micro_usd is None else cost_micro_usd / 1_000_000
-        if not turn.state.hedges.take(call.route.rules.hedging, cost_usd):
-            return None
-        second = call.tries.hedge()
+
+        def may_cost(candidate: RouteTarget) -> bool:
+            cost_micro_usd = candidate.target.cost_micro_usd(expected)
+            return turn.state.hedges.take(rule, None if cost_micro_usd is None else cost_micro_usd / 1_000_000)
+
+        second = call.tries.hedge(may_cost)
         if second:
             second.state.hedge_count += 1
         return second

@@ -47,9 +47,13 @@ class _Place:
     again_at: float = NEVER  # when it may be asked again; never, until its failure says so
     passed_over: str = ""  # why it was not asked, where it was told
 
+    def is_ready(self, now: float) -> bool:
+        """Whether it could be asked now."""
+        return self.state.rests_until <= now and self.state.breaker.admits()
+
     def may_follow(self, now: float) -> bool:
         """Whether it waits for its first turn and could have it now."""
-        return not self.was_asked and self.state.rests_until <= now and self.state.breaker.admits()
+        return not self.was_asked and self.is_ready(now)
 
 
 @dataclass(slots=True)
@@ -95,16 +99,20 @@ class Tries:
         due.was_asked = True
         return self._enter(due, now) or self.take()
 
-    def hedge(self) -> Turn | None:
-        """A second turn beside the one that is silent: at the next target, or once more at the only one."""
+    def hedge(self, may_cost: Callable[[RouteTarget], bool]) -> Turn | None:
+        """A second turn beside the one that is silent: at the next target, or once more at the only one.
+
+        Args:
+            may_cost: Takes leave to pay for a try at a target.
+        """
         now = self.clock()
         fresh = [place for place in self._places if not place.was_asked]
-        for place in fresh or self._places[:1]:
-            if turn := self._enter(place, now):
-                place.was_asked = True
-                turn.attempt.hedged = True
-                return turn
-        return None
+        ready = (place for place in fresh or self._places[:1] if place.is_ready(now))
+        place = next(ready, None)
+        turn = self._enter(place, now) if place and may_cost(place.candidate) else None
+        if place and turn:
+            place.was_asked = turn.attempt.hedged = True
+        return turn
 
     def wait_until(self) -> float | None:
         """The instant at which a turn can be had, if that is in time; None where no more is to be hoped for."""

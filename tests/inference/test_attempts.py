@@ -458,6 +458,22 @@ async def test_a_prompt_target_is_not_raced() -> None:
     assert outcomes(done) == [("local:t1", AttemptOutcome.OK, "")]
 
 
+async def test_a_hedge_costs_what_the_second_target_costs() -> None:
+    """Where that is more than the cap, the slow target is waited for."""
+    gate, done = asyncio.Event(), receipt()
+    rule = HedgeRule(enabled=True, delay_s=0.001, share_max=1.0, cost_usd_max=0.001)
+    dear = Target(engine="local", model="t2", price=Price(prompt=0, completion=10))
+    way = once(2, hedging=rule)
+    way = Route("gpt", "chat", "", (way.own[0], RouteTarget(dear, "t2")), way.rules)
+    slow = FakeEngine(gate, [Delta(text="a")], [STOP], [DONE])
+    work = asyncio.create_task(run(attempts(slow, saying("b")), None, way, done))
+    await slow.waiting.wait()
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+
+    assert texts(await work) == ["a"]
+    assert len(done.attempts) == 1
+
+
 async def test_a_race_that_both_lose_goes_on() -> None:
     """With the third target, or ends with the last failure."""
     gate, done = asyncio.Event(), receipt()

@@ -267,16 +267,31 @@ def test_a_hedge_asks_the_next_target() -> None:
     stage = Stage(2, retries_max=0)
     tries = stage.call()
     assert tries.take()
-    second = tries.hedge()
+    second = tries.hedge(lambda candidate: True)
     assert second
     assert second.candidate.target_model == "t2"
     assert second.attempt.hedged
 
     alone = Stage(1).call()
     assert alone.take()
-    again = alone.hedge()
+    again = alone.hedge(lambda candidate: True)
     assert again
     assert again.candidate.target_model == "t1"
+
+
+def test_a_hedge_is_paid_for_where_it_runs() -> None:
+    """Who may pay is asked of the target that would be asked; without leave nobody is."""
+    tries = Stage(2).call()
+    assert tries.take()
+    priced: list[str] = []
+
+    def refuse(candidate: RouteTarget) -> bool:
+        priced.append(candidate.target_model)
+        return False
+
+    assert tries.hedge(refuse) is None
+    assert priced == ["t2"]
+    assert len(tries.receipt.attempts) == 1
 
 
 def test_a_call_that_is_out_of_time_says_so() -> None:
