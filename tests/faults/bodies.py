@@ -47,17 +47,21 @@ def after_all(*events: bytes) -> tuple[Step, ...]:
 NO_ANSWERS = (
     broken("html", "answers 200 with a page of HTML", whole(b"<html>busy</html>", content_type="text/html")),
     broken("json", "answers 200 with JSON in place of a stream", whole(b'{"choices": []}')),
+    Fault(
+        "json-error", "answers 200 with a rate limit as JSON in place of a stream", (whole(LIMITED[6:]),),
+        Code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMIT", opens=False,
+    ),
     broken("gzip", "answers compressed, unasked", *stream([b"\x1f\x8b\x08"], Content_Encoding="gzip")),
     broken("no-http", "speaks another protocol", b"SSH-2.0-OpenSSH_9.6\r\n\r\n", End.SILENCE),
     broken("huge-headers", "sends headers without end", head(X_Huge="x" * 20_000), End.SILENCE),
     cut("empty", "answers 200 with an empty stream", whole(b"", content_type=STREAM), begun=False),
     cut("bad-framing", "sends nonsense as the size of a piece", *after_two()[:-1], b"zz\r\n", End.SILENCE),
-)
+)  # fmt: skip
 BROKEN_ANSWERS = (
     broken("bad-json", "begins with malformed JSON", *stream([event('{"choices": [{'), *ALL])),
     broken("bad-json-later", "sends malformed JSON after two tokens", *after_two(event("{no}")), begun=True),
     broken("bad-utf-8", "sends bytes that are no UTF-8", *after_two(NO_UTF_8), begun=True),
-    broken("deep-json", "nests brackets without end", *stream([event('{"choices": ' + "[" * 100_000)])),
+    broken("deep-json", "nests brackets without end", *stream([event('{"extra": ' + "[" * 100_000)])),
     broken("huge-event", "sends an event without end", head(), *[piece(b"x" * 1_000_000)] * 12, End.SILENCE),
     cut("error", "reports an error at once", *stream([OVERLOADED, DONE]), reason="UPSTREAM_ERROR", begun=False),
     cut("error-later", "reports an error after two tokens", *after_two(OVERLOADED, DONE), reason="UPSTREAM_ERROR"),

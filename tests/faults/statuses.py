@@ -33,6 +33,7 @@ def _failure(name: str, says: str, answer: bytes, reason: str, tries: int = 2) -
 
 
 STATUSES = (
+    _failure("204", "answers 204", whole(b"", 204), "UPSTREAM_STATUS_204"),
     _failure("302", "answers 302", whole(b"", 302, Location="/v2"), "UPSTREAM_REDIRECT", tries=1),
     refusal("400", "answers 400", error(400, param="top_p"), Code.INVALID_ARGUMENT, "UPSTREAM_BAD_REQUEST"),
     refusal(
