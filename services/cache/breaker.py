@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from kit.errors import Unavailable
+from services.cache.cancelling import cancel_all
 
 
 class Breaker:
@@ -56,8 +57,7 @@ class Breaker:
     async def close(self) -> None:
         """Stops probing."""
         if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait([self._probing])
+            await cancel_all({self._probing})
 
     async def _recover(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Final
 
 from kit.errors import FailedPrecondition
 from kit.identity import remaining_s
@@ -35,6 +36,8 @@ from services.cache.store import Clock, EntryStore, Selector, StoreUnavailable
 # Part of a caller's remaining time that a wait leaves, so that the miss still reaches it; and the most that it leaves.
 DEADLINE_MARGIN = 0.1
 DEADLINE_MARGIN_MAX_S = 0.25
+
+UNAVAILABLE: Final = Miss(MissReason.STORE_UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ class Cache:
             return found, None
         until = _until(query.lease)
         while True:
-            if self.flights.landed_since(address, mark):  # While the store was asked: do not produce it twice.
+            if found != UNAVAILABLE and self.flights.landed_since(address, mark):  # Meanwhile: do not produce it twice.
                 mark = self.flights.mark()
                 found = await self._find(query, address, arrived_ms)
                 if isinstance(found, Hit):
@@ -208,7 +211,7 @@ class Cache:
         try:
             return judge(await self.store.get(address), query, arrived_ms)
         except StoreUnavailable:
-            return Miss(MissReason.STORE_UNAVAILABLE)
+            return UNAVAILABLE
 
     async def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""

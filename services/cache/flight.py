@@ -81,6 +81,12 @@ class FlightTable:
         self._landings: OrderedDict[bytes, int] = OrderedDict()
         self._landing_count = 0
 
+    def start(self) -> None:
+        """Begins what the table does by itself: nothing, in one process."""
+
+    async def close(self) -> None:
+        """Ends what the table does by itself."""
+
     @property
     def lease_count(self) -> int:
         """Leases held by callers of this process."""
@@ -218,6 +224,16 @@ class FlightTable:
 def new_lease_id(address: Address) -> str:
     """Names a lease: whose answer it is for, so that any replica can tell, and a part that nobody can guess."""
     return f"{address.tenant.hex()}.{address.entry.hex()}.{secrets.token_hex(16)}"
+
+
+def parse_lease_id(lease_id: str) -> tuple[bytes, bytes] | None:
+    """Reads the digests of tenant and entry that a lease is for; None if it cannot be one."""
+    tenant, _, rest = lease_id.partition(".")
+    entry, _, secret = rest.partition(".")
+    try:
+        return (bytes.fromhex(tenant), bytes.fromhex(entry)) if len(tenant) == len(entry) == 64 and secret else None
+    except ValueError:
+        return None
 
 
 def _now() -> float:

@@ -58,7 +58,11 @@ class RedisLink:
         try:
             await self._ping()
         except StoreUnavailable:
-            self._breaker.trip()
+            self.trip()
+
+    def trip(self) -> None:
+        """Asks Redis no more until it is known to answer."""
+        self._breaker.trip()
 
     @contextlib.asynccontextmanager
     async def asking(self, timeout_s: float) -> AsyncIterator[None]:
@@ -106,3 +110,8 @@ class RedisLink:
 def slot(tenant: bytes) -> str:
     """The beginning of a tenant's keys: one hash tag, so that all of them share a slot of a cluster."""
     return f"{PREFIX}:{{{tenant.hex()}}}"
+
+
+def entry_key(tenant: bytes, entry: str) -> str:
+    """The key of an entry."""
+    return f"{slot(tenant)}:entry:{entry}"

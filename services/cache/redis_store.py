@@ -15,7 +15,7 @@ from services.cache.changes import Change, Version
 from services.cache.entry import Entry, decode, decode_outline, encode, encode_outline
 from services.cache.key import Address
 from services.cache.redis_changes import RedisChanges
-from services.cache.redis_link import PREFIX, RedisLink, slot
+from services.cache.redis_link import PREFIX, RedisLink, entry_key, slot
 from services.cache.redis_scripts import PUT, REMOVE, SIZE, SWEEP_COUNT
 from services.cache.store import Clock, Selector, Size
 from services.cache.uses import UseCounts
@@ -60,7 +60,7 @@ class RedisStore:
     async def get(self, address: Address) -> Entry | None:
         """Finds the entry at an address, in one round trip."""
         async with self._link.asking(self._link.read_timeout_s):
-            body = await self._link.client.hget(_entry_key(address.tenant, address.entry.hex()), "body")
+            body = await self._link.client.hget(entry_key(address.tenant, address.entry.hex()), "body")
         entry = None if body is None else decode(body, address)
         if entry is None or entry.gone_ms <= self._clock():
             return None
@@ -71,7 +71,7 @@ class RedisStore:
         """Keeps an entry, and makes room if there is too much."""
         address, body, outline = entry.address, encode(entry), encode_outline(entry) or b""
         tag_keys = (_tag_key(address.tenant, tag) for tag in sorted(set(entry.tags)))
-        keys = [_entry_key(address.tenant, address.entry.hex()), *_index_keys(address.tenant), *tag_keys]
+        keys = [entry_key(address.tenant, address.entry.hex()), *_index_keys(address.tenant), *tag_keys]
         size_bytes = len(body) + len(outline)
         rank = [size_bytes, worth(entry.savings) / size_bytes, entry.gone_ms, self._clock()]
         arguments = [body, outline, _member(address), entry.nonce, *rank, *self._take_uses(address.tenant)]
@@ -159,7 +159,7 @@ class RedisStore:
             size_bytes = int(await self._link.client.get(bytes_key) or 0)
 
     async def _remove(self, tenant: bytes, members: Sequence[Member], mode: str) -> int:
-        keys = [*_index_keys(tenant), *(_entry_key(tenant, member.rpartition(".")[2]) for member, _ in members)]
+        keys = [*_index_keys(tenant), *(entry_key(tenant, member.rpartition(".")[2]) for member, _ in members)]
         arguments = [*(part for member in members for part in member), mode]
         count, *outlined = await self._link.run(REMOVE, keys, arguments)
         if outlined:
@@ -199,7 +199,7 @@ class RedisStore:
         async with self._link.asking(self._link.write_timeout_s):
             pipeline = self._link.client.pipeline(transaction=False)
             for member, _ in page:
-                pipeline.hget(_entry_key(tenant, member.rpartition(".")[2]), "outline")
+                pipeline.hget(entry_key(tenant, member.rpartition(".")[2]), "outline")
             return list(await pipeline.execute())
 
     def _note_use(self, address: Address) -> None:
@@ -214,10 +214,6 @@ class RedisStore:
         """Members and how often each was used, one after the other."""
         taken = self._uses[tenant].take(USED_COUNT) if tenant in self._uses else []
         return [part for digests, count in taken for part in (f"{digests[:32].hex()}.{digests[32:].hex()}", count)]
-
-
-def _entry_key(tenant: bytes, entry: str) -> str:
-    return f"{slot(tenant)}:entry:{entry}"
 
 
 def _index_keys(tenant: bytes) -> tuple[str, str, str, str, str]:

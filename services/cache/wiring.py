@@ -1,6 +1,7 @@
 """The one place where the cache's parts meet. Tests hand in other parts; nothing is decided here."""
 
 import random
+import secrets
 import time
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ from services.cache.cache import Cache, Lifetime
 from services.cache.config import CacheSettings
 from services.cache.flight import FlightTable
 from services.cache.key import KeySpace
+from services.cache.redis_leases import RedisLeases
 from services.cache.redis_link import RedisLink
 from services.cache.redis_store import RedisStore
 from services.cache.request_wire import Limits
 from services.cache.servicer import CacheServicer
+from services.cache.shared_flight import SharedFlightTable
 from services.cache.sqlite_store import SqliteStore
 from services.cache.stats import Stats
 from services.cache.store import EntryStore
@@ -44,20 +47,23 @@ class CacheService:
         if link is not None:
             link.on_change(lambda available: server.set_serving(REDIS_HEALTH, available))
         await store.open()
+        self.cache.flights.start()
         if link is not None:
             server.set_serving(REDIS_HEALTH, link.available)
 
     async def close(self) -> None:
         """Closes the store."""
+        await self.cache.flights.close()
         await self.cache.store.close()
 
 
 async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore | None = None) -> CacheService:
     """Joins the parts that the settings name."""
     link = redis_link(settings) if settings.store == "redis" and store is None else None
+    store = store or build_store(settings, link)
     cache = Cache(
-        store or build_store(settings, link),
-        FlightTable(settings.leases_max),
+        store,
+        build_flights(settings, link, store),
         Stats(now_ms()),
         KeySpace(settings.key_secret.get_secret_value().encode() if settings.key_secret else b""),
         Lifetime(_ms(settings.ttl_default_s), settings.ttl_jitter, _ms(settings.stale_for_default_s)),
@@ -80,6 +86,13 @@ def build_store(settings: CacheSettings, link: RedisLink | None) -> EntryStore:
         hot_bytes_max=settings.hot_bytes_max,
         clock=now_ms,
     )
+
+
+def build_flights(settings: CacheSettings, link: RedisLink | None, store: EntryStore) -> FlightTable:
+    """Makes flights that all replicas on a Redis share, or those of one process without."""
+    if link is None:
+        return FlightTable(settings.leases_max)
+    return SharedFlightTable(RedisLeases(link, secrets.token_hex(8)), store.get, settings.leases_max)
 
 
 def redis_link(settings: CacheSettings) -> RedisLink:

@@ -1,0 +1,359 @@
+"""Single flight over replicas: several caches in one process, each with its own connections to one real Redis."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+
+from services.cache import redis_leases, shared_flight
+from services.cache.cache import Cache
+from services.cache.entry import Savings
+from services.cache.query import Completed, Following, Found, Hit, LeaseQuery, LookupEvent, Miss, MissReason, Restarted
+from services.cache.redis_leases import RedisLeases
+from services.cache.redis_link import PREFIX, RedisLink
+from services.cache.redis_store import RedisStore
+from services.cache.shared_flight import SharedFlightTable
+from services.cache.stats import Stats
+from tests.cache.conftest import KEYS, ManualClock, RedisServer, address_of, make_entry, make_key, redis_link
+from tests.cache.test_cache import DRAFT, LIFETIME, QUERY, Feed, chunks_of, leased
+
+LEASED = replace(QUERY, lease=LeaseQuery(ttl_s=30, wait_s=20))
+ADDRESS = address_of(QUERY.key)
+SOON_S = 10
+MakeReplica = Callable[..., Awaitable["Replica"]]
+
+
+class Replica(Cache):
+    """A cache on Redis, as wiring makes it."""
+
+    def __init__(self, link: RedisLink, clock: ManualClock) -> None:
+        store = RedisStore(link, entries_max=1000, bytes_max=1 << 30, clock=clock)
+        flights = SharedFlightTable(RedisLeases(link, f"replica-{id(self)}"), store.get)
+        super().__init__(store, flights, Stats(clock()), KEYS, LIFETIME, clock=clock, random=lambda: 0.0)
+        self.link = link
+
+    async def die(self) -> None:
+        """Leaves Redis as a process does that is killed: nothing is said any more, nothing is heard."""
+        await self.flights.close()
+        self.link.trip()
+
+
+@pytest.fixture(params=["redis", "redis_cluster"])
+async def make_replica(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[MakeReplica]:
+    """Makes replicas on an empty Redis."""
+    cluster = request.param == "redis_cluster"
+    server: RedisServer = request.getfixturevalue("shared_cluster" if cluster else "shared_redis")
+    server.command("flushall")
+    async with AsyncExitStack() as stack:
+
+        async def make() -> Replica:
+            replica = await started(redis_link(server.url, cluster=cluster), clock)
+            stack.push_async_callback(stop, replica)
+            return replica
+
+        yield make
+
+
+async def started(link: RedisLink, clock: ManualClock) -> Replica:
+    replica = Replica(link, clock)
+    await replica.store.open()
+    replica.flights.start()
+    return replica
+
+
+async def stop(replica: Replica) -> None:
+    await replica.flights.close()
+    await replica.store.close()
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that outlive their replica by less."""
+    for module in (redis_leases, shared_flight):
+        monkeypatch.setattr(module, "RENEWAL_S", 0.6)
+    monkeypatch.setattr(shared_flight, "RENEW_EVERY_S", 0.2)
+    monkeypatch.setattr(shared_flight, "BEAT_S", 0.05)
+
+
+async def three(make_replica: MakeReplica) -> list[Replica]:
+    return [await make_replica() for _ in range(3)]
+
+
+async def first_done(lookups: list["asyncio.Task[Found]"]) -> tuple[Found, list["asyncio.Task[Found]"]]:
+    """The first lookup that is answered, and those that wait on."""
+    done, waiting = await asyncio.wait(lookups, return_when=asyncio.FIRST_COMPLETED, timeout=SOON_S)
+    assert len(done) == 1
+    return done.pop().result(), list(waiting)
+
+
+def look_up(replicas: list[Replica], count: int) -> list["asyncio.Task[Found]"]:
+    return [asyncio.create_task(replica.lookup(LEASED)) for _ in range(count) for replica in replicas]
+
+
+async def test_one_of_all_replicas_leads(make_replica: MakeReplica):
+    """Of all who miss at three replicas at once one is to produce the answer, and the others get it."""
+    replicas = await three(make_replica)
+    found, waiting = await first_done(look_up(replicas, 50))
+    leased(found)
+    entry = await replicas[0].keep(DRAFT, [b"answer"], Savings(1, 2))
+
+    assert len(waiting) == 149
+    for hit in await asyncio.gather(*waiting):
+        assert isinstance(hit, Hit)
+        assert hit.entry == entry
+
+
+async def test_one_of_all_replicas_takes_over(make_replica: MakeReplica):
+    """Each leader that gives up, at whichever replica, is followed by exactly one other."""
+    replicas = await three(make_replica)
+    waiting, draw = look_up(replicas, 10), random.Random(3)
+    for _ in range(6):
+        found, waiting = await first_done(waiting)
+        assert await draw.choice(replicas).flights.release(leased(found))
+    found, waiting = await first_done(waiting)
+    leased(found)
+    await draw.choice(replicas).keep(DRAFT, [b"answer"], None)
+
+    assert len(waiting) == 23
+    assert all(isinstance(hit, Hit) for hit in await asyncio.gather(*waiting))
+
+
+async def test_answer_that_was_stored_meanwhile_is_no_miss(make_replica: MakeReplica, clock: ManualClock):
+    """A lookup that misses just before another replica stores the answer gets it with the lease, and needs none."""
+    one, other = await make_replica(), await make_replica()
+    since = asyncio.get_running_loop().time()
+    assert await one.lookup(QUERY) == Miss(MissReason.NOT_FOUND)
+    entry = await other.keep(DRAFT, [b"answer"], None)
+    joined = await one.flights.join(ADDRESS, 5, since)
+
+    assert joined.leads
+    assert joined.entry == entry
+
+
+class Follower:
+    """A streamed lookup, and what it has seen."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.seen: list[LookupEvent] = []
+        self.news = asyncio.Event()
+        self.task = asyncio.create_task(self._follow(replica))
+
+    async def _follow(self, replica: Replica) -> None:
+        async for event in replica.lookup_stream(LEASED):
+            self.seen.append(event)
+            self.news.set()
+
+    async def until(self, *events: LookupEvent) -> None:
+        """Waits until exactly these events were seen."""
+        async with asyncio.timeout(SOON_S):
+            while self.seen[: len(events)] != list(events):
+                assert len(self.seen) <= len(events), self.seen
+                self.news.clear()
+                await self.news.wait()
+
+
+async def test_streams_are_followed_over_replicas(make_replica: MakeReplica):
+    """Followers at every replica, early or late, see each chunk while the answer is made, and then the same entry."""
+    replicas = await three(make_replica)
+    lease_id = leased(await replicas[0].lookup(LEASED))
+    followers, feed = [Follower(replica) for replica in replicas for _ in range(5)], Feed()
+    keeping = asyncio.create_task(replicas[0].keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"one")
+    for follower in followers:
+        await follower.until(Following(), b"one")
+    feed.send(b"two")
+    for follower in followers:
+        await follower.until(Following(), b"one", b"two")
+    followers += [Follower(replica) for replica in replicas]
+    for follower in followers:
+        await follower.until(Following(), b"one", b"two")
+    for number in range(100):
+        feed.send(bytes([number]))
+    feed.send(Savings(1, 2))
+    entry = await keeping
+
+    for follower in followers:
+        await follower.task
+        chunks = [b"one", b"two", *(bytes([number]) for number in range(100))]
+        assert follower.seen == [Following(), *chunks, Completed(entry, 102)]
+
+
+async def test_followers_restart_with_one_of_them(make_replica: MakeReplica):
+    """When a streamed leader hangs up, one follower over all replicas leads, and the others see its whole answer."""
+    replicas = await three(make_replica)
+    lease_id = leased(await replicas[0].lookup(LEASED))
+    followers, feed = [Follower(replica) for replica in replicas for _ in range(4)], Feed()
+    keeping = asyncio.create_task(replicas[0].keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"torn")
+    for follower in followers:
+        await follower.until(Following(), b"torn")
+    keeping.cancel()
+    done, _ = await asyncio.wait(
+        [follower.task for follower in followers], return_when=asyncio.FIRST_COMPLETED, timeout=SOON_S
+    )
+    assert len(done) == 1
+    (leader,) = (follower for follower in followers if follower.task in done)
+    assert leader.seen[:3] == [Following(), b"torn", Restarted()]
+    entry = await replicas[1].keep_stream(DRAFT, chunks_of(b"whole ", b"answer", None), leased(leader.seen[3]))  # type: ignore[arg-type]
+
+    for follower in followers:
+        if follower is not leader:
+            await follower.task
+            whole = [b"whole ", b"answer", Completed(entry, 2)]
+            assert follower.seen[:3] == [Following(), b"torn", Restarted()]
+            assert follower.seen[4:] == whole
+            assert follower.seen[3] == Following() or isinstance(follower.seen[3], Hit)
+
+
+async def test_lease_may_be_used_at_any_replica(make_replica: MakeReplica):
+    """A stream under a lease that another replica gave is followed everywhere, that replica included."""
+    replicas = await three(make_replica)
+    lease_id = leased(await replicas[0].lookup(LEASED))
+    followers, feed = [Follower(replica) for replica in replicas], Feed()
+    keeping = asyncio.create_task(replicas[1].keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"one")
+    for follower in followers:
+        await follower.until(Following(), b"one")
+    feed.send(None)
+    entry = await keeping
+
+    for follower in followers:
+        await follower.task
+        assert follower.seen == [Following(), b"one", Completed(entry, 1)]
+    assert not await replicas[2].flights.release(lease_id)
+
+
+async def test_dead_replica_is_taken_over(make_replica: MakeReplica, brisk):
+    """When a replica dies with a stream in its middle, one of those who follow elsewhere leads next, within seconds."""
+    replicas = await three(make_replica)
+    lease_id = leased(await replicas[0].lookup(LEASED))
+    feed = Feed()
+    keeping = asyncio.create_task(replicas[0].keep_stream(DRAFT, aiter(feed), lease_id))
+    followers = [Follower(replica) for replica in replicas[1:] for _ in range(5)]
+    feed.send(b"torn")
+    for follower in followers:
+        await follower.until(Following(), b"torn")
+    await replicas[0].die()
+    done, _ = await asyncio.wait(
+        [follower.task for follower in followers], return_when=asyncio.FIRST_COMPLETED, timeout=SOON_S
+    )
+    assert len(done) == 1
+    (leader,) = (follower for follower in followers if follower.task in done)
+    entry = await replicas[1].keep_stream(DRAFT, chunks_of(b"whole", None), leased(leader.seen[3]))  # type: ignore[arg-type]
+    for follower in followers:
+        await follower.task
+    keeping.cancel()
+
+    assert all(follower.seen[-1] == Completed(entry, 1) for follower in followers if follower is not leader)
+
+
+async def test_silent_leader_keeps_its_lease(make_replica: MakeReplica, brisk):
+    """A leader that produces for longer than a renewal keeps its lease, and nobody takes over."""
+    one, other = await make_replica(), await make_replica()
+    leased(await one.lookup(LEASED))
+    waiting = replace(QUERY, lease=LeaseQuery(ttl_s=30, wait_s=2.0))
+
+    assert await other.lookup(waiting) == Miss(MissReason.LEASED)
+
+
+async def test_lease_ends_when_its_holder_said(make_replica: MakeReplica):
+    """A lease that its holder asked for 200 ms runs out then, and one of another replica leads."""
+    one, other = await make_replica(), await make_replica()
+    leased(await one.lookup(replace(QUERY, lease=LeaseQuery(ttl_s=0.2, wait_s=0))))
+
+    async with asyncio.timeout(SOON_S):
+        leased(await other.lookup(LEASED))
+
+
+async def test_nothing_is_sent_that_nobody_follows(make_replica: MakeReplica):
+    """A stream that no other replica follows leaves no trace but its entry."""
+    replica = await make_replica()
+    lease_id = leased(await replica.lookup(LEASED))
+    feed = Feed()
+    keeping = asyncio.create_task(replica.keep_stream(DRAFT, aiter(feed), lease_id))
+    follower = Follower(replica)
+    feed.send(b"one")
+    await follower.until(Following(), b"one")
+    keys = f"{PREFIX}:{{{ADDRESS.tenant.hex()}}}"
+    assert not await replica.link.client.exists(f"{keys}:flight:{ADDRESS.entry.hex()}")
+    feed.send(None)
+    await keeping
+    await replica.flights.close()
+
+    assert not await replica.link.client.exists(f"{keys}:lease:{ADDRESS.entry.hex()}")
+
+
+async def test_streamed_answer_is_not_cut_by_another(make_replica: MakeReplica, clock: ManualClock):
+    """An answer stored at another replica meanwhile does not end a stream that is followed."""
+    one, other = await make_replica(), await make_replica()
+    lease_id = leased(await one.lookup(LEASED))
+    feed = Feed()
+    keeping = asyncio.create_task(one.keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"first ")
+    followers = [Follower(one), Follower(other)]
+    for follower in followers:
+        await follower.until(Following(), b"first ")
+    await other.keep(DRAFT, [b"second"], None)
+    feed.send(b"answer")
+    feed.send(None)
+    entry = await keeping
+
+    for follower in followers:
+        await follower.task
+        assert follower.seen == [Following(), b"first ", b"answer", Completed(entry, 2)]
+
+
+async def test_lookup_that_hangs_up_while_it_claims_leaves_no_lease(make_replica: MakeReplica):
+    """A caller that goes while its lease is being claimed does not keep others waiting."""
+    one, other = await make_replica(), await make_replica()
+    for _ in range(20):
+        lookup = asyncio.create_task(one.lookup(LEASED))
+        await asyncio.sleep(random.uniform(0, 0.002))
+        lookup.cancel()
+        await asyncio.wait([lookup])
+        if not lookup.cancelled():
+            await one.flights.release(leased(lookup.result()))
+
+    async with asyncio.timeout(SOON_S):
+        leased(await other.lookup(LEASED))
+
+
+async def test_frozen_redis_leaves_flights_of_ones_own(own_redis: RedisServer, clock: ManualClock):
+    """Without Redis each replica has its own leader, followers of another's are let go, and no wait is longer."""
+    one, other = [await started(redis_link(own_redis.url, read_timeout_s=0.2), clock) for _ in range(2)]
+    try:
+        lease_id = leased(await one.lookup(LEASED))
+        feed = Feed()
+        keeping = asyncio.create_task(one.keep_stream(DRAFT, aiter(feed), lease_id))
+        followers = [Follower(other) for _ in range(3)]
+        feed.send(b"torn")
+        for follower in followers:
+            await follower.until(Following(), b"torn")
+        own_redis.freeze()
+        while other.store.available:
+            await other.lookup(replace(QUERY, key=make_key("stranger")))
+        done, _ = await asyncio.wait([each.task for each in followers], return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        (leader,) = (follower for follower in followers if follower.task in done)
+        own = other.keep_stream(DRAFT, chunks_of(b"own", None), leased(leader.seen[3]))  # type: ignore[arg-type]
+        assert isinstance((await asyncio.gather(own, return_exceptions=True))[0], Exception)  # It could not be kept.
+        for follower in followers:
+            await follower.task
+        keeping.cancel()
+    finally:
+        own_redis.thaw()
+        await stop(one)
+        await stop(other)
+
+    assert [follower.seen[-2] for follower in followers if follower is not leader] == [b"own"] * 2
+
+
+async def test_lease_ids_that_are_none_are_no_error(make_replica: MakeReplica, clock: ManualClock):
+    """A lease id that was made up leads nothing and releases nothing."""
+    replica = await make_replica()
+    for lease_id in ("x", "a.b.c", f"{'0' * 64}.{'1' * 64}.x"):
+        assert not await replica.flights.release(lease_id)
+        assert await replica.flights.lead(lease_id, make_entry(make_key(), clock).address) is None
