@@ -16,17 +16,19 @@ from typing import Protocol
 
 import msgspec
 
-from kit.errors import DeadlineExceeded, MillraceError, Unavailable
+from kit.errors import DeadlineExceeded, MillraceError, ResourceExhausted, Unavailable
 from services.inference import failure
 from services.inference.catalog import Target
 from services.inference.engine import Source
 from services.inference.events import Attempt, AttemptOutcome
-from services.inference.generation import EngineCompleted, EngineEvent
+from services.inference.generation import Delta, EngineCompleted, EngineEvent
 from services.inference.request import Request
 from services.inference.routing import RouteTarget
 from services.inference.tries import Tries, Turn
 
 log = logging.getLogger(__name__)
+
+WHOLE_SIZE_MAX = 12 * 1024 * 1024  # a whole answer is one message, of 16 MiB at most
 
 UseEngine = Callable[[Target], AbstractContextManager[Source]]
 Answer = AsyncGenerator[Sequence[EngineEvent], None]
@@ -61,6 +63,7 @@ class Asking:
         self._request, self._turn, self._tries, self._deadlines = request, turn, tries, tries.deadlines
         self._use_engine, self._observe = use_engine, observe
         self._heard_at = 0.0  # when the target last said something
+        self._whole_size = 0
 
     async def run(self) -> Answer:
         """Streams the answer.
@@ -130,7 +133,17 @@ class Asking:
                 async for batch in batches:
                     for event in batch:
                         observation.see(event)
+                    if not self._request.prompt.streamed:
+                        self._bound(batch)
                     yield batch
+
+    def _bound(self, batch: Sequence[EngineEvent]) -> None:
+        """Ends a whole answer that no message could hold, before memory does."""
+        self._whole_size += sum(map(_size, batch))
+        if self._whole_size > WHOLE_SIZE_MAX:
+            raise ResourceExhausted(
+                "ANSWER_TOO_LARGE", "the answer is larger than one message; stream it, or ask for less"
+            )
 
     async def _watched(self, stream: Answer, is_streamed: bool, within: AbstractContextManager[object]) -> Answer:
         """Passes an engine's batches on and raises when one takes too long or the last one is missing.
@@ -192,6 +205,14 @@ class Asking:
         silent_s = time.monotonic() - self._heard_at
         began = self._turn.attempt.ttft_s is not None
         return not self._deadlines.is_silence_long(silent_s, self._turn.state.first_tokens.p95_s(), began)
+
+
+def _size(event: EngineEvent) -> int:
+    """About how many bytes an event takes in a message."""
+    if not isinstance(event, Delta):
+        return 0
+    arguments = sum(len(call.arguments_json) for call in event.tool_calls)
+    return len(event.text) + len(event.reasoning) + arguments + 64 * len(event.logprobs)
 
 
 def _timed_out(waiting_for: str, is_total: bool) -> MillraceError:

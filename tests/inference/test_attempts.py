@@ -524,3 +524,13 @@ async def test_operators_hear_of_breakers(caplog: pytest.LogCaptureFixture) -> N
 
     assert (opened.message, opened.levelname, vars(opened)["reason"]) == ("target is left alone", "WARNING", "DOWN")
     assert (closed.message, vars(closed)["target"]) == ("target answers again", "local:t1")
+
+
+async def test_a_whole_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never ends is ended before memory does; who reads along may read on."""
+    monkeypatch.setattr("services.inference.attempt.WHOLE_SIZE_MAX", 100)
+    long = [[Delta(text="x" * 40)]] * 3
+    error, _ = await failed(attempts(FakeEngine(*long, [STOP], [DONE])), request(streamed=False), once(1))
+
+    assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
+    assert len(texts(await run(attempts(FakeEngine(*long, [STOP], [DONE])), way=once(1)))) == 3
