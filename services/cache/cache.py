@@ -21,6 +21,7 @@ from services.cache.query import (
     Following,
     Found,
     Hit,
+    HitKind,
     Lease,
     LeaseQuery,
     LookupEvent,
@@ -30,6 +31,7 @@ from services.cache.query import (
     Restarted,
     judge,
 )
+from services.cache.refresh import RefreshWatch
 from services.cache.stats import Stats
 from services.cache.store import Clock, EntryStore, Selector, StoreUnavailable
 
@@ -58,6 +60,7 @@ class Cache:
         stats: What is counted.
         keys: Where what is kept is.
         lifetime: How long entries live.
+        watch: Tells which of them to produce anew.
         clock: Milliseconds since the epoch.
         random: Numbers in [0, 1), for the jitter.
     """
@@ -69,12 +72,13 @@ class Cache:
         stats: Stats,
         keys: KeySpace,
         lifetime: Lifetime,
+        watch: RefreshWatch,
         *,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
         self.store, self.flights, self.stats, self.keys = store, flights, stats, keys
-        self._lifetime, self._clock, self._random = lifetime, clock, random
+        self._lifetime, self._watch, self._clock, self._random = lifetime, watch, clock, random
 
     async def lookup(self, query: Query) -> Found:
         """Finds an answer, waits for one in the making, or gives a lease, as the query says."""
@@ -164,8 +168,10 @@ class Cache:
         """
         mark, since = self.flights.mark(), _now()
         found = await self._find(query, address, arrived_ms)
-        if isinstance(found, Hit) or query.lease is None:
+        if query.lease is None:
             return found, None
+        if isinstance(found, Hit):
+            return await self._refreshed(found, query.lease, since), None
         until = _until(query.lease)
         while True:
             if found != UNAVAILABLE and self.flights.landed_since(address, mark):  # Meanwhile: do not produce it twice.
@@ -187,6 +193,19 @@ class Cache:
             if isinstance(answer, Hit):
                 return answer, None
             since = _now()
+
+    async def _refreshed(self, hit: Hit, lease: LeaseQuery, since: float) -> Hit:
+        """Adds to a hit, where it is due and its caller can, the lease to produce the answer anew."""
+        entry = hit.entry
+        if not lease.refresh or hit.kind is not HitKind.EXACT or not self._watch.due(entry, self._clock()):
+            return hit
+        joined = await self.flights.join(entry.address, lease.ttl_s, since)
+        if joined.flight is None or not joined.leads:
+            return hit
+        if joined.entry is not None and joined.entry.created_ms > entry.created_ms:  # Another replica was first.
+            self.flights.land(joined.entry)
+            return hit
+        return replace(hit, refresh=Lease(joined.flight.lease_id, lease.ttl_s))
 
     def _lead(self, joined: Joined, found: Miss, query: Query, arrived_ms: int) -> Found:
         """Gives the lease that was got, unless the answer is there by now: then nobody needs to produce it."""

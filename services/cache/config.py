@@ -43,6 +43,10 @@ class CacheSettings(ServeSettings):
     stale_for_default_s: float = Field(
         3_600, ge=0, le=2_592_000, description="How long expired entries may still serve lookups that allow it."
     )
+    refresh_ahead: float = Field(
+        0.1, ge=0, le=1, description="Last share of a life in which an answer may be produced anew; 0 for never."
+    )
+    refresh_hits_min: int = Field(3, ge=1, description="Hits that make an answer worth producing anew.")
     lease_ttl_default_s: float = Field(
         60, ge=0.1, le=600, description="How long a lease lasts where the caller does not say."
     )

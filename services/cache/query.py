@@ -33,10 +33,14 @@ class MissReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeaseQuery:
-    """What to do on a miss: lead for `ttl_s`, or wait up to `wait_s` for who leads already."""
+    """What to do on a miss: lead for `ttl_s`, or wait up to `wait_s` for who leads already.
+
+    With `refresh` a hit may give a lease as well, to produce the answer anew before it expires.
+    """
 
     ttl_s: float
     wait_s: float = 0.0
+    refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer was found."""
+    """An answer was found; with a lease to `refresh` it, if that is asked of the caller."""
 
     kind: HitKind
     entry: Entry
     age_ms: int
+    refresh: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ def _key(field: str, key: entry_pb.EntryKey) -> EntryKey:
 def _lease(lease: lookup_pb.LeaseQuery, limits: Limits) -> LeaseQuery:
     low_ms, high_ms = LEASE_MS
     ttl_s = _ms("query.lease.ttl", lease.ttl, low_ms, high_ms) / 1000 if lease.HasField("ttl") else limits.lease_ttl_s
-    return LeaseQuery(ttl_s, _ms("query.lease.wait", lease.wait, 0, high_ms) / 1000)
+    return LeaseQuery(ttl_s, _ms("query.lease.wait", lease.wait, 0, high_ms) / 1000, lease.refresh)
 
 
 def _check_semantic(semantic: lookup_pb.SemanticQuery) -> None:

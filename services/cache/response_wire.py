@@ -9,7 +9,7 @@ from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import entry_pb2 as entry_pb
 from millrace.cache.v1 import lookup_pb2 as lookup_pb
 from services.cache.entry import Entry, Savings
-from services.cache.query import Completed, Following, Found, Hit, LookupEvent, Miss, Restarted
+from services.cache.query import Completed, Following, Found, Hit, Lease, LookupEvent, Miss, Restarted
 from services.cache.stats import Tally
 from services.cache.store import Size
 from services.cache.worth import EvictionReason, Evictions
@@ -93,16 +93,22 @@ def write_evictions(stats: service_pb.Stats, evictions: Evictions) -> None:
 
 def _hit(hit: Hit, *, chunks: bool) -> lookup_pb.Hit:
     return lookup_pb.Hit(
-        kind=f"HIT_KIND_{hit.kind.name}", entry=_entry(hit.entry, chunks=chunks), age=_duration(hit.age_ms)
+        kind=f"HIT_KIND_{hit.kind.name}",
+        entry=_entry(hit.entry, chunks=chunks),
+        age=_duration(hit.age_ms),
+        refresh=None if hit.refresh is None else _lease(hit.refresh),
     )
 
 
 def _miss(miss: Miss) -> lookup_pb.Miss:
     written = lookup_pb.Miss(reason=f"MISS_REASON_{miss.reason.name}")
     if miss.lease is not None:
-        ttl = _duration(round(miss.lease.ttl_s * 1000))
-        written.lease.CopyFrom(lookup_pb.Lease(lease_id=miss.lease.lease_id, ttl=ttl))
+        written.lease.CopyFrom(_lease(miss.lease))
     return written
+
+
+def _lease(lease: Lease) -> lookup_pb.Lease:
+    return lookup_pb.Lease(lease_id=lease.lease_id, ttl=_duration(round(lease.ttl_s * 1000)))
 
 
 def _entry(entry: Entry, *, chunks: bool) -> entry_pb.Entry:

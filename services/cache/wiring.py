@@ -21,6 +21,7 @@ from services.cache.key import KeySpace
 from services.cache.redis_leases import RedisLeases
 from services.cache.redis_link import RedisLink
 from services.cache.redis_store import RedisStore
+from services.cache.refresh import RefreshWatch
 from services.cache.request_wire import Limits
 from services.cache.servicer import CacheServicer
 from services.cache.shared_flight import SharedFlightTable
@@ -67,6 +68,7 @@ async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore
         Stats(now_ms()),
         KeySpace(settings.key_secret.get_secret_value().encode() if settings.key_secret else b""),
         Lifetime(_ms(settings.ttl_default_s), settings.ttl_jitter, _ms(settings.stale_for_default_s)),
+        RefreshWatch(settings.refresh_ahead, settings.refresh_hits_min),
         clock=now_ms,
         random=random.random,
     )

@@ -30,6 +30,7 @@ from services.cache.query import (
     Query,
     Restarted,
 )
+from services.cache.refresh import RefreshWatch
 from services.cache.stats import Stats
 from services.cache.store import EntryStore, Selector, Size, StoreUnavailable
 from services.cache.worth import Evictions
@@ -89,7 +90,16 @@ class SlowStore(BrokenStore):
 
 
 def make_cache(store: EntryStore, clock: ManualClock, draw: float = 0.0) -> Cache:
-    return Cache(store, FlightTable(), Stats(clock()), KeySpace(), LIFETIME, clock=clock, random=lambda: draw)
+    return Cache(
+        store,
+        FlightTable(),
+        Stats(clock()),
+        KeySpace(),
+        LIFETIME,
+        RefreshWatch(0.1, 3),
+        clock=clock,
+        random=lambda: draw,
+    )
 
 
 @pytest.fixture
@@ -364,6 +374,78 @@ async def test_second_stream_of_a_lease_is_not_mixed_in(cache: Cache):
     feed.send(None)
 
     assert [event async for event in follower] == [b" answer", Completed(await keeping, 2)]
+
+
+REFRESHING = replace(QUERY, lease=LeaseQuery(ttl_s=5, wait_s=5, refresh=True))
+
+
+async def test_one_is_asked_to_refresh(cache: Cache, clock: ManualClock):
+    """Of all who hit an entry that is used often and about to expire one gets a lease, the others the old answer."""
+    entry = await cache.keep(DRAFT, [b"old"], None)
+    clock.now_ms += 55_000
+    found = await asyncio.gather(*(cache.lookup(REFRESHING) for _ in range(50)))
+    hits = [hit for hit in found if isinstance(hit, Hit)]
+    leases = [hit.refresh for hit in hits if hit.refresh]
+
+    assert [hit.entry for hit in hits] == [entry] * 50
+    assert len(leases) == 1
+    renewed = await cache.keep(DRAFT, [b"new"], None)
+    assert await cache.flights.lead(leases[0].lease_id, entry.address) is None
+    assert await cache.lookup(REFRESHING) == Hit(HitKind.EXACT, renewed, 0)
+
+
+async def test_misses_wait_for_a_refresh(cache: Cache, clock: ManualClock):
+    """Those who come when the entry has expired wait for who refreshes it, and nobody else produces it."""
+    await cache.keep(DRAFT, [b"old"], None)
+    clock.now_ms += 59_000
+    found = [await cache.lookup(REFRESHING) for _ in range(3)][-1]
+    assert isinstance(found, Hit)
+    assert found.refresh is not None
+    clock.now_ms += 2_000
+    waiter = asyncio.create_task(cache.lookup(REFRESHING))
+    await asyncio.sleep(0)
+    renewed = await cache.keep(DRAFT, [b"new"], None)
+
+    hit = await waiter
+    assert isinstance(hit, Hit)
+    assert hit.entry == renewed
+
+
+@pytest.mark.parametrize(
+    ("elapsed_ms", "hit_count", "change"),
+    [
+        (50_000, 50, {}),
+        (55_000, 2, {}),
+        (55_000, 50, {"lease": None}),
+        (55_000, 50, {"lease": LEASE}),
+        (61_000, 50, {"allow_stale": True}),
+    ],
+)
+async def test_only_what_is_due_is_refreshed(
+    cache: Cache, clock: ManualClock, elapsed_ms: int, hit_count: int, change: dict
+):
+    """Nobody refreshes an entry that is young, used seldom, or stale, nor if not asking for it."""
+    await cache.keep(DRAFT, [b"old"], None)
+    clock.now_ms += elapsed_ms
+    for _ in range(hit_count):
+        found = await cache.lookup(replace(REFRESHING, **change))
+        assert isinstance(found, Hit)
+        assert found.refresh is None
+
+
+async def test_failed_refresh_is_not_tried_again(cache: Cache, clock: ManualClock):
+    """A refresh that fails leaves the entry until it expires: an upstream that is down is not asked by every hit."""
+    await cache.keep(DRAFT, [b"old"], None)
+    clock.now_ms += 55_000
+    found = [await cache.lookup(REFRESHING) for _ in range(3)][-1]
+    assert isinstance(found, Hit)
+    assert found.refresh is not None
+    assert await cache.flights.release(found.refresh.lease_id)
+
+    for _ in range(20):
+        hit = await cache.lookup(REFRESHING)
+        assert isinstance(hit, Hit)
+        assert hit.refresh is None
 
 
 async def test_reported_entry_is_gone(cache: Cache):

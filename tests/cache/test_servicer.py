@@ -226,6 +226,23 @@ async def test_stream_without_finish_is_refused(stub: CacheServiceStub):
     assert (await stub.Lookup(LookupRequest(query=QUERY))).miss.reason == MISS_REASON_NOT_FOUND
 
 
+async def test_hit_may_ask_for_a_refresh(tmp_path: Path):
+    """A hit on an entry that is due carries a lease for who asked for it, over either way of looking up."""
+    query = Query()
+    query.CopyFrom(LEASED)
+    query.lease.refresh = True
+    async with serving(path=tmp_path / "entries", refresh_ahead=1, refresh_hits_min=1) as (stub, _):
+        await stub.Store(store_request())
+        assert not (await stub.Lookup(LookupRequest(query=LEASED))).hit.HasField("refresh")
+        hit = (await stub.Lookup(LookupRequest(query=query))).hit
+        assert hit.refresh.ttl == LEASED.lease.ttl
+        assert (await stub.Release(ReleaseRequest(lease_id=hit.refresh.lease_id))).released
+
+        await stub.Store(store_request())
+        events = [event async for event in stub.LookupStream(LookupStreamRequest(query=query))]
+        assert events[0].hit.refresh.lease_id
+
+
 async def test_another_secret_is_another_cache(tmp_path: Path):
     """What was stored under one key secret is not found under another, and found again under the first."""
     kinds = []

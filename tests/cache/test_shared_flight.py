@@ -11,10 +11,22 @@ import pytest
 from services.cache import redis_leases, shared_flight
 from services.cache.cache import Cache
 from services.cache.entry import Savings
-from services.cache.query import Completed, Following, Found, Hit, LeaseQuery, LookupEvent, Miss, MissReason, Restarted
+from services.cache.query import (
+    Completed,
+    Following,
+    Found,
+    Hit,
+    HitKind,
+    LeaseQuery,
+    LookupEvent,
+    Miss,
+    MissReason,
+    Restarted,
+)
 from services.cache.redis_leases import RedisLeases
 from services.cache.redis_link import PREFIX, RedisLink
 from services.cache.redis_store import RedisStore
+from services.cache.refresh import RefreshWatch
 from services.cache.shared_flight import SharedFlightTable
 from services.cache.stats import Stats
 from tests.cache.conftest import KEYS, ManualClock, RedisServer, address_of, make_entry, make_key, redis_link
@@ -32,7 +44,9 @@ class Replica(Cache):
     def __init__(self, link: RedisLink, clock: ManualClock) -> None:
         store = RedisStore(link, entries_max=1000, bytes_max=1 << 30, clock=clock)
         flights = SharedFlightTable(RedisLeases(link, f"replica-{id(self)}"), store.get)
-        super().__init__(store, flights, Stats(clock()), KEYS, LIFETIME, clock=clock, random=lambda: 0.0)
+        super().__init__(
+            store, flights, Stats(clock()), KEYS, LIFETIME, RefreshWatch(0.1, 3), clock=clock, random=lambda: 0.0
+        )
         self.link = link
 
     async def die(self) -> None:
@@ -224,6 +238,20 @@ async def test_lease_may_be_used_at_any_replica(make_replica: MakeReplica):
         await follower.task
         assert follower.seen == [Following(), b"one", Completed(entry, 1)]
     assert not await replicas[2].flights.release(lease_id)
+
+
+async def test_one_replica_at_a_time_refreshes(make_replica: MakeReplica, clock: ManualClock):
+    """An entry that is due at every replica is produced anew by one caller of one replica, and found by all."""
+    replicas = await three(make_replica)
+    refreshing = replace(QUERY, lease=LeaseQuery(ttl_s=30, wait_s=20, refresh=True))
+    await replicas[0].keep(DRAFT, [b"old"], None)
+    clock.now_ms += 55_000
+    found = await asyncio.gather(*(replica.lookup(refreshing) for replica in replicas for _ in range(10)))
+    assert len([hit for hit in found if isinstance(hit, Hit) and hit.refresh]) == 1
+    entry = await replicas[1].keep(DRAFT, [b"new"], None)
+
+    for replica in replicas:
+        assert await replica.lookup(refreshing) == Hit(HitKind.EXACT, entry, 0)
 
 
 async def test_dead_replica_is_taken_over(make_replica: MakeReplica, brisk):

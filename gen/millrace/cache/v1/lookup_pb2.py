@@ -26,33 +26,33 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from millrace.cache.v1 import entry_pb2 as millrace_dot_cache_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emillrace/cache/v1/lookup.proto\x12\x11millrace.cache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmillrace/cache/v1/entry.proto\"\xe8\x01\n\x05Query\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.millrace.cache.v1.EntryKey\x12\x12\n\nschema_tag\x18\x02 \x01(\t\x12*\n\x07\x61ge_max\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x61llow_stale\x18\x04 \x01(\x08\x12\x32\n\x08semantic\x18\x05 \x01(\x0b\x32 .millrace.cache.v1.SemanticQuery\x12,\n\x05lease\x18\x06 \x01(\x0b\x32\x1d.millrace.cache.v1.LeaseQuery\"{\n\rSemanticQuery\x12\x14\n\x0c\x63ompare_text\x18\x01 \x01(\t\x12\x1b\n\x0esimilarity_min\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\terror_max\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x11\n\x0f_similarity_minB\x0c\n\n_error_max\"]\n\nLeaseQuery\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x01\n\x03Hit\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.millrace.cache.v1.HitKind\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Entry\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\nacceptance\x18\x04 \x01(\x0b\x32\x1d.millrace.cache.v1.Acceptance\"u\n\nAcceptance\x12\x12\n\nsimilarity\x18\x01 \x01(\x01\x12\x1c\n\x0f\x66it_probability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\terror_max\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x12\n\x10_fit_probability\"\x89\x01\n\x04Miss\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.millrace.cache.v1.MissReason\x12\'\n\x05lease\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Lease\x12)\n\x06shadow\x18\x03 \x01(\x0b\x32\x19.millrace.cache.v1.Shadow\"A\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x06Shadow\x12\x11\n\tshadow_id\x18\x01 \x01(\t\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Entry\x12\x31\n\nacceptance\x18\x03 \x01(\x0b\x32\x1d.millrace.cache.v1.Acceptance\"0\n\rShadowVerdict\x12\x11\n\tshadow_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08*b\n\x07HitKind\x12\x18\n\x14HIT_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eHIT_KIND_EXACT\x10\x01\x12\x15\n\x11HIT_KIND_SEMANTIC\x10\x02\x12\x12\n\x0eHIT_KIND_STALE\x10\x03*\x82\x02\n\nMissReason\x12\x1b\n\x17MISS_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15MISS_REASON_NOT_FOUND\x10\x01\x12\x17\n\x13MISS_REASON_EXPIRED\x10\x02\x12\x17\n\x13MISS_REASON_TOO_OLD\x10\x03\x12\x1f\n\x1bMISS_REASON_SCHEMA_MISMATCH\x10\x04\x12\x16\n\x12MISS_REASON_LEASED\x10\x05\x12!\n\x1dMISS_REASON_STORE_UNAVAILABLE\x10\x06\x12\x16\n\x12MISS_REASON_UNSURE\x10\x07\x12\x16\n\x12MISS_REASON_SHADOW\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emillrace/cache/v1/lookup.proto\x12\x11millrace.cache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmillrace/cache/v1/entry.proto\"\xe8\x01\n\x05Query\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.millrace.cache.v1.EntryKey\x12\x12\n\nschema_tag\x18\x02 \x01(\t\x12*\n\x07\x61ge_max\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x61llow_stale\x18\x04 \x01(\x08\x12\x32\n\x08semantic\x18\x05 \x01(\x0b\x32 .millrace.cache.v1.SemanticQuery\x12,\n\x05lease\x18\x06 \x01(\x0b\x32\x1d.millrace.cache.v1.LeaseQuery\"{\n\rSemanticQuery\x12\x14\n\x0c\x63ompare_text\x18\x01 \x01(\t\x12\x1b\n\x0esimilarity_min\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\terror_max\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x11\n\x0f_similarity_minB\x0c\n\n_error_max\"n\n\nLeaseQuery\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07refresh\x18\x03 \x01(\x08\"\xde\x01\n\x03Hit\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.millrace.cache.v1.HitKind\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Entry\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\nacceptance\x18\x04 \x01(\x0b\x32\x1d.millrace.cache.v1.Acceptance\x12)\n\x07refresh\x18\x05 \x01(\x0b\x32\x18.millrace.cache.v1.Lease\"u\n\nAcceptance\x12\x12\n\nsimilarity\x18\x01 \x01(\x01\x12\x1c\n\x0f\x66it_probability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\terror_max\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x12\n\x10_fit_probability\"\x89\x01\n\x04Miss\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.millrace.cache.v1.MissReason\x12\'\n\x05lease\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Lease\x12)\n\x06shadow\x18\x03 \x01(\x0b\x32\x19.millrace.cache.v1.Shadow\"A\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x06Shadow\x12\x11\n\tshadow_id\x18\x01 \x01(\t\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Entry\x12\x31\n\nacceptance\x18\x03 \x01(\x0b\x32\x1d.millrace.cache.v1.Acceptance\"0\n\rShadowVerdict\x12\x11\n\tshadow_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08*b\n\x07HitKind\x12\x18\n\x14HIT_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eHIT_KIND_EXACT\x10\x01\x12\x15\n\x11HIT_KIND_SEMANTIC\x10\x02\x12\x12\n\x0eHIT_KIND_STALE\x10\x03*\x82\x02\n\nMissReason\x12\x1b\n\x17MISS_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15MISS_REASON_NOT_FOUND\x10\x01\x12\x17\n\x13MISS_REASON_EXPIRED\x10\x02\x12\x17\n\x13MISS_REASON_TOO_OLD\x10\x03\x12\x1f\n\x1bMISS_REASON_SCHEMA_MISMATCH\x10\x04\x12\x16\n\x12MISS_REASON_LEASED\x10\x05\x12!\n\x1dMISS_REASON_STORE_UNAVAILABLE\x10\x06\x12\x16\n\x12MISS_REASON_UNSURE\x10\x07\x12\x16\n\x12MISS_REASON_SHADOW\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.cache.v1.lookup_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HITKIND']._serialized_start=1250
-  _globals['_HITKIND']._serialized_end=1348
-  _globals['_MISSREASON']._serialized_start=1351
-  _globals['_MISSREASON']._serialized_end=1609
+  _globals['_HITKIND']._serialized_start=1310
+  _globals['_HITKIND']._serialized_end=1408
+  _globals['_MISSREASON']._serialized_start=1411
+  _globals['_MISSREASON']._serialized_end=1669
   _globals['_QUERY']._serialized_start=117
   _globals['_QUERY']._serialized_end=349
   _globals['_SEMANTICQUERY']._serialized_start=351
   _globals['_SEMANTICQUERY']._serialized_end=474
   _globals['_LEASEQUERY']._serialized_start=476
-  _globals['_LEASEQUERY']._serialized_end=569
-  _globals['_HIT']._serialized_start=572
-  _globals['_HIT']._serialized_end=751
-  _globals['_ACCEPTANCE']._serialized_start=753
-  _globals['_ACCEPTANCE']._serialized_end=870
-  _globals['_MISS']._serialized_start=873
-  _globals['_MISS']._serialized_end=1010
-  _globals['_LEASE']._serialized_start=1012
-  _globals['_LEASE']._serialized_end=1077
-  _globals['_SHADOW']._serialized_start=1079
-  _globals['_SHADOW']._serialized_end=1198
-  _globals['_SHADOWVERDICT']._serialized_start=1200
-  _globals['_SHADOWVERDICT']._serialized_end=1248
+  _globals['_LEASEQUERY']._serialized_end=586
+  _globals['_HIT']._serialized_start=589
+  _globals['_HIT']._serialized_end=811
+  _globals['_ACCEPTANCE']._serialized_start=813
+  _globals['_ACCEPTANCE']._serialized_end=930
+  _globals['_MISS']._serialized_start=933
+  _globals['_MISS']._serialized_end=1070
+  _globals['_LEASE']._serialized_start=1072
+  _globals['_LEASE']._serialized_end=1137
+  _globals['_SHADOW']._serialized_start=1139
+  _globals['_SHADOW']._serialized_end=1258
+  _globals['_SHADOWVERDICT']._serialized_start=1260
+  _globals['_SHADOWVERDICT']._serialized_end=1308
 # @@protoc_insertion_point(module_scope)

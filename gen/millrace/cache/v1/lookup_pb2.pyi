@@ -69,24 +69,28 @@ class SemanticQuery(_message.Message):
     def __init__(self, compare_text: _Optional[str] = ..., similarity_min: _Optional[float] = ..., error_max: _Optional[float] = ...) -> None: ...
 
 class LeaseQuery(_message.Message):
-    __slots__ = ("ttl", "wait")
+    __slots__ = ("ttl", "wait", "refresh")
     TTL_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_FIELD_NUMBER: _ClassVar[int]
     ttl: _duration_pb2.Duration
     wait: _duration_pb2.Duration
-    def __init__(self, ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    refresh: bool
+    def __init__(self, ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., refresh: _Optional[bool] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("kind", "entry", "age", "acceptance")
+    __slots__ = ("kind", "entry", "age", "acceptance", "refresh")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_FIELD_NUMBER: _ClassVar[int]
     kind: HitKind
     entry: _entry_pb2.Entry
     age: _duration_pb2.Duration
     acceptance: Acceptance
-    def __init__(self, kind: _Optional[_Union[HitKind, str]] = ..., entry: _Optional[_Union[_entry_pb2.Entry, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ...) -> None: ...
+    refresh: Lease
+    def __init__(self, kind: _Optional[_Union[HitKind, str]] = ..., entry: _Optional[_Union[_entry_pb2.Entry, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., acceptance: _Optional[_Union[Acceptance, _Mapping]] = ..., refresh: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class Acceptance(_message.Message):
     __slots__ = ("similarity", "fit_probability", "error_max", "reason")
