@@ -104,7 +104,7 @@ class Cache:
                     chunk_count += 1
                     yield chunk
             if flight.entry is not None:
-                self.stats.count_found(address.tenant, judge(flight.entry, query, arrived_ms))
+                self.stats.count_found(address.tenant, _shared(judge(flight.entry, query, arrived_ms)))
                 yield Completed(flight.entry, chunk_count)
                 return
             yield Restarted()
@@ -189,7 +189,7 @@ class Cache:
                 return Miss(MissReason.LEASED), None
             if not joined.flight.settled:
                 return found, joined.flight
-            answer = judge(joined.flight.entry, query, arrived_ms)
+            answer = _shared(judge(joined.flight.entry, query, arrived_ms))
             if isinstance(answer, Hit):
                 return answer, None
             since = _now()
@@ -267,6 +267,11 @@ async def _replay(found: Found) -> AsyncGenerator[LookupEvent, None]:
         for chunk in found.entry.chunks:
             yield chunk
         yield Completed(found.entry, len(found.entry.chunks))
+
+
+def _shared(found: Found) -> Found:
+    """Marks a hit as one whose answer was in the making."""
+    return replace(found, shared=True) if isinstance(found, Hit) else found
 
 
 def _until(lease: LeaseQuery) -> float:

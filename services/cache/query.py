@@ -64,12 +64,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer was found; with a lease to `refresh` it, if that is asked of the caller."""
+    """An answer was found; with a lease to `refresh` it, if that is asked of the caller.
+
+    It is `shared` if it was in the making when the lookup came.
+    """
 
     kind: HitKind
     entry: Entry
     age_ms: int
     refresh: Lease | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

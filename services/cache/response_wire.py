@@ -71,6 +71,8 @@ def write_tally(tally: Tally) -> service_pb.Stats:
             service_pb.MissCount(reason=f"MISS_REASON_{reason.name}", count=count)
             for reason, count in sorted(tally.misses.items())
         ],
+        shared_count=tally.shared_count,
+        refresh_count=tally.refresh_count,
         store_count=tally.store_count,
         false_hit_count=tally.false_hit_count,
         saved=saved,

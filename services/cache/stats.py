@@ -19,6 +19,8 @@ class Tally:
 
     hits: Counter[HitKind] = field(default_factory=Counter)
     misses: Counter[MissReason] = field(default_factory=Counter)
+    shared_count: int = 0
+    refresh_count: int = 0
     store_count: int = 0
     false_hit_count: int = 0
     saved_prompt_token_count: int = 0
@@ -37,6 +39,8 @@ class Tally:
             self.misses[found.reason] += 1
             return
         self.hits[found.kind] += 1
+        self.shared_count += found.shared
+        self.refresh_count += found.refresh is not None
         savings = found.entry.savings or Savings()
         self.saved_prompt_token_count += savings.prompt_token_count
         self.saved_completion_token_count += savings.completion_token_count

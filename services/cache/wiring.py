@@ -1,9 +1,10 @@
 """The one place where the cache's parts meet. Tests hand in other parts; nothing is decided here."""
 
+import asyncio
 import random
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -15,9 +16,11 @@ from kit.telemetry import Telemetry
 from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
 from services.cache.cache import Cache, Lifetime
+from services.cache.cancelling import cancel_all
 from services.cache.config import CacheSettings
 from services.cache.flight import FlightTable
 from services.cache.key import KeySpace
+from services.cache.metrics import CacheMetrics
 from services.cache.redis_leases import RedisLeases
 from services.cache.redis_link import RedisLink
 from services.cache.redis_store import RedisStore
@@ -41,6 +44,8 @@ class CacheService:
     cache: Cache
     registrations: tuple[Registration, ...]
     link: RedisLink | None
+    metrics: CacheMetrics
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def warm(self, server: Server) -> None:
         """Opens the store, and keeps the health of what it rests on up to date."""
@@ -49,11 +54,13 @@ class CacheService:
             link.on_change(lambda available: server.set_serving(REDIS_HEALTH, available))
         await store.open()
         self.cache.flights.start()
+        self.tasks.add(asyncio.create_task(self.metrics.keep_measuring()))
         if link is not None:
             server.set_serving(REDIS_HEALTH, link.available)
 
     async def close(self) -> None:
         """Closes the store."""
+        await cancel_all(self.tasks)
         await self.cache.flights.close()
         await self.cache.store.close()
 
@@ -74,7 +81,9 @@ async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore
     )
     servicer = CacheServicer(cache, Limits(settings.entry_bytes_max, settings.lease_ttl_default_s))
     registration = Registration(FULL_NAME, service_grpc.add_CacheServiceServicer_to_server, servicer)
-    return CacheService(cache, (registration,), link)
+    metrics = CacheMetrics(cache)
+    telemetry.registry.register(metrics)
+    return CacheService(cache, (registration,), link, metrics)
 
 
 def build_store(settings: CacheSettings, link: RedisLink | None) -> EntryStore:

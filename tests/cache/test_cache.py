@@ -181,6 +181,7 @@ async def test_identical_misses_produce_one_answer(cache: Cache):
     entry = await cache.keep(DRAFT, [b"answer"], None)
 
     assert all(isinstance(found, Hit) and found.entry == entry for found in await asyncio.gather(*waiting))
+    assert cache.stats.tally(None).shared_count == 499
 
 
 async def test_one_takes_over_after_another(cache: Cache):
@@ -389,6 +390,7 @@ async def test_one_is_asked_to_refresh(cache: Cache, clock: ManualClock):
 
     assert [hit.entry for hit in hits] == [entry] * 50
     assert len(leases) == 1
+    assert cache.stats.tally(None).refresh_count == 1
     renewed = await cache.keep(DRAFT, [b"new"], None)
     assert await cache.flights.lead(leases[0].lease_id, entry.address) is None
     assert await cache.lookup(REFRESHING) == Hit(HitKind.EXACT, renewed, 0)

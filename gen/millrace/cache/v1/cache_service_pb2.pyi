@@ -226,7 +226,7 @@ class GetStatsResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ...) -> None: ...
 
 class Stats(_message.Message):
-    __slots__ = ("start_time", "entry_count", "size_bytes", "lookup_count", "hits", "misses", "store_count", "eviction_count", "false_hit_count", "lease_count", "saved", "store", "store_available", "semantic_enabled", "semantic_error", "evictions")
+    __slots__ = ("start_time", "entry_count", "size_bytes", "lookup_count", "hits", "misses", "store_count", "eviction_count", "false_hit_count", "lease_count", "saved", "store", "store_available", "semantic_enabled", "semantic_error", "evictions", "shared_count", "refresh_count")
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     ENTRY_COUNT_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +243,8 @@ class Stats(_message.Message):
     SEMANTIC_ENABLED_FIELD_NUMBER: _ClassVar[int]
     SEMANTIC_ERROR_FIELD_NUMBER: _ClassVar[int]
     EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_COUNT_FIELD_NUMBER: _ClassVar[int]
     start_time: _timestamp_pb2.Timestamp
     entry_count: int
     size_bytes: int
@@ -259,7 +261,9 @@ class Stats(_message.Message):
     semantic_enabled: bool
     semantic_error: ErrorEstimate
     evictions: _containers.RepeatedCompositeFieldContainer[EvictionCount]
-    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., entry_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., lookup_count: _Optional[int] = ..., hits: _Optional[_Iterable[_Union[HitCount, _Mapping]]] = ..., misses: _Optional[_Iterable[_Union[MissCount, _Mapping]]] = ..., store_count: _Optional[int] = ..., eviction_count: _Optional[int] = ..., false_hit_count: _Optional[int] = ..., lease_count: _Optional[int] = ..., saved: _Optional[_Union[_entry_pb2.Savings, _Mapping]] = ..., store: _Optional[str] = ..., store_available: _Optional[bool] = ..., semantic_enabled: _Optional[bool] = ..., semantic_error: _Optional[_Union[ErrorEstimate, _Mapping]] = ..., evictions: _Optional[_Iterable[_Union[EvictionCount, _Mapping]]] = ...) -> None: ...
+    shared_count: int
+    refresh_count: int
+    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., entry_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., lookup_count: _Optional[int] = ..., hits: _Optional[_Iterable[_Union[HitCount, _Mapping]]] = ..., misses: _Optional[_Iterable[_Union[MissCount, _Mapping]]] = ..., store_count: _Optional[int] = ..., eviction_count: _Optional[int] = ..., false_hit_count: _Optional[int] = ..., lease_count: _Optional[int] = ..., saved: _Optional[_Union[_entry_pb2.Savings, _Mapping]] = ..., store: _Optional[str] = ..., store_available: _Optional[bool] = ..., semantic_enabled: _Optional[bool] = ..., semantic_error: _Optional[_Union[ErrorEstimate, _Mapping]] = ..., evictions: _Optional[_Iterable[_Union[EvictionCount, _Mapping]]] = ..., shared_count: _Optional[int] = ..., refresh_count: _Optional[int] = ...) -> None: ...
 
 class HitCount(_message.Message):
     __slots__ = ("kind", "count")
