@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from kit import minilm
 from kit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
-from services.inference.engines import local_minilm
 from services.inference.engines.local_slots import Slots
 from services.inference.engines.local_threads import LOADING, thread_count
 from services.inference.generation import Usage
@@ -120,7 +120,7 @@ class LocalEmbedder:
         return encoder
 
     def _import_and_load(self) -> SentenceTransformer:
-        source = local_minilm.find() if self._name == local_minilm.NAME else self._name
+        source = minilm.find() if self._name == minilm.NAME else self._name
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
