@@ -1,19 +1,23 @@
 """Replaces personal data by numbered placeholders, and puts it back.
 
-The way back is handed to the caller and kept nowhere else.
+Two kinds of placeholder never meet: `<EMAIL_ADDRESS>` leads nowhere, `<EMAIL_ADDRESS_1>` leads back. So a card number
+that a model made up and that was redacted from its answer can never be taken for the caller's own. Equal originals get
+equal numbers; a number that the texts already hold in writing is not given away. The way back is handed to the caller
+and kept nowhere else.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kit.errors import InvalidArgument, Unavailable
-from services.safety.checking import check
-from services.safety.detectors.pii import PersonalData
+from services.safety.checking import Screened, Text, check
+from services.safety.detectors.detector import Detector
 from services.safety.policy import Direction, Profile, Rule, Verdict
 from services.safety.screening import Finding, Screening, State
 
@@ -21,7 +25,8 @@ from services.safety.screening import Finding, Screening, State
 _THRESHOLD = 0.4
 _DEADLINE_S = 5.0
 
-_TOKEN = re.compile(r"<[A-Z][A-Z0-9_]{0,99}_[0-9]{1,9}>")
+# Models write placeholders back in whatever case they like.
+_TOKEN = re.compile(r"<[A-Z][A-Z0-9_]{0,99}_[0-9]{1,9}>", re.IGNORECASE | re.ASCII)
 
 
 class Placeholder(NamedTuple):
@@ -33,11 +38,17 @@ class Placeholder(NamedTuple):
 
 
 class Anonymiser:
-    """Finds personal data and replaces it."""
+    """Finds personal data and replaces it.
 
-    def __init__(self, detector: PersonalData, pool: concurrent.futures.Executor) -> None:
-        self._detector = detector
+    Args:
+        detectors: By name; each finds personal data.
+        pool: Threads for long texts.
+    """
+
+    def __init__(self, detectors: Mapping[str, Detector], pool: concurrent.futures.Executor) -> None:
+        self._detectors = detectors
         self._pool = pool
+        self._categories = sorted({category for each in detectors.values() for category in each.categories})
 
     async def redact(
         self, texts: Sequence[str], categories: Sequence[str], known: Sequence[Placeholder]
@@ -46,26 +57,45 @@ class Anonymiser:
 
         Raises:
             InvalidArgument: A category is unknown or a placeholder malformed.
-            Unavailable: The detector did not finish.
+            Unavailable: A detector did not finish.
         """
         mapping = _Mapping(known, texts)
-        rule = Rule("pii", _THRESHOLD, Verdict.REDACT, self._actions(categories), False, _DEADLINE_S)
-        profile = Profile("redact", "", 0, {Direction.INPUT: (rule,)})
-        screening = Screening(profile, Direction.INPUT, {"pii": self._detector}, self._pool)
-        screened = await check(screening, texts)
+        profile = Profile("redact", "", 0, {Direction.INPUT: self._rules(categories)})
+        screening = Screening(profile, Direction.INPUT, self._detectors, self._pool)
+        screened = await check(screening, map(Text, texts))
         if any(run.state in (State.FAILED, State.TIMED_OUT) for run in screening.runs):
             raise Unavailable("DETECTOR_UNAVAILABLE", "the texts could not be read in time; send fewer or shorter ones")
-        redacted = [mapping.apply(text, found.findings) for text, found in zip(texts, screened, strict=True)]
+        redacted = [mapping.apply(text, found.findings)[0] for text, found in zip(texts, screened, strict=True)]
         return redacted, mapping.placeholders
 
-    def _actions(self, categories: Sequence[str]) -> Mapping[str, Verdict]:
+    def _rules(self, categories: Sequence[str]) -> tuple[Rule, ...]:
         for index, category in enumerate(categories):
-            if category not in self._detector.categories:
-                known = ", ".join(self._detector.categories)
+            if category not in self._categories:
+                known = ", ".join(self._categories)
                 raise InvalidArgument(f"categories[{index}]", f"unknown category; choose from: {known}")
-        if not categories:
-            return {}
-        return {c: Verdict.REDACT if c in categories else Verdict.ALLOW for c in self._detector.categories}
+        asked = frozenset(categories)
+        actions = {c: Verdict.REDACT if c in asked else Verdict.ALLOW for c in self._categories} if asked else {}
+        return tuple(
+            Rule(name, _THRESHOLD, Verdict.REDACT, actions, False, _DEADLINE_S, anonymises=True, anonymised=asked)
+            for name in self._detectors
+        )
+
+
+def anonymise(texts: Sequence[str], screened: Sequence[Screened]) -> tuple[list[Screened], list[Placeholder]]:
+    """Numbers what the policy redacts with a way back, over all texts of a prompt; a blocked prompt stays as it is."""
+    is_blocked = any(each.verdict is Verdict.BLOCK for each in screened)
+    if is_blocked or not any(finding.reversible for each in screened for finding in each.findings):
+        return list(screened), []
+    mapping = _Mapping((), texts)
+    numbered = [_numbered(mapping, text, each) for text, each in zip(texts, screened, strict=True)]
+    return numbered, mapping.placeholders
+
+
+def _numbered(mapping: _Mapping, text: str, screened: Screened) -> Screened:
+    if screened.verdict is not Verdict.REDACT:
+        return screened
+    replacement, findings = mapping.apply(text, screened.findings)
+    return Screened(screened.verdict, replacement, findings)
 
 
 class _Mapping:
@@ -76,17 +106,27 @@ class _Mapping:
         self.placeholders = list(known)
         self._tokens = {(p.category, p.original): p.token for p in known}
         # A text may already hold something that reads like a placeholder; its number must not be given away.
-        self._taken = {p.token for p in known}.union(*(_TOKEN.findall(text) for text in texts))
+        taken = {p.token for p in known}.union(*(_TOKEN.findall(text) for text in texts))
+        self._taken = {token.upper() for token in taken}
         self._numbers: dict[str, itertools.count[int]] = {}
 
-    def apply(self, text: str, findings: Sequence[Finding]) -> str:
-        """Replaces findings, which are in order; those that overlap become one."""
+    def apply(self, text: str, findings: Sequence[Finding]) -> tuple[str, tuple[Finding, ...]]:
+        """Replaces findings, which are in order, overlapping ones as one; returns them with what replaced them."""
         pieces: list[str] = []
+        told: list[Finding] = []
         at = 0
-        for start, end, category in _merged(findings):
-            pieces += [text[at:start], self._token(category, text[start:end])]
+        for group in _overlapping(findings):
+            first, end = group[0], max(finding.end for finding in group)
+            placeholder = first.placeholder
+            if first.reversible:
+                placeholder = self._token(first.category, text[first.start : end])
+                told += [dataclasses.replace(finding, token=placeholder) for finding in group]
+            else:
+                told += group
+            pieces += [text[at : first.start], placeholder]
             at = end
-        return "".join([*pieces, text[at:]])
+        others = [finding for finding in findings if finding.action is not Verdict.REDACT]
+        return "".join([*pieces, text[at:]]), tuple(sorted([*told, *others], key=lambda finding: finding.place))
 
     def _token(self, category: str, original: str) -> str:
         token = self._tokens.get((category, original))
@@ -98,15 +138,20 @@ class _Mapping:
         return token
 
 
-def _merged(findings: Iterable[Finding]) -> list[tuple[int, int, str]]:
-    merged: list[tuple[int, int, str]] = []
+def _overlapping(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
+    """Groups what is redacted: each group is one stretch of text."""
+    group: list[Finding] = []
+    end = 0
     for finding in findings:
-        if merged and finding.start < merged[-1][1]:
-            start, end, category = merged[-1]
-            merged[-1] = start, max(end, finding.end), category
-        else:
-            merged.append((finding.start, finding.end, finding.category))
-    return merged
+        if finding.action is not Verdict.REDACT:
+            continue
+        if group and finding.start >= end:
+            yield group
+            group = []
+        group.append(finding)
+        end = max(end, finding.end)
+    if group:
+        yield group
 
 
 def restore(texts: Iterable[str], known: Sequence[Placeholder]) -> tuple[list[str], int]:
@@ -116,13 +161,14 @@ def restore(texts: Iterable[str], known: Sequence[Placeholder]) -> tuple[list[st
         InvalidArgument: A placeholder is malformed or given twice.
     """
     check_placeholders(known)
-    originals = {p.token: p.original for p in known}
+    originals = {p.token.upper(): p.original for p in known}
     count = 0
 
     def original(match: re.Match[str]) -> str:
         nonlocal count
-        count += match.group() in originals
-        return originals.get(match.group(), match.group())
+        token = match.group().upper()
+        count += token in originals
+        return originals.get(token, match.group())
 
     return [_TOKEN.sub(original, text) for text in texts], count
 
@@ -137,6 +183,6 @@ def check_placeholders(known: Sequence[Placeholder]) -> None:
     for index, placeholder in enumerate(known):
         if not _TOKEN.fullmatch(placeholder.token):
             raise InvalidArgument(f"placeholders[{index}].token", "must look like <EMAIL_ADDRESS_1>")
-        if placeholder.token in seen:
+        if placeholder.token.upper() in seen:
             raise InvalidArgument(f"placeholders[{index}].token", "is given twice")
-        seen.add(placeholder.token)
+        seen.add(placeholder.token.upper())

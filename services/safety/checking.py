@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.safety.policy import Verdict
 from services.safety.screening import Finding, Screening
@@ -21,15 +22,22 @@ class Screened:
     findings: tuple[Finding, ...]
 
 
-async def check(screening: Screening, texts: Iterable[str]) -> list[Screened]:
+class Text(NamedTuple):
+    """A text to judge; `retrieved`: a tool returned it, or it is a document."""
+
+    text: str
+    retrieved: bool = False
+
+
+async def check(screening: Screening, texts: Iterable[Text]) -> list[Screened]:
     """Judges texts one after the other, each apart; empty ones cost nothing."""
-    return [await _check_one(screening, text) for text in texts]
+    return [await _check_one(screening, *text) for text in texts]
 
 
-async def _check_one(screening: Screening, text: str) -> Screened:
+async def _check_one(screening: Screening, text: str, retrieved: bool) -> Screened:
     if not text:
         return Screened(Verdict.ALLOW, None, ())
-    lane = screening.lane()
+    lane = screening.lane(retrieved)
     release = await lane.push(text, final=True)
     replacement = release.text if lane.verdict is Verdict.REDACT else None
     return Screened(lane.verdict, replacement, release.findings)

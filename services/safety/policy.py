@@ -6,6 +6,7 @@ becomes; it never looks at a text.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import pathlib
@@ -69,7 +70,11 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one detector is used in one direction."""
+    """How one detector is used in one direction.
+
+    `anonymises` says whether REDACT in `action` has a way back, `anonymised` names the categories of `actions` where it
+    has. `retrieved` is the rule for what nobody at the keyboard wrote, where that differs: tool results and documents.
+    """
 
     detector: str
     threshold: float
@@ -77,10 +82,21 @@ class Rule:
     actions: Mapping[str, Verdict]
     fails_open: bool
     deadline_s: float
+    anonymises: bool = False
+    anonymised: frozenset[str] = frozenset()
+    retrieved: Rule | None = None
 
     def action_for(self, category: str) -> Verdict:
         """What to do about a finding of a category."""
         return self.actions.get(category, self.action)
+
+    def is_reversible(self, category: str) -> bool:
+        """Whether a finding of a category is replaced by a placeholder that leads back."""
+        return category in self.anonymised if category in self.actions else self.anonymises
+
+    def for_text(self, retrieved: bool) -> Rule:
+        """The rule for a text, by whether it was retrieved."""
+        return self.retrieved or self if retrieved else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +163,8 @@ def load_policies(operator_file: pathlib.Path | None = None) -> Policies:
 
 
 _ActionName = Literal["allow", "flag", "redact", "block"]
+_ANONYMISE = "anonymise"  # redacts, with a way back
+_InputActionName = Literal["allow", "flag", "redact", "anonymise", "block"]
 _Category = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]{0,63}$")]
 _Name = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
@@ -174,20 +192,56 @@ class TermsDocument(Document):
     terms: list[TermGroup]
 
 
+class ActionsDocument(Document):
+    """What is done about findings, in the policy file; what is None is as the rule around it says."""
+
+    action: _ActionName | None = None
+    threshold: float | None = pydantic.Field(default=None, ge=0, le=1)
+    actions: dict[_Category, _ActionName] | None = None
+
+
 class RuleDocument(Document):
     """One rule of the policy file."""
 
     action: _ActionName
     threshold: float = pydantic.Field(default=0.4, ge=0, le=1)
     actions: dict[_Category, _ActionName] = pydantic.Field(default={})
+    retrieved: ActionsDocument | None = None
     on_failure: Literal["open", "closed"] = "closed"
     deadline_ms: int = pydantic.Field(default=2000, ge=1, le=60_000)
 
     def read(self, detector: str) -> Rule:
         """Makes the rule."""
-        actions = {category: Verdict[name.upper()] for category, name in self.actions.items()}
-        action = Verdict[self.action.upper()]
-        return Rule(detector, self.threshold, action, actions, self.on_failure == "open", self.deadline_ms / 1000)
+        rule = self._rule(detector, self.action, self.threshold, self.actions)
+        if (other := self.retrieved) is None:
+            return rule
+        threshold = self.threshold if other.threshold is None else other.threshold
+        actions = self.actions if other.actions is None else other.actions
+        retrieved = self._rule(detector, other.action or self.action, threshold, actions)
+        return dataclasses.replace(rule, retrieved=retrieved)
+
+    def _rule(self, detector: str, action: str, threshold: float, actions: Mapping[str, str]) -> Rule:
+        return Rule(
+            detector,
+            threshold,
+            _verdict(action),
+            {category: _verdict(name) for category, name in actions.items()},
+            self.on_failure == "open",
+            self.deadline_ms / 1000,
+            action == _ANONYMISE,
+            frozenset(category for category, name in actions.items() if name == _ANONYMISE),
+        )
+
+
+def _verdict(action: str) -> Verdict:
+    return Verdict.REDACT if action == _ANONYMISE else Verdict[action.upper()]
+
+
+class PiiActionsDocument(ActionsDocument):
+    """What is done about personal data in prompts, where that may also be anonymised."""
+
+    action: _InputActionName | None = None  # type: ignore[assignment]
+    actions: dict[PiiCategory, _InputActionName] | None = None  # type: ignore[assignment]
 
 
 class PiiRuleDocument(RuleDocument):
@@ -196,16 +250,30 @@ class PiiRuleDocument(RuleDocument):
     actions: dict[PiiCategory, _ActionName] = pydantic.Field(default={})  # type: ignore[assignment]
 
 
+class PiiInputRuleDocument(RuleDocument):
+    """A rule for personal data in prompts. Answers have no way back: what a model makes up is nobody's original."""
+
+    action: _InputActionName  # type: ignore[assignment]
+    actions: dict[PiiCategory, _InputActionName] = pydantic.Field(default={})  # type: ignore[assignment]
+    retrieved: PiiActionsDocument | None = None
+
+
 class DirectionDocument(Document):
-    """The rules for one direction in the policy file; a detector that is left out does not run."""
+    """The rules for one direction in the policy file, by detector; one that is left out does not run."""
 
     forbidden_terms: RuleDocument | None = None
     pii: PiiRuleDocument | None = None
 
     def read(self) -> tuple[Rule, ...]:
         """Makes the rules."""
-        named = (("forbidden_terms", self.forbidden_terms), ("pii", self.pii))
+        named = ((name, getattr(self, name)) for name in type(self).model_fields)
         return tuple(rule.read(name) for name, rule in named if rule is not None)
+
+
+class InputDocument(DirectionDocument):
+    """The rules for prompts in the policy file."""
+
+    pii: PiiInputRuleDocument | None = None  # type: ignore[assignment]
 
 
 class ProfileDocument(Document):
@@ -213,7 +281,7 @@ class ProfileDocument(Document):
 
     description: str = pydantic.Field(min_length=1, max_length=400)
     strictness: int = pydantic.Field(ge=0, le=1000)
-    input: DirectionDocument = DirectionDocument()
+    input: InputDocument = InputDocument()
     output: DirectionDocument = DirectionDocument()
 
     def read(self, name: str) -> Profile:

@@ -10,6 +10,7 @@ from kit.errors import FailedPrecondition, InvalidArgument
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1.verdict_pb2 import Role
 from services.safety.anonymising import Placeholder
+from services.safety.checking import Text
 from services.safety.stream import TOOL_CALLS_MAX, Delta, OutputKind, PartKey
 
 TEXTS_MAX = 2048
@@ -31,12 +32,13 @@ def request_id(request: _Named) -> str:
     return request.request_id or identity.current().request_id
 
 
-def segments(request: pb.CheckInputRequest) -> list[str]:
-    """The texts of a prompt."""
+def segments(request: pb.CheckInputRequest) -> list[Text]:
+    """The texts of a prompt, and which of them were retrieved."""
     for index, segment in enumerate(request.segments):
         if segment.role not in _ROLES:
             raise InvalidArgument(f"segments[{index}].role", "must be given: SYSTEM, USER, ASSISTANT, TOOL or DOCUMENT")
-    return _bounded("segments", [segment.text for segment in request.segments])
+    texts = _bounded("segments", [segment.text for segment in request.segments])
+    return [Text(text, segment.role in _RETRIEVED) for text, segment in zip(texts, request.segments, strict=True)]
 
 
 def parts(request: pb.CheckOutputRequest) -> tuple[list[PartKey], list[str]]:
@@ -116,5 +118,6 @@ def _bounded(field: str, found: Sequence[str]) -> list[str]:
     return list(found)
 
 
+_RETRIEVED = frozenset({Role.ROLE_TOOL, Role.ROLE_DOCUMENT})
 _ROLES = frozenset(Role.values()) - {Role.ROLE_UNSPECIFIED}
 _KINDS = {0: OutputKind.TEXT, **{int(kind): kind for kind in OutputKind}}

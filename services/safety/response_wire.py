@@ -143,10 +143,29 @@ def _rule(direction: Direction, rule: Rule) -> policy_pb2.PolicyRule:
         detector=rule.detector,
         threshold=rule.threshold,
         action=int(rule.action),  # type: ignore[arg-type]
-        category_actions=[
-            policy_pb2.CategoryAction(category=category, action=int(action))  # type: ignore[arg-type]
-            for category, action in rule.actions.items()
-        ],
+        category_actions=_category_actions(rule),
         on_failure=open_or_closed,
         deadline=datetime.timedelta(seconds=rule.deadline_s),
+        anonymise=rule.anonymises,
+        retrieved=_retrieved(rule.retrieved) if rule.retrieved else None,
     )
+
+
+def _retrieved(rule: Rule) -> policy_pb2.RetrievedRule:
+    return policy_pb2.RetrievedRule(
+        threshold=rule.threshold,
+        action=int(rule.action),  # type: ignore[arg-type]
+        category_actions=_category_actions(rule),
+        anonymise=rule.anonymises,
+    )
+
+
+def _category_actions(rule: Rule) -> list[policy_pb2.CategoryAction]:
+    return [
+        policy_pb2.CategoryAction(
+            category=category,
+            action=int(action),  # type: ignore[arg-type]
+            anonymise=category in rule.anonymised,
+        )
+        for category, action in rule.actions.items()
+    ]

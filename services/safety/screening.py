@@ -47,6 +47,9 @@ class Finding:
     detector: str
     score: float
     action: Verdict
+    reversible: bool = False
+    token: str = ""
+    """The numbered placeholder, where there is a way back."""
 
     @property
     def place(self) -> tuple[int, int, str]:
@@ -56,7 +59,7 @@ class Finding:
     @property
     def placeholder(self) -> str:
         """What stands in its place when it is redacted."""
-        return f"<{self.category.upper()}>"
+        return self.token or f"<{self.category.upper()}>"
 
 
 @dataclass(slots=True)
@@ -88,11 +91,16 @@ class Run:
     @property
     def categories(self) -> frozenset[str]:
         """What the policy wants it to look for."""
+        return self.wanted(False) | self.wanted(True)
+
+    def wanted(self, retrieved: bool) -> frozenset[str]:
+        """What the policy wants it to look for in a text, by whether that was retrieved."""
         if self.rule is None:
             return frozenset()
-        named = self.rule.actions
-        wanted = (set(self.detector.categories) - self.detector.optional_categories) | named.keys()
-        return frozenset(c for c in wanted if self.rule.action_for(c) is not Verdict.ALLOW)
+        rule = self.rule.for_text(retrieved)
+        known = set(self.detector.categories)
+        wanted = (known - self.detector.optional_categories) | (known & rule.actions.keys())
+        return frozenset(c for c in wanted if rule.action_for(c) is not Verdict.ALLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +144,9 @@ class Screening:
         for run in self.runs:
             run.deadline_s = run.spent_s + (run.rule.deadline_s if run.rule else 0.0)
 
-    def lane(self) -> Lane:
-        """Begins a text."""
-        return Lane(self)
+    def lane(self, retrieved: bool = False) -> Lane:
+        """Begins a text; `retrieved`: a tool returned it, or it is a document."""
+        return Lane(self, retrieved)
 
     async def scan(self, run: Run, cursor: Cursor, text: str, offset: int, final: bool) -> list[Match]:
         """Lets a detector read on; a failure ends its run and is never raised."""
@@ -168,15 +176,16 @@ class Screening:
         run.state = State.OK
         return matches
 
-    def judge(self, run: Run, match: Match) -> Finding | None:
+    def judge(self, run: Run, match: Match, retrieved: bool) -> Finding | None:
         """Applies the rule to a match; None when it only counts as a score."""
-        rule = run.rule
-        assert rule is not None, "a detector without a rule does not run"
+        assert run.rule is not None, "a detector without a rule does not run"
+        rule = run.rule.for_text(retrieved)
         run.scores[match.category] = max(match.score, run.scores.get(match.category, 0.0))
         if match.score < rule.threshold:
             return None
         action = rule.action_for(match.category)
-        return Finding(match.start, match.end, match.category, rule.detector, match.score, action)
+        reversible = action is Verdict.REDACT and rule.is_reversible(match.category)
+        return Finding(match.start, match.end, match.category, rule.detector, match.score, action, reversible)
 
     def count(self, finding: Finding) -> None:
         """Takes a finding into the judgement of the call."""
@@ -187,11 +196,14 @@ class Screening:
 class Lane:
     """One text on its way through a screening."""
 
-    def __init__(self, screening: Screening) -> None:
+    def __init__(self, screening: Screening, retrieved: bool) -> None:
         self.verdict = Verdict.ALLOW
         self.is_blocked = False
         self._screening = screening
-        self._readers = [(run, run.detector.cursor(run.categories)) for run in screening.runs if run.rule is not None]
+        self._retrieved = retrieved
+        self._readers = [
+            (run, run.detector.cursor(wanted)) for run in screening.runs if (wanted := run.wanted(retrieved))
+        ]
         self._context = max((run.detector.context for run, _ in self._readers), default=0)
         self._text = ""
         self._offset = 0
@@ -228,7 +240,7 @@ class Lane:
             if not run.is_live:
                 continue
             for match in await self._screening.scan(run, cursor, self._text, self._offset, final):
-                if finding := self._screening.judge(run, match):
+                if finding := self._screening.judge(run, match, self._retrieved):
                     bisect.insort(self._pending, finding, key=_PLACE)
             if run.is_live:
                 safe = min(safe, cursor.safe)

@@ -11,8 +11,8 @@ import grpc
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import safety_service_pb2_grpc as pb_grpc
 from services.safety import request_wire, response_wire
-from services.safety.anonymising import restore
-from services.safety.checking import check
+from services.safety.anonymising import anonymise, restore
+from services.safety.checking import Text, check
 from services.safety.policy import Direction, Verdict
 from services.safety.safety import Safety
 from services.safety.screening import Screening
@@ -33,13 +33,15 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         """Judges the segments of a prompt."""
         request_id = request_wire.request_id(request)
         screening = self._safety.screening(request.profile, Direction.INPUT)
-        screened = await check(screening, request_wire.segments(request))
+        texts = request_wire.segments(request)
+        screened, placeholders = anonymise([each.text for each in texts], await check(screening, texts))
         _report(screening, request_id, (f.category for text in screened for f in text.findings))
         findings = response_wire.segment_findings(screened)
         return pb.CheckInputResponse(
             request_id=request_id,
             assessment=response_wire.assessment(screening, self._safety.policies, findings),
             segments=map(response_wire.screened_text, screened),
+            placeholders=map(response_wire.placeholder, placeholders),
         )
 
     async def CheckOutput(self, request: pb.CheckOutputRequest, context: _Context) -> pb.CheckOutputResponse:
@@ -47,7 +49,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         request_id = request_wire.request_id(request)
         screening = self._safety.screening(request.profile, Direction.OUTPUT)
         keys, texts = request_wire.parts(request)
-        screened = await check(screening, texts)
+        screened = await check(screening, map(Text, texts))
         _report(screening, request_id, (f.category for text in screened for f in text.findings))
         findings = response_wire.part_findings(keys, screened)
         return pb.CheckOutputResponse(

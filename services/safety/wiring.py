@@ -64,6 +64,6 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     terms = ForbiddenTerms(Lexicon(Folder(), policies.terms))
     all_detectors: dict[str, Detector] = {"forbidden_terms": terms, "pii": personal_data, **(detectors or {})}
     pool = concurrent.futures.ThreadPoolExecutor(settings.detector_threads, "detector")
-    safety = Safety(policies, all_detectors, Anonymiser(personal_data, pool), pool)
+    safety = Safety(policies, all_detectors, Anonymiser({"pii": personal_data}, pool), pool)
     registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))
     return SafetyService(safety, all_detectors, pool, (registration,))

@@ -16,7 +16,7 @@ def test_embedded_policies_hold_the_promised_profiles() -> None:
     """`off`, `moderation`, `default` and `strict` exist, and nothing embedded fails open."""
     policies = load_policies()
 
-    assert set(policies.profiles) == {"off", "moderation", "default", "strict"}
+    assert set(policies.profiles) == {"off", "moderation", "default", "private", "strict"}
     assert not list(policies.fail_open_rules())
 
 
@@ -86,7 +86,7 @@ profiles:
     assert blocked.assessment.verdict == verdict.VERDICT_BLOCK
     assert redacted.segments[0].replacement == "a@b.co at <URL>"
     listed = await stub.ListPolicies(pb.ListPoliciesRequest())
-    assert [p.profile for p in listed.policies][2:] == ["default", "links", "strict"]
+    assert [p.profile for p in listed.policies][2:] == ["default", "links", "private", "strict"]
 
 
 async def test_embedded_terms_can_be_left_out(serve: Serve) -> None:
@@ -106,3 +106,20 @@ async def test_low_scores_count_only_as_scores(serve: Serve) -> None:
     assert (assessment.verdict, assessment.finding_count) == (verdict.VERDICT_ALLOW, 0)
     scores = {score.category: (score.score, score.flagged) for score in assessment.scores}
     assert scores["illicit"] == (0.2, False)
+
+
+async def test_what_was_retrieved_has_a_rule_of_its_own(serve: Serve) -> None:
+    """A policy may be stricter with tool results and documents than with what people write."""
+    stub = await serve(
+        "terms:\n  - {category: illicit, score: 0.5, phrases: [nightjar]}\nprofiles:\n  careful:\n    description: d\n"
+        "    strictness: 1\n    input:\n      forbidden_terms:\n        action: flag\n        threshold: 0.6\n"
+        "        retrieved: {action: block, threshold: 0.2}\n"
+    )
+    roles = verdict.ROLE_USER, verdict.ROLE_TOOL, verdict.ROLE_DOCUMENT
+
+    said = [(await stub.CheckInput(prompt("nightjar", profile="careful", role=role))).assessment for role in roles]
+
+    assert [each.verdict for each in said] == [verdict.VERDICT_ALLOW, verdict.VERDICT_BLOCK, verdict.VERDICT_BLOCK]
+    listed = {each.profile: each for each in (await stub.ListPolicies(pb.ListPoliciesRequest())).policies}
+    retrieved = listed["careful"].rules[0].retrieved
+    assert (retrieved.action, retrieved.threshold) == (verdict.VERDICT_BLOCK, 0.2)

@@ -168,12 +168,12 @@ async def test_policies_are_listed_by_strictness(stub: "Stub") -> None:
     """ListPolicies shows profiles, rules and the one version, the most lenient profile first."""
     response = await stub.ListPolicies(pb.ListPoliciesRequest())
 
-    assert [policy.profile for policy in response.policies] == ["off", "moderation", "default", "strict"]
+    assert [policy.profile for policy in response.policies] == ["off", "moderation", "default", "private", "strict"]
     assert {policy.version for policy in response.policies} == {response.version}
     rule = next(r for r in response.policies[2].rules if (r.direction, r.detector) == (verdict.DIRECTION_OUTPUT, "pii"))
     assert rule.on_failure == policy_pb2.FAILURE_MODE_CLOSED
     assert {each.category: each.action for each in rule.category_actions}["US_SSN"] == verdict.VERDICT_REDACT
-    assert response.policies[0].hold_code_point_max == 0 < response.policies[3].hold_code_point_max <= 300
+    assert response.policies[0].hold_code_point_max == 0 < response.policies[4].hold_code_point_max <= 300
 
 
 async def test_logs_hold_no_text(stub: "Stub", caplog: pytest.LogCaptureFixture) -> None:

@@ -21,15 +21,17 @@ FAILURE_MODE_OPEN: FailureMode
 FAILURE_MODE_CLOSED: FailureMode
 
 class CategoryAction(_message.Message):
-    __slots__ = ("category", "action")
+    __slots__ = ("category", "action", "anonymise")
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
+    ANONYMISE_FIELD_NUMBER: _ClassVar[int]
     category: str
     action: _verdict_pb2.Verdict
-    def __init__(self, category: _Optional[str] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ...) -> None: ...
+    anonymise: bool
+    def __init__(self, category: _Optional[str] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., anonymise: _Optional[bool] = ...) -> None: ...
 
 class PolicyRule(_message.Message):
-    __slots__ = ("direction", "detector", "threshold", "action", "category_actions", "on_failure", "deadline")
+    __slots__ = ("direction", "detector", "threshold", "action", "category_actions", "on_failure", "deadline", "anonymise", "retrieved")
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     DETECTOR_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +39,8 @@ class PolicyRule(_message.Message):
     CATEGORY_ACTIONS_FIELD_NUMBER: _ClassVar[int]
     ON_FAILURE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    ANONYMISE_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVED_FIELD_NUMBER: _ClassVar[int]
     direction: _verdict_pb2.Direction
     detector: str
     threshold: float
@@ -44,7 +48,21 @@ class PolicyRule(_message.Message):
     category_actions: _containers.RepeatedCompositeFieldContainer[CategoryAction]
     on_failure: FailureMode
     deadline: _duration_pb2.Duration
-    def __init__(self, direction: _Optional[_Union[_verdict_pb2.Direction, str]] = ..., detector: _Optional[str] = ..., threshold: _Optional[float] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., category_actions: _Optional[_Iterable[_Union[CategoryAction, _Mapping]]] = ..., on_failure: _Optional[_Union[FailureMode, str]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    anonymise: bool
+    retrieved: RetrievedRule
+    def __init__(self, direction: _Optional[_Union[_verdict_pb2.Direction, str]] = ..., detector: _Optional[str] = ..., threshold: _Optional[float] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., category_actions: _Optional[_Iterable[_Union[CategoryAction, _Mapping]]] = ..., on_failure: _Optional[_Union[FailureMode, str]] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., anonymise: _Optional[bool] = ..., retrieved: _Optional[_Union[RetrievedRule, _Mapping]] = ...) -> None: ...
+
+class RetrievedRule(_message.Message):
+    __slots__ = ("threshold", "action", "category_actions", "anonymise")
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    ANONYMISE_FIELD_NUMBER: _ClassVar[int]
+    threshold: float
+    action: _verdict_pb2.Verdict
+    category_actions: _containers.RepeatedCompositeFieldContainer[CategoryAction]
+    anonymise: bool
+    def __init__(self, threshold: _Optional[float] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., category_actions: _Optional[_Iterable[_Union[CategoryAction, _Mapping]]] = ..., anonymise: _Optional[bool] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("profile", "description", "version", "rules", "hold_code_point_max", "strictness")

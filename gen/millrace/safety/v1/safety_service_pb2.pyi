@@ -47,14 +47,16 @@ class CheckInputRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., profile: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
 
 class CheckInputResponse(_message.Message):
-    __slots__ = ("request_id", "assessment", "segments")
+    __slots__ = ("request_id", "assessment", "segments", "placeholders")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ASSESSMENT_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PLACEHOLDERS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     assessment: _verdict_pb2.Assessment
     segments: _containers.RepeatedCompositeFieldContainer[ScreenedText]
-    def __init__(self, request_id: _Optional[str] = ..., assessment: _Optional[_Union[_verdict_pb2.Assessment, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[ScreenedText, _Mapping]]] = ...) -> None: ...
+    placeholders: _containers.RepeatedCompositeFieldContainer[Placeholder]
+    def __init__(self, request_id: _Optional[str] = ..., assessment: _Optional[_Union[_verdict_pb2.Assessment, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[ScreenedText, _Mapping]]] = ..., placeholders: _Optional[_Iterable[_Union[Placeholder, _Mapping]]] = ...) -> None: ...
 
 class CheckOutputRequest(_message.Message):
     __slots__ = ("request_id", "profile", "parts")

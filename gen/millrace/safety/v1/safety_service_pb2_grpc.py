@@ -109,7 +109,7 @@ class SafetyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Restore(self, request, context):
-        """Puts originals back where their placeholders stand.
+        """Puts originals back where their placeholders stand, in upper or lower case.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,7 @@ class SafetyServiceStub:
     Redact: _grpc.UnaryUnaryMultiCallable[_safety_service_pb2.RedactRequest, _safety_service_pb2.RedactResponse]
     """Replaces personal data by numbered placeholders and returns the way back."""
     Restore: _grpc.UnaryUnaryMultiCallable[_safety_service_pb2.RestoreRequest, _safety_service_pb2.RestoreResponse]
-    """Puts originals back where their placeholders stand."""
+    """Puts originals back where their placeholders stand, in upper or lower case."""
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_safety_service_pb2.ListPoliciesRequest, _safety_service_pb2.ListPoliciesResponse]
     """Lists the profiles in force, from the most lenient to the strictest."""
 
@@ -76,7 +76,7 @@ class SafetyServiceAsyncStub(SafetyServiceStub):
     Redact: _aio.UnaryUnaryMultiCallable[_safety_service_pb2.RedactRequest, _safety_service_pb2.RedactResponse]  # type: ignore[assignment]
     """Replaces personal data by numbered placeholders and returns the way back."""
     Restore: _aio.UnaryUnaryMultiCallable[_safety_service_pb2.RestoreRequest, _safety_service_pb2.RestoreResponse]  # type: ignore[assignment]
-    """Puts originals back where their placeholders stand."""
+    """Puts originals back where their placeholders stand, in upper or lower case."""
     ListPolicies: _aio.UnaryUnaryMultiCallable[_safety_service_pb2.ListPoliciesRequest, _safety_service_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """Lists the profiles in force, from the most lenient to the strictest."""
 
@@ -129,7 +129,7 @@ class SafetyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _safety_service_pb2.RestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_safety_service_pb2.RestoreResponse, _abc.Awaitable[_safety_service_pb2.RestoreResponse]]:
-        """Puts originals back where their placeholders stand."""
+        """Puts originals back where their placeholders stand, in upper or lower case."""
 
     @_abc_1.abstractmethod
     def ListPolicies(
