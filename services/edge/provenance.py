@@ -7,7 +7,7 @@ failed. They never say anything about the content.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 from urllib.parse import quote
 
 from google.protobuf.duration_pb2 import Duration
@@ -37,7 +37,21 @@ HEADERS = {
 }
 
 
-def set_all(exchange: Exchange, *answers: pb.Generation) -> None:
+class Answer(Protocol):
+    """A complete answer: text, or vectors."""
+
+    model: str
+
+    @property
+    def usage(self) -> pb.Usage:
+        """Tokens used."""
+
+    @property
+    def receipt(self) -> pb.Receipt:
+        """What was done."""
+
+
+def set_all(exchange: Exchange, *answers: Answer) -> None:
     """Sets the headers of a complete answer; several prompts share one, so tries, tokens and cost are summed up."""
     first = answers[0].receipt
     set_model(exchange, answers[0].model)

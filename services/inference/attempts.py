@@ -70,32 +70,35 @@ class Attempts:
         """
         call = self._begin(request, route, receipt)
         tries, told = call.tries, 0
-        while True:
-            turn = await _next_turn(tries)
-            yield [AttemptEvent(attempt) for attempt in receipt.attempts[told:]]
-            told = len(receipt.attempts)
-            has_left = False
-            whole: list[EngineEvent] = []  # of a caller who does not read along: nothing has left until all is there
-            try:
-                async with aclosing(self._answer(call, turn)) as batches:
-                    async for batch in batches:
-                        if not request.prompt.streamed:
-                            whole += batch
-                            continue
-                        if not has_left and len(receipt.attempts) > told:
-                            yield [AttemptEvent(attempt) for attempt in receipt.attempts[told - 1 :]]
-                        has_left = True
-                        yield batch
+        try:
+            while True:
+                turn = await _next_turn(tries)
+                yield [AttemptEvent(attempt) for attempt in receipt.attempts[told:]]
+                told = len(receipt.attempts)
+                has_left = False
+                whole: list[EngineEvent] = []  # of a caller who reads nothing before all is there: nothing has left
+                try:
+                    async with aclosing(self._answer(call, turn)) as batches:
+                        async for batch in batches:
+                            if not request.prompt.streamed:
+                                whole += batch
+                                continue
+                            if not has_left and len(receipt.attempts) > told:
+                                yield [AttemptEvent(attempt) for attempt in receipt.attempts[told - 1 :]]
+                            has_left = True
+                            yield batch
+                    if whole:
+                        yield whole
+                    return
+                except MillraceError:
+                    if has_left or tries.is_hopeless:
+                        raise
                 if whole:
-                    yield whole
-                return
-            except MillraceError:
-                if has_left or tries.is_hopeless:
-                    raise
-            if whole:
-                tries.deadlines.restart()
-            yield [AttemptEvent(attempt) for attempt in receipt.attempts[told - 1 :]]
-            told = len(receipt.attempts)
+                    tries.deadlines.restart()
+                yield [AttemptEvent(attempt) for attempt in receipt.attempts[told - 1 :]]
+                told = len(receipt.attempts)
+        finally:
+            tries.close()
 
     def _begin(self, request: Request, route: Route, receipt: Receipt) -> _Call:
         def state_of(candidate: RouteTarget) -> TargetState:
@@ -120,10 +123,11 @@ class Attempts:
         async with Race(self._ask(call, turn)) as race:
             if delay_s is not None and not await race.has_begun(delay_s) and (second := self._second(call, turn)):
                 race.add(self._ask(call, second))
-            yield await race.decide(lambda: call.tries.is_hopeless)
+            first = await race.decide(lambda: call.tries.is_hopeless)
             for attempt in call.tries.receipt.attempts:
                 if attempt.outcome is AttemptOutcome.CANCELLED:
                     attempt.error_reason = HEDGE_LOST
+            yield first
             async for batch in race.winner:
                 yield batch
 

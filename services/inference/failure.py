@@ -26,6 +26,8 @@ LASTING = OWN | {
     "UPSTREAM_REDIRECT",
     "UPSTREAM_TLS",
 }
+# Other statuses of 4xx, 501 and 505 say that the request is not for this upstream; but these two say "later".
+NOT_FOR_IT, LATER = ("UPSTREAM_STATUS_4", "UPSTREAM_STATUS_5"), {"UPSTREAM_STATUS_408", "UPSTREAM_STATUS_425"}
 
 
 def may_go_elsewhere(error: MillraceError, rules: Rules) -> bool:
@@ -39,7 +41,9 @@ def may_pass(error: MillraceError) -> bool:
     """Whether the same target may well answer a moment later."""
     if error.code is Code.RESOURCE_EXHAUSTED:
         return error.reason == RATE_LIMITED  # a full queue here has been waited for already
-    return error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED) and error.reason not in LASTING
+    if error.reason in LASTING or (error.reason.startswith(NOT_FOR_IT) and error.reason not in LATER):
+        return False
+    return error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
 
 
 def is_targets_fault(error: MillraceError) -> bool:

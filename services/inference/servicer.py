@@ -124,6 +124,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             model=receipt.model,
             embeddings=[pb2.Embedding(values=vector) for vector in done.vectors],
             usage=translate.usage(done.usage),
+            receipt=translate.receipt(receipt),
         )
 
     async def CountTokens(self, request: pb2.CountTokensRequest, context: Any) -> pb2.CountTokensResponse:

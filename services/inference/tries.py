@@ -75,6 +75,7 @@ class Tries:
     _places: list[_Place] = field(init=False)
     _retry_count: int = 0
     _failures: list[MillraceError] = field(default_factory=list)
+    _turns: list[Turn] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._places = [_Place(candidate, self.state_of(candidate)) for candidate in self.candidates]
@@ -131,13 +132,21 @@ class Tries:
         if failure.may_pass(error):
             self._ask_again(turn, error)
 
+    def close(self) -> None:
+        """Gives back the leave of turns that nobody has used: a caller may go between a turn and its try."""
+        for turn in self._turns:
+            turn.permit.forgotten()
+            if turn.attempt.outcome is AttemptOutcome.RUNNING:
+                turn.attempt.outcome = AttemptOutcome.CANCELLED
+
     def final_error(self) -> MillraceError:
         """Why nothing more can be tried: the last failure that may pass, else the last one, else who is left alone."""
         passing = [error for error in self._failures if error.code in failure.ELSEWHERE]
         error = next(reversed(passing or self._failures), None)
         if error is None:
             return self._out_of_time() if self.deadlines.is_over else self._all_passed_over()
-        if error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and error.retry_after_ms is None:
+        is_untold = error.retry_after_ms is None or len(self._places) > 1  # another may be back before the last one
+        if error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) and is_untold:
             error.retry_after_ms = max(RETRY_AFTER_MS, self._soonest_ms())
         return error
 
@@ -154,7 +163,9 @@ class Tries:
             return None
         another_waits = any(one is not place and one.may_follow(now) for one in self._places)
         until = self.deadlines.first_token_until(another_waits)
-        return Turn(place.candidate, place.state, permit, self._attempt(place.candidate), until)
+        turn = Turn(place.candidate, place.state, permit, self._attempt(place.candidate), until)
+        self._turns.append(turn)
+        return turn
 
     def _attempt(self, candidate: RouteTarget) -> Attempt:
         target = candidate.target

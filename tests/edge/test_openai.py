@@ -94,10 +94,25 @@ async def test_completion_refusals(edge, fields, param):
 
 async def test_embeddings_as_numbers(edge, openai_schema):
     """Vectors come as numbers by default, in the order of the input."""
-    body = (await edge.post("/v1/embeddings", {"model": "echo", "input": ["a", "bcd"]})).json()
+    answer = await edge.post("/v1/embeddings", {"model": "echo", "input": ["a", "bcd"]})
+    body = answer.json()
 
     openai_schema("CreateEmbeddingResponse", body)
     assert [item["embedding"] for item in body["data"]] == [[1.0, 0.5, -1.0], [3.0, 0.5, -1.0]]
+    assert body["millrace"]["attempts"][0]["outcome"] == "ok"
+    assert answer.headers["x-millrace-target"] == body["millrace"]["target"]
+
+
+async def test_tokens_that_were_counted_here_are_marked(edge):
+    """A count that is not the upstream's own says so."""
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    told, counted = [
+        (await edge.post("/v1/chat/completions", {"model": model, **asked})).json()["millrace"]
+        for model in ("echo", "uncounted")
+    ]
+
+    assert "usage_estimated" not in told
+    assert counted["usage_estimated"] is True
 
 
 async def test_embeddings_as_base64(edge):

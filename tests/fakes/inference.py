@@ -161,7 +161,10 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         size = request.dimension_count if request.HasField("dimension_count") else 3
         vectors = [pb.Embedding(values=[len(text), 0.5, -1.0][:size]) for text in request.texts]
         usage = ev.Usage(prompt_token_count=sum(len(text.split()) for text in request.texts))
-        return pb.EmbedResponse(request_id=request.request_id, model=request.model, embeddings=vectors, usage=usage)
+        receipt = _receipt(request.request_id, request.model, _attempts(request.model))
+        return pb.EmbedResponse(
+            request_id=request.request_id, model=request.model, embeddings=vectors, usage=usage, receipt=receipt
+        )
 
     async def Moderate(self, request: pb.ModerateRequest, context: Any) -> pb.ModerateResponse:
         """Flags texts with the word `hate`."""
@@ -323,6 +326,7 @@ def _receipt(request_id: str, model: str, attempts: list[ev.Attempt]) -> ev.Rece
     return ev.Receipt(
         request_id=request_id, model=model, target="fake-1", attempts=attempts, cache=_cache(model),
         cost_micro_usd=1234, duration=_seconds(0.75), ttft=_seconds(0.25),
+        usage=ev.Usage(estimated=model == "uncounted"),
     )  # fmt: skip
 
 

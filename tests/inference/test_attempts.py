@@ -431,6 +431,7 @@ async def test_a_full_target_is_passed_over() -> None:
     assert targets.of(way.own[0], way.rules).breaker.state is BreakerState.CLOSED
 
 
+QUICK = HedgeRule(enabled=True, delay_s=1e-9, share_max=1.0)
 HEDGED = HedgeRule(enabled=True, delay_s=0.01, share_max=1.0)
 
 
@@ -534,3 +535,46 @@ async def test_a_whole_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
     assert len(texts(await run(attempts(FakeEngine(*long, [STOP], [DONE])), way=once(1)))) == 3
+
+
+@pytest.mark.parametrize("hedging", [HedgeRule(), HEDGED], ids=["alone", "hedged"])
+async def test_a_probe_of_a_caller_who_goes_at_once_is_given_back(hedging: HedgeRule) -> None:
+    """Even one whose try has not begun: who leaves between two steps must not leave the target shut for ever."""
+    targets = Targets()
+    target = Target(engine="local", model="t1", breaker=BreakerRule(failures_in_a_row=1, open_s=1e-6))
+    way = Route("gpt", "chat", "", (RouteTarget(target, "t1"),), once(1, hedging=hedging).rules)
+    state, done = targets.of(way.own[0], way.rules), receipt()
+    permit = state.breaker.enter()
+    assert permit
+    permit.failed()
+    batches = attempts(FakeEngine(asyncio.Event()), targets=targets).run(request(), way, done)
+    await anext(batches)
+    assert not state.breaker.admits()
+    await batches.aclose()
+
+    assert state.breaker.admits()
+    assert outcomes(done) == [("local:t1", AttemptOutcome.CANCELLED, "")]
+
+
+async def test_cancelling_at_any_step_leaves_nothing_behind() -> None:
+    """Whatever a caller interrupts, the leave, the place and the engine are given back."""
+    for steps in range(60):
+        targets = Targets()
+        target = Target(engine="local", model="t1", breaker=BreakerRule(failures_in_a_row=1, open_s=1e-6))
+        other = Target(engine="local", model="t2")
+        way = Route(
+            "gpt", "chat", "", (RouteTarget(target, "t1"), RouteTarget(other, "t2")), once(2, hedging=QUICK).rules
+        )
+        states = [targets.of(one, way.rules) for one in way.own]
+        permit = states[0].breaker.enter()
+        assert permit
+        permit.failed()
+        engines = FakeEngine(asyncio.Event()), FakeEngine(asyncio.Event())
+        work = asyncio.create_task(run(attempts(*engines, targets=targets), None, way))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.wait({work})
+
+        assert states[0].breaker.admits(), steps
+        assert [(state.running_count, state.queue.running_count) for state in states] == [(0, 0), (0, 0)], steps

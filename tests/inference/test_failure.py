@@ -24,6 +24,8 @@ def of(code: Code, reason: str = "UPSTREAM_ODD") -> MillraceError:
         (of(Code.UNAVAILABLE, "UPSTREAM_AUTHENTICATION"), True, False, True),
         (of(Code.UNAVAILABLE, "UPSTREAM_PERMISSION_DENIED"), True, False, True),
         (of(Code.UNAVAILABLE, "UPSTREAM_TLS"), True, False, True),
+        (of(Code.UNAVAILABLE, "UPSTREAM_STATUS_402"), True, False, True),
+        (of(Code.UNAVAILABLE, "UPSTREAM_STATUS_408"), True, True, True),
         (of(Code.UNAVAILABLE, "MODEL_LOADING"), True, False, False),
         (of(Code.UNAVAILABLE, "MODEL_UNAVAILABLE"), True, False, False),
         (of(Code.DEADLINE_EXCEEDED, "TTFT_TIMEOUT"), True, True, True),

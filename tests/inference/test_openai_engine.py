@@ -298,10 +298,11 @@ async def test_embeddings_come_in_the_order_of_the_texts(engine: OpenAIEngine, u
     [
         (Reply(body=b'{"data": []}'), "UPSTREAM_MALFORMED"),
         (Reply(body=b"{"), "UPSTREAM_MALFORMED"),
+        (Reply(body=b'{"data": [{"embedding": [], "index": 0}]}'), "UPSTREAM_MALFORMED"),
         (Reply(cut_after=0), "UPSTREAM_TRUNCATED"),
         (Reply(status=503), "UPSTREAM_INTERNAL_SERVER"),
     ],
-    ids=["too few", "bad JSON", "cut", "down"],
+    ids=["too few", "bad JSON", "of no length", "cut", "down"],
 )
 async def test_broken_embeddings(engine: OpenAIEngine, upstream: OpenAIUpstream, reply: Reply, reason: str) -> None:
     """Fewer vectors than texts, or half an answer, is a failure."""
@@ -310,6 +311,16 @@ async def test_broken_embeddings(engine: OpenAIEngine, upstream: OpenAIUpstream,
         await engine.embed("v", ["a"], None, None)
 
     assert caught.value.reason == reason
+
+
+async def test_vectors_of_different_lengths_are_no_answer(engine: OpenAIEngine, upstream: OpenAIUpstream) -> None:
+    """They cannot be of one model."""
+    ragged = b'{"data": [{"embedding": [1], "index": 0}, {"embedding": [1, 2], "index": 1}]}'
+    upstream.replies["v"] = Reply(body=ragged)
+    with pytest.raises(MillraceError) as caught:
+        await engine.embed("v", ["a", "b"], None, None)
+
+    assert caught.value.reason == "UPSTREAM_MALFORMED"
 
 
 async def test_embeddings_keep_to_the_deadline(engine: OpenAIEngine) -> None:

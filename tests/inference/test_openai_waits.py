@@ -19,6 +19,8 @@ from services.inference.engines.openai_waits import RETRY_AFTER_MS_MAX, rate_lim
         ({"retry-after-ms": "250", "retry-after": "7"}, 250),
         ({"retry-after": "soon"}, None),
         ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "soon", "retry-after": "20"}, 20_000),
+        ({"retry-after-ms": "nan", "retry-after": "20"}, 20_000),
         ({"retry-after-ms": "nan"}, None),
         ({"retry-after": "9" * 30}, RETRY_AFTER_MS_MAX),
         ({"retry-after": "Fri, 01 Jan 2099 00:00:00 GMT"}, RETRY_AFTER_MS_MAX),

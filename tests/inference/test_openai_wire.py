@@ -72,6 +72,24 @@ def test_an_error_field_is_an_error() -> None:
     assert json.loads(payload) == {"error": {"code": 400, "message": "no"}}
 
 
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (b'event: error\ndata: {"message": "slow down", "code": 429}\n\n', "UPSTREAM_RATE_LIMIT"),
+        (b'event: error\ndata: {"error": {"message": "slow down", "code": 429}}\n\n', "UPSTREAM_RATE_LIMIT"),
+        (b"event: error\ndata: it broke\n\n", "UPSTREAM_MALFORMED"),
+        (b'data: {"object": "error", "message": "slow down", "code": 429}\n\n', "UPSTREAM_RATE_LIMIT"),
+    ],
+)
+def test_an_error_event_is_an_error(event: bytes, reason: str) -> None:
+    """Whether its name or its shape says so, and also after the answer seemed complete."""
+    (payload,) = EventSplitter().feed(event)
+    with pytest.raises(MillraceError) as caught:
+        read(payload.decode())
+
+    assert caught.value.reason == reason
+
+
 @pytest.mark.parametrize("segment_bytes", [65_536, EVENT_BYTES_MAX + 1])
 def test_an_endless_event_is_refused(segment_bytes: int) -> None:
     """Memory has a bound, whether the bytes come at once or one segment after the other."""

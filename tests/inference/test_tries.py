@@ -300,3 +300,15 @@ def test_a_call_that_is_out_of_time_says_so() -> None:
     tries = stage.call(deadline=100.0)
 
     assert tries.final_error().code is Code.DEADLINE_EXCEEDED
+
+
+def test_the_soonest_of_several_waits_is_told() -> None:
+    """A caller whose targets are fresh in 20 s and in 60 s is sent away for 20 s."""
+    stage = Stage(2, retries_max=2)
+    tries = stage.call()
+    for wait_ms in (20_000, 60_000):
+        turn = tries.take()
+        assert turn
+        stage.fail(tries, turn, limited(wait_ms))
+
+    assert tries.final_error().retry_after_ms == 20_000

@@ -7,10 +7,11 @@ import sys
 from array import array
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.openai import fields
+from services.edge.openai.receipt import Receipt, receipt
 
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -47,6 +48,7 @@ class EmbeddingList(Struct):
     model: str
     usage: EmbeddingUsage
     object: Literal["list"] = "list"
+    millrace: Receipt | UnsetType = UNSET
 
 
 def embed_request(body: EmbeddingRequest, request_id: str) -> pb.EmbedRequest:
@@ -67,7 +69,8 @@ def embedding_list(answer: pb.EmbedResponse, as_base64: bool) -> EmbeddingList:
         for index, one in enumerate(answer.embeddings)
     ]
     tokens = answer.usage.prompt_token_count
-    return EmbeddingList(items, answer.model, EmbeddingUsage(tokens, tokens))
+    done = receipt(answer.receipt, "") if answer.HasField("receipt") else UNSET
+    return EmbeddingList(items, answer.model, EmbeddingUsage(tokens, tokens), millrace=done)
 
 
 def _base64(values: object) -> str:

@@ -61,7 +61,7 @@ class OpenAIEndpoints:
     async def embed(self, exchange: Exchange, body: EmbeddingRequest) -> EmbeddingList:
         """POST /v1/embeddings."""
         response = await self._inference.embed(exchange, embed_request(body, exchange.request_id))
-        provenance.set_model(exchange, response.model)
+        provenance.set_all(exchange, response)
         return embedding_list(response, as_base64=body.encoding_format == "base64")
 
     async def moderate(self, exchange: Exchange, body: ModerationRequest) -> Moderation:

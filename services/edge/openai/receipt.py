@@ -44,7 +44,10 @@ class ReceiptCache(Struct):
 
 
 class Receipt(Struct):
-    """What was done for a request, by whom, how fast and for how much; what is not known is absent."""
+    """What was done for a request, by whom, how fast and for how much; what is not known is absent.
+
+    `usage_estimated` stands where the upstream told no tokens and they were counted here.
+    """
 
     request_id: str
     model: str
@@ -55,6 +58,7 @@ class Receipt(Struct):
     cache: ReceiptCache | UnsetType = UNSET
     cost_usd: float | UnsetType = UNSET
     ttft_ms: float | UnsetType = UNSET
+    usage_estimated: bool | UnsetType = UNSET
 
 
 def receipt(done: pb.Receipt, route_reason: str) -> Receipt:
@@ -69,6 +73,7 @@ def receipt(done: pb.Receipt, route_reason: str) -> Receipt:
         cache=_cache(done.cache) if done.HasField("cache") else UNSET,
         cost_usd=done.cost_micro_usd / 1e6 if done.HasField("cost_micro_usd") else UNSET,
         ttft_ms=milliseconds(done.ttft) if done.HasField("ttft") else UNSET,
+        usage_estimated=done.usage.estimated or UNSET,
     )
 
 

@@ -155,10 +155,12 @@ def _in_order(answer: WireEmbeddings, text_count: int) -> list[list[float]]:
     """The vectors in the order of the texts: as their indexes say, or as they came where there are none.
 
     Raises:
-        Unavailable: Some text has no vector, or two.
+        Unavailable: Some text has no vector, or two, or they are not alike in length.
     """
     numbered = [(one.index, one.embedding) for one in answer.data if one.index is not None]
     found = dict(numbered) if numbered else dict(enumerate(one.embedding for one in answer.data))
     if len(answer.data) != text_count or found.keys() != set(range(text_count)):
         raise malformed(f"{len(found)} vectors for {text_count} texts")
+    if len({len(vector) for vector in found.values()} | {0}) > 2 or not all(found.values()):
+        raise malformed("vectors of no length, or of several")
     return [found[index] for index in range(text_count)]

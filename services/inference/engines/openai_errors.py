@@ -60,6 +60,7 @@ CONTEXT_TOO_LONG = re.compile(
 CONTEXT_STATUSES = {400, 413, 422, 500}  # llama.cpp says 500 when the context ends within the answer
 FILTER_WORDS = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
 FILTERED = re.compile(r"content management policy|ResponsibleAIPolicyViolation")  # Azure's, where a proxy retold it
+UNKNOWN_METHODS = {501, 505}  # what the server cannot do now it cannot do a moment later
 UNPAID_WORDS = {"insufficient_quota", "billing_hard_limit_reached"}
 
 
@@ -207,7 +208,7 @@ def _status(value: Any) -> int | None:
 
 def _name(status: int) -> str:
     """The SDK's name for a status, as a reason; statuses that it has no class for go by their number."""
-    if status < 500 and status not in SDK_ERRORS:
+    if (status < 500 or status in UNKNOWN_METHODS) and status not in SDK_ERRORS:
         return f"STATUS_{status}"
     words = SDK_ERRORS.get(status, openai.InternalServerError).__name__.removesuffix("Error")
     return "".join(f"_{char}" if char.isupper() and i else char for i, char in enumerate(words)).upper()

@@ -22,14 +22,12 @@ SECONDS = re.compile(r"\d+(?:\.\d+)?")
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
     """The wait that an answer asks for: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    milliseconds, value = headers.get("retry-after-ms", "").strip(), headers.get("retry-after", "").strip()
+    if SECONDS.fullmatch(milliseconds):
+        return _bounded(float(milliseconds))
+    if SECONDS.fullmatch(value):
+        return _bounded(float(value) * 1000)
     try:
-        if "retry-after-ms" in headers:
-            return _bounded(float(headers["retry-after-ms"]))
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        if SECONDS.fullmatch(value.strip()):
-            return _bounded(float(value) * 1000)
         return _bounded((email.utils.parsedate_to_datetime(value).timestamp() - time.time()) * 1000)
     except (ValueError, TypeError, OverflowError):
         return None

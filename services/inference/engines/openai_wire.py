@@ -26,6 +26,7 @@ from services.inference.generation import (
 EVENT_BYTES_MAX = 8 * 1024 * 1024  # far above any event of a sane upstream: an image of 6 MB in base64 still fits
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+ERROR_EVENT = b"event: error"
 
 FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -193,9 +194,15 @@ def _payload(event: bytes) -> bytes | None:
     lines = event.removeprefix(BYTE_ORDER_MARK).split(b"\n")
     data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     if data:
-        return b"\n".join(data)
+        payload = b"\n".join(data)
+        return _as_error(payload) if ERROR_EVENT in lines else payload
     errors = [line[6:] for line in lines if line.startswith(b"error:")]  # llama.cpp until late in 2025
     return b'{"error":%b}' % errors[0] if errors else None
+
+
+def _as_error(payload: bytes) -> bytes:
+    """What an `error` event says, in the envelope that errors come in elsewhere."""
+    return payload if b'"error"' in payload else b'{"error":%b}' % payload
 
 
 def decode(payload: bytes, label: str) -> WireAnswer:
@@ -208,7 +215,8 @@ def decode(payload: bytes, label: str) -> WireAnswer:
         answer = _decode_answer(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise from_answer(payload, label) or malformed("malformed JSON") from error
-    if bytes(answer.error) not in (b"", b"null") and (failure := from_answer(payload, label)):
+    is_error = bytes(answer.error) not in (b"", b"null") or (answer.choices is None and answer.usage is None)
+    if is_error and (failure := from_answer(payload, label)):
         raise failure
     return answer
 
