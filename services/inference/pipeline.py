@@ -81,8 +81,9 @@ class Pipeline:
         yield [Started(receipt.request_id, receipt.model, receipt.route_reason, receipt.created_time, recall.event)]
         if receipt.safety:
             yield list(receipt.safety)
+        restore = screened.way_back.restorer() if screened.way_back else _as_it_is
         if recall.recorded:
-            yield self._replay(recall, receipt)
+            yield restore(self._replay(recall, receipt))
             return
         asked, request = request, msgspec.structs.replace(request, prompt=screened.prompt)
         screen = Screen(self._safety, profile, route.rules.safety, request.prompt.sampling.n)
@@ -90,13 +91,13 @@ class Pipeline:
         try:
             async with aclosing(self._generate(request, route, receipt, screen)) as batches:
                 async for batch in batches:
-                    yield [self._note(event, receipt, recorder) for event in batch]
+                    yield restore([self._note(event, receipt, recorder) for event in batch])
         except MillraceError as error:
             stale = await self._degraded(asked, route, recall, screened, receipt, error)
             if stale is None:
                 raise
             receipt.cache = stale.event
-            yield [stale.event, *self._replay(stale, receipt)]
+            yield restore([stale.event, *self._replay(stale, receipt)])
             return
         if recorder:
             policy_version = screened.policy_version or screen.policy_version
@@ -168,6 +169,11 @@ class Pipeline:
             self._settlement.complete(receipt)
             return Completed(event.usage, receipt)
         return event
+
+
+def _as_it_is(events: Sequence[Event]) -> Sequence[Event]:
+    """Restores nothing: the prompt went upstream as it was asked, or redacted for good."""
+    return events
 
 
 def _is_current(recall: Recall, screened: InputScreen) -> bool:

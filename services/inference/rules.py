@@ -34,7 +34,7 @@ class SafetyRule(Document):
 
     profile: str = Field(default="default", min_length=1, max_length=64, description="`off` skips the hop altogether.")
     choices: tuple[str, ...] = Field(
-        default=("default", "strict"),
+        default=("default", "private", "strict"),
         description="Profiles that a caller may choose instead, from the most lenient; those before the rule's own "
         "are not offered.",
     )

@@ -14,6 +14,7 @@ from millrace.safety.v1 import safety_service_pb2 as pb2
 from millrace.safety.v1 import safety_service_pb2_grpc, verdict_pb2
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
+from services.inference.restoring import WayBack
 from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released, Segment
 
 ROLES = {
@@ -45,7 +46,7 @@ class SafetyClient:
             profile=profile, segments=[pb2.Segment(role=ROLES[one.role], text=one.text) for one in segments]
         )
         answer = await self._call(self._stub.CheckInput, request)
-        return _assessment(answer.assessment, answer.segments)
+        return _assessment(answer.assessment, answer.segments, answer.placeholders)
 
     async def check_output(self, profile: str, pieces: Sequence[OutputPiece]) -> Assessment:
         """See `SafetyPort.check_output`."""
@@ -150,7 +151,9 @@ def _event(event: pb2.OutputEvent) -> Released | Judged | ChoiceJudged | Assessm
             raise Unavailable("SAFETY_UNKNOWN_EVENT", "the safety service is newer than this one")
 
 
-def _assessment(said: verdict_pb2.Assessment, texts: Sequence[pb2.ScreenedText]) -> Assessment:
+def _assessment(
+    said: verdict_pb2.Assessment, texts: Sequence[pb2.ScreenedText], placeholders: Sequence[pb2.Placeholder] = ()
+) -> Assessment:
     return Assessment(
         Verdict(said.verdict),
         tuple(_finding(one) for one in said.findings if one.action > verdict_pb2.VERDICT_ALLOW),
@@ -158,6 +161,7 @@ def _assessment(said: verdict_pb2.Assessment, texts: Sequence[pb2.ScreenedText])
         tuple(one.replacement if one.HasField("replacement") else None for one in texts),
         said.policy_version,
         any(run.failed_open for run in said.runs),
+        WayBack((one.token, one.original) for one in placeholders) if placeholders else None,
     )
 
 

@@ -6,7 +6,7 @@ matter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import Message, Prompt, Role, TextPart
+from services.inference.restoring import WayBack, quoted
 from services.inference.rules import SafetyRule
 
 OFF = "off"
@@ -21,12 +22,21 @@ REFUSAL = "I can't share this answer: it was stopped by the safety policy."
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A piece of a prompt to be judged: who wrote it, the text, and which message it is from."""
+    """A piece of a prompt to be judged: who wrote it, the text, and which message it is from.
+
+    `part_index` counts the message's parts, or its tool calls where the text is the `arguments` of one.
+    """
 
     role: Role
     text: str
     message_index: int
     part_index: int
+    arguments: bool = False
+
+    @property
+    def place(self) -> tuple[int, int, bool]:
+        """Where its text stands in the prompt."""
+        return self.message_index, self.part_index, self.arguments
 
 
 class OutputPiece(msgspec.Struct):
@@ -70,7 +80,7 @@ class Assessment(msgspec.Struct, frozen=True):
     """The judgement of all texts of one call.
 
     `verdicts` and `replacements` go text by text; a replacement is None where the text stays as it is. Both are empty
-    at the end of a stream.
+    at the end of a stream. `way_back` leads from placeholders in the replacements to what they stand for.
     """
 
     verdict: Verdict
@@ -79,6 +89,7 @@ class Assessment(msgspec.Struct, frozen=True):
     replacements: tuple[str | None, ...] = ()
     policy_version: str = ""
     unscreened: bool = False
+    way_back: WayBack | None = None
 
 
 class OutputStream(Protocol):
@@ -118,11 +129,15 @@ class SafetyPort(Protocol):
 
 
 class InputScreen(msgspec.Struct, frozen=True):
-    """What came of judging the prompt: the prompt to go on with, and the event to tell where there is one."""
+    """What came of judging the prompt: the prompt to go on with, and the event to tell where there is one.
+
+    `way_back` is for the answer, where the prompt was anonymised.
+    """
 
     prompt: Prompt
     event: SafetyEvent | None = None
     policy_version: str = ""
+    way_back: WayBack | None = None
 
 
 async def screen_prompt(port: SafetyPort, prompt: Prompt, profile: str, rule: SafetyRule) -> InputScreen:
@@ -151,7 +166,7 @@ async def screen_prompt(port: SafetyPort, prompt: Prompt, profile: str, rule: Sa
         )
     if said.verdict is Verdict.REDACT:
         prompt = _replaced(prompt, segments, said.replacements)
-    return InputScreen(prompt, event, said.policy_version)
+    return InputScreen(prompt, event, said.policy_version, said.way_back)
 
 
 def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction: Direction) -> SafetyEvent:
@@ -191,29 +206,35 @@ def blocked(findings: Sequence[Finding]) -> FailedPrecondition:
 def _segments(prompt: Prompt) -> list[Segment]:
     if prompt.raw_prompt is not None:
         return [Segment(Role.USER, prompt.raw_prompt, 0, 0)] if prompt.raw_prompt else []
-    return [
-        Segment(message.role, part.text, message_index, part_index)
-        for message_index, message in enumerate(prompt.messages)
-        for part_index, part in enumerate(message.parts)
-        if isinstance(part, TextPart) and part.text
-    ]
+    return [segment for index, message in enumerate(prompt.messages) for segment in _segments_of(message, index)]
+
+
+def _segments_of(message: Message, index: int) -> Iterator[Segment]:
+    for part_index, part in enumerate(message.parts):
+        if isinstance(part, TextPart) and part.text:
+            yield Segment(message.role, part.text, index, part_index)
+    for call_index, call in enumerate(message.tool_calls):
+        if call.arguments_json:
+            yield Segment(message.role, call.arguments_json, index, call_index, arguments=True)
 
 
 def _replaced(prompt: Prompt, segments: Sequence[Segment], replacements: Sequence[str | None]) -> Prompt:
-    new = {
-        (segment.message_index, segment.part_index): text
-        for segment, text in zip(segments, replacements, strict=True)
-        if text is not None
-    }
+    new = {segment.place: text for segment, text in zip(segments, replacements, strict=True) if text is not None}
     if prompt.raw_prompt is not None:
-        return msgspec.structs.replace(prompt, raw_prompt=new.get((0, 0), prompt.raw_prompt))
+        return msgspec.structs.replace(prompt, raw_prompt=new.get((0, 0, False), prompt.raw_prompt))
     messages = tuple(_message(message, index, new) for index, message in enumerate(prompt.messages))
     return msgspec.structs.replace(prompt, messages=messages)
 
 
-def _message(message: Message, index: int, new: dict[tuple[int, int], str]) -> Message:
+def _message(message: Message, index: int, new: Mapping[tuple[int, int, bool], str]) -> Message:
     parts = tuple(
-        TextPart(new[index, part_index]) if (index, part_index) in new else part
+        TextPart(new[place]) if (place := (index, part_index, False)) in new else part
         for part_index, part in enumerate(message.parts)
     )
-    return msgspec.structs.replace(message, parts=parts)
+    calls = tuple(
+        msgspec.structs.replace(call, arguments_json=quoted(new[place]))
+        if (place := (index, call_index, True)) in new
+        else call
+        for call_index, call in enumerate(message.tool_calls)
+    )
+    return msgspec.structs.replace(message, parts=parts, tool_calls=calls)

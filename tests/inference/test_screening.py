@@ -16,7 +16,7 @@ from kit.errors import (
     Unimplemented,
 )
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
-from services.inference.generation import ImagePart, Message, Prompt, Role, TextPart
+from services.inference.generation import ImagePart, Message, Prompt, Role, TextPart, ToolCall
 from services.inference.rules import SafetyRule
 from services.inference.screening import OFF, Assessment, InputScreen, Segment, blocked, screen_prompt, unreachable
 from tests.inference.parts import FakeSafety
@@ -66,6 +66,20 @@ async def test_every_text_is_judged() -> None:
         Segment(Role.USER, "me@x.y", 1, 3),
         Segment(Role.TOOL, "42", 2, 0),
     ]
+
+
+async def test_arguments_of_earlier_calls_are_judged() -> None:
+    """What a model was told to do in an earlier turn goes upstream again; what replaces it stays JSON."""
+    calls = (ToolCall("c1", "now", ""), ToolCall("c2", "call", '{"number": 2125550147}'))
+    asked = Prompt(messages=(Message(Role.ASSISTANT, (TextPart("on it"),), tool_calls=calls),))
+    safety = FakeSafety(said(Verdict.REDACT, replacements=(None, '{"number": <PHONE_NUMBER_1>}')))
+
+    screen = await screen_prompt(safety, asked, "default", CLOSED)
+
+    assert safety.segments[1] == Segment(Role.ASSISTANT, '{"number": 2125550147}', 0, 1, arguments=True)
+    changed = screen.prompt.messages[0]
+    assert changed.parts == (TextPart("on it"),)
+    assert [call.arguments_json for call in changed.tool_calls] == ["", '{"number": "<PHONE_NUMBER_1>"}']
 
 
 async def test_a_raw_prompt_is_the_users() -> None:
