@@ -20,6 +20,14 @@ from kit import identity
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
+class _CallerHasGone(logging.Filter):
+    """Drops what grpc.aio reports as an error where a caller's deadline passes during a write: nothing is wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be kept."""
+        return not record.getMessage().startswith("ExecuteBatchError raised in core by servicer method")
+
+
 def setup(service_name: str, level: str = "info", stream: TextIO | None = None) -> None:
     """Sends every logger's lines to one stream, standard error by default; a second call replaces the first."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -29,6 +37,9 @@ def setup(service_name: str, level: str = "info", stream: TextIO | None = None) 
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    grpc_log = logging.getLogger("grpc._cython.cygrpc")
+    if not any(isinstance(one, _CallerHasGone) for one in grpc_log.filters):
+        grpc_log.addFilter(_CallerHasGone())
 
 
 class JsonFormatter(logging.Formatter):

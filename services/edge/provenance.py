@@ -70,14 +70,15 @@ def set_all(exchange: Exchange, *answers: Answer) -> None:
 def set_failed(exchange: Exchange, receipt: pb.Receipt) -> None:
     """Sets the headers of an error from the receipt of the call that failed.
 
-    Where a target had begun to answer, its work may be billed: an automatic retry would pay for it twice.
+    Where a target had begun to answer, its work may be billed: an automatic retry would pay for it twice. And where
+    several tries were made here, the SDKs' own would multiply them.
     """
     made = [one for one in receipt.attempts if one.outcome != pb.ATTEMPT_OUTCOME_SKIPPED]
     _set_count(exchange, b"x-millrace-attempts", len(made))
     set_cache(exchange, receipt.cache.outcome)
     if made:
         _set_target(exchange, made[-1].target)
-    if any(one.HasField("ttft") for one in made):
+    if len(made) > 1 or any(one.HasField("ttft") for one in made):
         exchange.set_header(b"x-should-retry", b"false")
 
 

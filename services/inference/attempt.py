@@ -162,7 +162,7 @@ class Asking:
                 except StopAsyncIteration:
                     break
                 except TimeoutError as error:
-                    raise _timed_out(waiting_for, time.monotonic() >= total_at) from error
+                    raise _timed_out(waiting_for, until >= total_at) from error
                 self._heard_at = time.monotonic()
                 yield batch
                 within = nullcontext()

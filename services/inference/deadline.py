@@ -13,6 +13,7 @@ from services.inference.rules import DeadlineRule
 NEVER = float("inf")
 # A silence shorter than this is nobody's fault, whatever deadline it ran into: callers may be in any hurry.
 SILENCE_S_MIN = 0.5
+SILENCE_S_UNKNOWN = 0.9  # of a target whose usual time is not known; a caller who gives it a second gave it a chance
 MARGIN_SHARE, MARGIN_S_MAX = 0.05, 0.1  # of a call's time, left for the way back, or for a degraded answer
 
 
@@ -64,6 +65,6 @@ class DeadlineBudget:
             usual_ttft_s: 95th percentile of its recent times to the first token; None where it is not known.
             between_tokens: Whether it had begun.
         """
-        patience_s = max(SILENCE_S_MIN, 2 * (usual_ttft_s or 0.0))
+        patience_s = SILENCE_S_UNKNOWN if usual_ttft_s is None else max(SILENCE_S_MIN, 2 * usual_ttft_s)
         limit_s = self._rule.inter_token_s if between_tokens else self._rule.ttft_s
         return silent_s >= min(limit_s, patience_s) * 0.99  # timers may fire a little early

@@ -6,6 +6,7 @@ the same. Neither cache nor safety takes part: vectors are cheap to compute agai
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
@@ -22,6 +23,8 @@ from services.inference.request import Request
 from services.inference.routing import Route, Router
 from services.inference.settlement import Settlement
 from services.inference.targets import Targets
+
+TEXTS_AT_ONCE = 64  # for so many texts, or part of them, an embedder has the time to a first token once
 
 
 class Embedded(EngineCompleted):
@@ -73,7 +76,7 @@ class Embeddings:
 
         attempts = Attempts(self._targets, use, self._observe)
         with self._admission.admit(), self._router.hold():
-            route = _until_the_end(self._router.choose_embedding(request.model))
+            route = _with_time_for(len(texts), self._router.choose_embedding(request.model))
             receipt.model, receipt.created_time = route.model_name, time.time()
             with self._settlement.settle(receipt):
                 async with aclosing(attempts.run(request, route, receipt)) as batches:
@@ -96,11 +99,9 @@ class _Texts:
         yield [Embedded(used, vectors=vectors)]
 
 
-def _until_the_end(route: Route) -> Route:
-    """The route with the whole time for its answer: many texts take longer than a first token may.
-
-    A target behind which another waits has half of it, as for a first token.
-    """
+def _with_time_for(text_count: int, route: Route) -> Route:
+    """The route with time for so many texts: they come all at once, after as many times that to a first token."""
     deadlines = route.rules.deadlines
-    patient = deadlines.model_copy(update={"ttft_s": deadlines.total_s})
+    ttft_s = min(deadlines.ttft_s * math.ceil(text_count / TEXTS_AT_ONCE), deadlines.total_s)
+    patient = deadlines.model_copy(update={"ttft_s": ttft_s})
     return replace(route, rules=route.rules.model_copy(update={"deadlines": patient}))

@@ -24,7 +24,7 @@ from services.inference.target_queue import TargetQueue
 STATE_COUNT_MAX = 4096
 REST_S_MAX = 300.0  # a target may ask for a day, by mistake or not: to look after five minutes costs one call
 
-_Place = tuple[str, str | None, str | None, str]
+_Place = tuple[str | None, ...]
 _Key = tuple[_Place, str]
 
 
@@ -127,5 +127,5 @@ class Targets:
 
 
 def _place(target: Target) -> _Place:
-    """What makes two targets the same one, whatever rules they stand under."""
-    return (target.engine, target.upstream, target.name, target.model)
+    """What makes two targets the same one, whatever rules they stand under; a mended upstream is another one."""
+    return (*target.engine_key, target.name, target.model)

@@ -33,7 +33,7 @@ class Wait(Enum):
     NONE = "at once"
     CONNECT = "`connect_timeout_s` a try"
     TTFT = "`ttft_s`"
-    INTER_TOKEN = "`inter_token_s` a try"
+    INTER_TOKEN = "`inter_token_s`"
     ERROR = "2 s a try"
 
 

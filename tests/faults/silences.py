@@ -13,10 +13,10 @@ PINGS: tuple[Step, ...] = (piece(b": ping\n\n"), Pause(0.1)) * 40
 
 
 def _silence_later(name: str, says: str, *steps: Step) -> Fault:
-    """Nothing more after two tokens; who reads the whole has read nothing, so that for him it is tried again."""
+    """Nothing more after two tokens; who reads the whole has read nothing, so that for him another may answer."""
     return Fault(
         name, says, (*TWO, *steps, End.SILENCE), Code.DEADLINE_EXCEEDED, "INTER_TOKEN_TIMEOUT", begun=True,
-        wait=Wait.INTER_TOKEN,
+        tries=1, wait=Wait.INTER_TOKEN,
     )  # fmt: skip
 
 

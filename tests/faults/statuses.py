@@ -48,7 +48,7 @@ STATUSES = (
     refusal("404", "answers 404", error(404), Code.NOT_FOUND, "MODEL_NOT_FOUND", spared=True),
     _failure("408", "answers 408", error(408), "UPSTREAM_STATUS_408"),
     _failure("409", "answers 409", error(409), "UPSTREAM_CONFLICT"),
-    refusal("413", "answers 413", error(413), Code.INVALID_ARGUMENT, "UPSTREAM_STATUS_413"),
+    refusal("413", "answers 413", error(413), Code.INVALID_ARGUMENT, "UPSTREAM_STATUS_413", spared=True),
     refusal("422", "answers 422", error(422), Code.INVALID_ARGUMENT, "UPSTREAM_UNPROCESSABLE_ENTITY"),
     _limit("429", "answers 429", tries=2),
     _limit("429-ms", "answers 429, `retry-after-ms: 50`", 2, 50, {"retry-after-ms": "50"}),

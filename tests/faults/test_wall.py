@@ -26,7 +26,7 @@ WAIT_S = {
     Wait.NONE: 0.0,
     Wait.CONNECT: 2 * CONNECT_S,
     Wait.TTFT: TTFT_S,
-    Wait.INTER_TOKEN: 2 * INTER_TOKEN_S,
+    Wait.INTER_TOKEN: INTER_TOKEN_S,
     Wait.ERROR: 2 * ERROR_S,
 }
 

@@ -87,7 +87,10 @@ def test_the_next_token_is_due_before_the_end() -> None:
     ("silent_s", "usual_ttft_s", "between_tokens", "is_long"),
     [
         (0.05, None, False, False),
-        (0.5, None, False, True),
+        (0.7, None, False, False),
+        (0.95, None, False, True),
+        (0.4, 0.1, False, False),
+        (0.5, 0.1, False, True),
         (1.0, 0.8, False, False),
         (1.6, 0.8, False, True),
         (10.0, 60.0, False, True),
@@ -98,7 +101,7 @@ def test_the_next_token_is_due_before_the_end() -> None:
 def test_a_hurried_caller_says_nothing_about_the_target(
     silent_s: float, usual_ttft_s: float | None, between_tokens: bool, is_long: bool
 ) -> None:
-    """A silence counts from half a second, twice the usual time or the operator's own bound on."""
+    """A silence counts from twice the usual time on, half a second at least, or from the operator's own bound on."""
     budget = DeadlineBudget(RULE, request(), Clock())
 
     assert budget.is_silence_long(silent_s, usual_ttft_s, between_tokens) is is_long

@@ -25,7 +25,7 @@ MODELS = """
     targets: [{engine: openai, upstream: fake, model: fragile, breaker: {failures_in_a_row: 2}}]
   - name: timely-vectors
     kind: embedding
-    deadlines: {total_s: 0.4}
+    deadlines: {ttft_s: 0.4}
     targets: [{engine: openai, upstream: fake, model: silent}, {engine: openai, upstream: fake, model: second}]
   - name: full-vectors
     kind: embedding

@@ -26,6 +26,8 @@ def of(code: Code, reason: str = "UPSTREAM_ODD") -> MillraceError:
         (of(Code.UNAVAILABLE, "UPSTREAM_TLS"), True, False, True),
         (of(Code.UNAVAILABLE, "UPSTREAM_STATUS_402"), True, False, True),
         (of(Code.UNAVAILABLE, "UPSTREAM_STATUS_408"), True, True, True),
+        (of(Code.DEADLINE_EXCEEDED, "INTER_TOKEN_TIMEOUT"), True, False, True),
+        (of(Code.INVALID_ARGUMENT, "UPSTREAM_STATUS_413"), True, False, False),
         (of(Code.UNAVAILABLE, "MODEL_LOADING"), True, False, False),
         (of(Code.UNAVAILABLE, "MODEL_UNAVAILABLE"), True, False, False),
         (of(Code.DEADLINE_EXCEEDED, "TTFT_TIMEOUT"), True, True, True),

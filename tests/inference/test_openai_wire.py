@@ -237,6 +237,18 @@ def test_a_choice_that_goes_on_after_its_end_is_malformed() -> None:
         assembler.take(read(json.dumps(choice(content="more"))), [])
 
 
+def test_a_tool_call_needs_a_name() -> None:
+    """One that nobody could make is no answer; fragments without anything are nothing."""
+    nameless = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}
+    blank = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}}]}
+    events, assembler = take(nameless, choice(finish="tool_calls"))
+    with pytest.raises(MillraceError, match="without a name"):
+        assembler.complete()
+
+    assert [type(event).__name__ for event in events] == ["Delta", "ChoiceFinished"]
+    assert take(blank)[0] == []
+
+
 def test_every_choice_must_end() -> None:
     """One of two choices without an end is half an answer."""
     _, assembler = take(choice(0, "stop"), choice(1, content="x"), n=2)

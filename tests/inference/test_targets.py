@@ -13,6 +13,7 @@ from services.inference.routing import RouteTarget
 from services.inference.rules import BreakerRule, QueueRule, RetryRule, Rules
 from services.inference.targets import REST_S_MAX, Targets, TargetState
 from tests.inference.clocks import ManualClock
+from tests.inference.parts import catalog
 
 RULES = Rules()
 
@@ -150,3 +151,18 @@ def test_open_breaker_says_when_to_come_back(targets: Targets):
 
     one.rest(40)
     assert one.retry_after_s() == 40
+
+
+def test_a_mended_upstream_has_a_clean_record(targets: Targets) -> None:
+    """What was known of the old address, or under the old key, says nothing about the new one."""
+    before, after = (
+        catalog(f"""
+            upstreams: {{u: {{base_url: "http://{host}/v1"}}}}
+            models: [{{name: m, targets: [{{engine: openai, upstream: u, model: m}}]}}]
+        """).models[0].targets[0]
+        for host in ("old", "new")
+    )  # fmt: skip
+    states = [targets.of(RouteTarget(target, "m"), RULES) for target in (before, after, before)]
+
+    assert states[0] is states[2]
+    assert states[0] is not states[1]

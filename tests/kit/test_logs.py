@@ -88,3 +88,12 @@ def test_an_extra_field_never_replaces_our_own(stream: io.StringIO) -> None:
     record = json.loads(stream.getvalue())
     assert record["service"] == "cache"
     assert record["error"].startswith("<object")
+
+
+def test_a_caller_who_has_gone_is_no_error(stream: io.StringIO) -> None:
+    """What grpc reports of a write to nobody is left out; what else it has to say is not."""
+    grpc_log = logging.getLogger("grpc._cython.cygrpc")
+    grpc_log.error("ExecuteBatchError raised in core by servicer method [/a/B]")
+    grpc_log.error("something else")
+
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["something else"]

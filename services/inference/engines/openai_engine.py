@@ -130,7 +130,7 @@ class OpenAIEngine:
         while data := await answer.read():
             events: list[EngineEvent] = []
             for payload in splitter.feed(data):
-                if payload == DONE:
+                if payload.rstrip() == DONE:
                     events.append(assembler.complete())
                     yield events
                     return

@@ -21,7 +21,7 @@ from services.inference.engines.openai_waits import rate_limit_ms, retry_after_m
 
 MESSAGE_CHARS_MAX = 500
 # What looks like a credential: upstreams quote the operator's in their messages.
-SECRET = re.compile(r"\b(?:sk|pk|key|api|gsk|xai|hf)[-_][\w-]{8,}|\bBearer\s+\S+", re.IGNORECASE)
+SECRET = re.compile(r"\b(?:sk|pk|key|api|gsk|xai|hf)[-_][\w-]{8,}|\bAIza[\w-]{20,}|\bBearer\s+\S+", re.IGNORECASE)
 
 SDK_ERRORS: dict[int, type[openai.APIStatusError]] = {
     400: openai.BadRequestError,

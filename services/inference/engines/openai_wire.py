@@ -230,6 +230,7 @@ class Assembler:
         self._prompt_chars = prompt_chars
         self._label = label
         self._piece_count = self._char_count = 0
+        self._named: dict[tuple[int, int], bool] = {}  # each tool call, and whether its name has come
         self._usage: WireUsage | None = None
         self._model = ""
         self._fingerprint = ""
@@ -253,6 +254,10 @@ class Assembler:
                 self._check_late(choice, delta)
                 continue
             if delta is not None:
+                for call in delta.tool_calls:
+                    self._named[choice.index, call.index] = self._named.get((choice.index, call.index)) or bool(
+                        call.name
+                    )
                 self._piece_count += 1
                 self._char_count += len(delta.text) + len(delta.reasoning) + len(delta.refusal)
                 _append(events, delta)
@@ -268,6 +273,8 @@ class Assembler:
         """
         if len(self._finished) < self._choice_count:
             raise truncated(self._label)
+        if not all(self._named.values()):
+            raise malformed("a tool call without a name")
         return EngineCompleted(self._final_usage(), self._model, self._fingerprint)
 
     def _finish(self, index: int, word: str) -> FinishReason:
@@ -346,6 +353,7 @@ def _tool_calls(calls: list[WireToolCall]) -> tuple[ToolCallDelta, ...]:
             call.function.arguments or "",
         )
         for position, call in enumerate(calls)
+        if call.id or call.function.name or call.function.arguments  # an empty one is no token
     )
 
 
