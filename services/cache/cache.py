@@ -78,6 +78,7 @@ class Cache:
         random: Callable[[], float],
     ) -> None:
         self.store, self.flights, self.stats, self.keys = store, flights, stats, keys
+        self._keeping: dict[bytes, Entry] = {}  # What the store is just being given; found all the same.
         self._lifetime, self._watch, self._clock, self._random = lifetime, watch, clock, random
 
     async def lookup(self, query: Query) -> Found:
@@ -112,16 +113,21 @@ class Cache:
     async def keep(
         self, draft: EntryDraft, chunks: Sequence[bytes], savings: Savings | None, streamed: Flight | None = None
     ) -> Entry:
-        """Keeps a complete answer and gives it to those who wait, and to those who followed it as `streamed`.
+        """Gives a complete answer to those who wait, and to those who followed it as `streamed`, and keeps it.
 
         Raises:
             StoreUnavailable: It was given to those who wait, and not kept.
         """
         entry = self._entry(draft, chunks, savings)
+        digest = entry.address.entry
+        kept = asyncio.ensure_future(self.store.put(entry))
+        self._keeping[digest] = entry
+        self.flights.land(entry, kept, streamed)
         try:
-            await self.store.put(entry)
+            await kept
         finally:
-            self.flights.land(entry, streamed)
+            if self._keeping.get(digest) is entry:
+                del self._keeping[digest]
         self.stats.count_store(entry.address.tenant)
         return entry
 
@@ -147,13 +153,22 @@ class Cache:
                 self.flights.abandon(flight)
         raise FailedPrecondition("STREAM_INCOMPLETE", "The stream ended without `finish`; nothing was kept.")
 
+    async def delete(self, selector: Selector, *, dry_run: bool = False) -> int:
+        """Removes entries and counts them; once it returns, none of them is found."""
+        count = await self.store.delete(selector, dry_run=dry_run)
+        if not dry_run:
+            for digest, entry in list(self._keeping.items()):
+                if entry.address.tenant == selector.tenant:
+                    del self._keeping[digest]
+        return count
+
     async def report_false_hit(self, namespace: Namespace, entry_id: str) -> bool:
         """Removes an entry that did not fit; false if it was gone."""
         entry = parse_entry_id(entry_id)
         if entry is None:
             return False
         tenant = self.keys.tenant(namespace.tenant)
-        removed = await self.store.delete(Selector(tenant, self.keys.namespace(namespace), entry))
+        removed = await self.delete(Selector(tenant, self.keys.namespace(namespace), entry))
         if removed:
             self.stats.count_false_hit(tenant)
         return removed > 0
@@ -203,7 +218,7 @@ class Cache:
         if joined.flight is None or not joined.leads:
             return hit
         if joined.entry is not None and joined.entry.created_ms > entry.created_ms:  # Another replica was first.
-            self.flights.land(joined.entry)
+            self.flights.land(joined.entry, None)
             return hit
         return replace(hit, refresh=Lease(joined.flight.lease_id, lease.ttl_s))
 
@@ -213,7 +228,7 @@ class Cache:
         assert query.lease is not None, "a leader asked for a lease"
         answer = judge(joined.entry, query, arrived_ms)
         if isinstance(answer, Hit):
-            self.flights.land(answer.entry)
+            self.flights.land(answer.entry, None)
             return answer
         return replace(found, lease=Lease(joined.flight.lease_id, query.lease.ttl_s))
 
@@ -227,10 +242,13 @@ class Cache:
         return await self.flights.settlement(flight, until)
 
     async def _find(self, query: Query, address: Address, arrived_ms: int) -> Found:
-        try:
-            return judge(await self.store.get(address), query, arrived_ms)
-        except StoreUnavailable:
-            return UNAVAILABLE
+        entry = self._keeping.get(address.entry)
+        if entry is None:
+            try:
+                entry = await self.store.get(address)
+            except StoreUnavailable:
+                return UNAVAILABLE
+        return judge(entry, query, arrived_ms)
 
     async def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""

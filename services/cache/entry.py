@@ -17,6 +17,8 @@ from services.cache.key import Address, EntryKey
 FORMAT: Final = b"\x02"
 # What precedes an entry's fields: the format, and the CRC-32 of the fields.
 HEADER: Final = struct.Struct(">cI")
+# Beginning of an encoded entry by which it is told from another version of it.
+MARK_BYTES: Final = HEADER.size
 
 
 class Savings(msgspec.Struct, frozen=True, array_like=True):

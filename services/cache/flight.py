@@ -127,8 +127,8 @@ class FlightTable:
         flight.chunks.append(chunk)
         flight.advance()
 
-    def land(self, entry: Entry, streamed: Flight | None = None) -> None:
-        """Gives an answer to those who wait for it.
+    def land(self, entry: Entry, kept: asyncio.Future[None] | None, streamed: Flight | None = None) -> None:
+        """Gives an answer to those who wait for it; `kept` is done when the store has it, if it is to get it.
 
         Whoever produced it, it ends the flight under its key; but one that is being streamed is ended by its own stream
         (`streamed`) only, for those who follow it must see one answer.

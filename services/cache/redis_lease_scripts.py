@@ -8,6 +8,8 @@ another replica is also published on one channel, as `<token> <sender>`: a reaso
 
 from typing import Final
 
+from services.cache.entry import MARK_BYTES
+
 # KEYS: lease, stream, entry. ARGV: token, owner, ttl_ms, renewal_ms, channel.
 # Returns: the token that leads now, the milliseconds that it lasts at least, and if it is ours the entry's body.
 CLAIM: Final = """
@@ -18,11 +20,13 @@ if token then
   end
   return {token, redis.call('PTTL', KEYS[1])}
 end
+local body = redis.call('HGET', KEYS[3], 'body')
+local seen = body and string.sub(body, 1, MARK_BYTES) or ''
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'owner', ARGV[2], 'ttl_ms', ARGV[3])
+redis.call('HSET', KEYS[1], 'token', ARGV[1], 'owner', ARGV[2], 'ttl_ms', ARGV[3], 'seen', seen)
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {ARGV[1], tonumber(ARGV[4]), redis.call('HGET', KEYS[3], 'body')}
-"""
+return {ARGV[1], tonumber(ARGV[4]), body}
+""".replace("MARK_BYTES", str(MARK_BYTES))
 
 # KEYS: lease, stream. ARGV: token, owner, renewal_ms.
 # Returns: whose the lease is ('ours', 'adopted' by another replica, or 'gone'), and whether it is followed.
@@ -63,12 +67,13 @@ return 1
 """
 
 # KEYS: lease, stream. ARGV: sender, channel, keep_ms, record or '' (told later, if anyone wants it), token or '' for
-# any that is not streamed, '1' if the sender must be its owner.
+# any that is not streamed, '1' if the sender must be its owner, mark of the entry that makes any other lease needless.
 # Returns: 1 if it ended the lease, 0 if there was none to end, -1 if the record is wanted and was not given.
 END: Final = """
-local lease = redis.call('HMGET', KEYS[1], 'token', 'owner', 'followed', 'streamed')
-local token, owner, followed, streamed = lease[1], lease[2], lease[3], lease[4]
-if not token or ARGV[5] ~= '' and ARGV[5] ~= token or ARGV[5] == '' and streamed then return 0 end
+local lease = redis.call('HMGET', KEYS[1], 'token', 'owner', 'followed', 'streamed', 'seen')
+local token, owner, followed, streamed, seen = lease[1], lease[2], lease[3], lease[4], lease[5]
+if not token or ARGV[5] ~= '' and ARGV[5] ~= token then return 0 end
+if ARGV[5] == '' and (streamed or seen == ARGV[7]) then return 0 end
 if ARGV[6] == '1' and owner ~= ARGV[1] then return 0 end
 local wanted = followed or owner ~= ARGV[1]
 if wanted and ARGV[4] == '' then return -1 end

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import RedisError
 
-from services.cache.entry import Entry, decode
+from services.cache.entry import MARK_BYTES, Entry, decode, encode
 from services.cache.flight import parse_lease_id
 from services.cache.key import Address
 from services.cache.redis_lease_scripts import ADOPT, APPEND, CHECK, CLAIM, END, RENEW
@@ -135,10 +135,12 @@ class RedisLeases:
             if await self._end(lease_id, each, token=lease_id, owned=True) >= 0:
                 return
 
-    async def end_any(self, address: Address) -> None:
-        """Ends whatever lease there is to an address that has an answer now, unless it is being streamed."""
+    async def end_any(self, entry: Entry) -> None:
+        """Ends whatever lease there is to an answer that is stored now, unless it is streamed or was given for more."""
+        address = entry.address
         lease_id = f"{address.tenant.hex()}.{address.entry.hex()}.any"
-        await self._end(lease_id, _ENCODER.encode(Record(ending=Ending.STORED)), token="", owned=False)
+        record, mark = _ENCODER.encode(Record(ending=Ending.STORED)), encode(entry)[:MARK_BYTES]
+        await self._end(lease_id, record, token="", owned=False, mark=mark)
 
     async def release(self, lease_id: str) -> bool:
         """Ends a lease without an answer, whichever replica cares for it; false if it had ended."""
@@ -168,8 +170,8 @@ class RedisLeases:
             except (RedisError, OSError, TimeoutError):
                 await asyncio.sleep(PROBE_INTERVAL_S)
 
-    async def _end(self, lease_id: str, record: bytes, *, token: str, owned: bool) -> int:
-        arguments = [self._replica, CHANNEL, _ms(KEEP_S), record, token, "1" if owned else "0"]
+    async def _end(self, lease_id: str, record: bytes, *, token: str, owned: bool, mark: bytes = b"") -> int:
+        arguments = [self._replica, CHANNEL, _ms(KEEP_S), record, token, "1" if owned else "0", mark]
         return int(await self._run(END, lease_id, arguments))
 
     async def _run(self, script: str, lease_id: str, arguments: list[Any]) -> Any:

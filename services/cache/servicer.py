@@ -82,7 +82,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         """Removes entries of one tenant."""
         request_id = read.read_request_id(request.request_id)
         selector = read.read_selection(request, self._cache.keys)
-        count = 0 if selector is None else await self._cache.store.delete(selector, dry_run=request.dry_run)
+        count = 0 if selector is None else await self._cache.delete(selector, dry_run=request.dry_run)
         return service_pb.DeleteResponse(request_id=request_id, entry_count=count)
 
     async def ReportFalseHit(

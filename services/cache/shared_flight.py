@@ -32,17 +32,23 @@ RENEW_EVERY_S: Final = RENEWAL_S / 3
 SEND_INTERVAL_S: Final = 0.02
 # Leases that are looked at together: fewer than there are connections, so that lookups find one.
 BEAT_COUNT: Final = 16
+# Longest that closing waits for leases that are being ended.
+CLOSE_S: Final = 1.0
 
 
 @dataclass(eq=False, slots=True)
 class _Held:
-    """A flight led here, under a lease that this replica renews. `sent_count` of its chunks have been sent."""
+    """A flight led here, under a lease that this replica renews.
+
+    `sent_count` of its chunks have been sent; `kept` is done when the store has its answer.
+    """
 
     flight: Flight
     renew_at: float
     followed: bool = False
     sent_count: int = 0
     sending: asyncio.Task[None] | None = None
+    kept: asyncio.Future[None] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +88,9 @@ class SharedFlightTable(FlightTable):
         self._spawn(self._beat())
 
     async def close(self) -> None:
-        """Stops; leases that are held run out, or are ended by a store at another replica."""
+        """Stops, once what is being ended has ended; leases still held run out, or are ended at another replica."""
+        if self._ending:
+            await asyncio.wait(self._ending.values(), timeout=CLOSE_S)
         await cancel_all(self._tasks)
 
     async def join(self, address: Address, ttl_s: float, since: float) -> Joined:
@@ -155,13 +163,18 @@ class SharedFlightTable(FlightTable):
         if held is not None and held.followed:
             self._send(held)
 
-    def land(self, entry: Entry, streamed: Flight | None = None) -> None:
-        """Gives an answer to those who wait for it, here and elsewhere."""
+    def land(self, entry: Entry, kept: asyncio.Future[None] | None, streamed: Flight | None = None) -> None:
+        """Gives an answer to those who wait for it: here at once, elsewhere when the store has it.
+
+        Until then the lease stands, so that nobody elsewhere misses the answer and produces it again.
+        """
         flight = self._by_key.get(entry.address.entry)
-        held = flight is not None and flight.lease_id in self._held
-        super().land(entry, streamed)
-        if not held:
-            self._spawn(self._leases.end_any(entry.address))
+        held = None if flight is None else self._held.get(flight.lease_id)
+        if held is not None:
+            held.kept = kept
+        super().land(entry, kept, streamed)
+        if held is None:
+            self._spawn(self._end_any(entry, kept))
 
     def _settle(self, flight: Flight, entry: Entry | None) -> None:
         held = self._held.pop(flight.lease_id, None)
@@ -273,11 +286,11 @@ class SharedFlightTable(FlightTable):
             for chunk in record.chunks:
                 super().append(flight, chunk)
         if record.ending is Ending.LANDED and record.entry is not None:
-            super().land(msgspec.structs.replace(record.entry, chunks=tuple(flight.chunks)), flight)
+            super().land(msgspec.structs.replace(record.entry, chunks=tuple(flight.chunks)), None, flight)
         elif record.ending is Ending.STORED:
             entry = await self._read(flight.address)
             if entry is not None:
-                super().land(entry)
+                super().land(entry, None)
         if record.ending is not None:
             self.abandon(flight)
 
@@ -307,10 +320,17 @@ class SharedFlightTable(FlightTable):
         task.add_done_callback(lambda _: self._ending.pop(lease_id))
 
     async def _end_behind(self, held: _Held) -> None:
-        """Ends a lease behind all that was sent under it."""
-        if held.sending is not None:
-            await asyncio.wait([held.sending])
+        """Ends a lease behind all that was sent under it, and behind the store."""
+        for step in (held.sending, held.kept):
+            if step is not None:
+                await asyncio.wait([step])
         await self._leases.end(held.flight.lease_id, _last_record(held), told=held.followed)
+
+    async def _end_any(self, entry: Entry, kept: asyncio.Future[None] | None) -> None:
+        """Ends whatever lease there is to an answer that was stored here without one of ours."""
+        if kept is not None:
+            await asyncio.wait([kept])
+        await self._leases.end_any(entry)
 
     def _spawn(self, step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(_attempt(step))

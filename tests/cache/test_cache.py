@@ -232,6 +232,55 @@ async def test_answer_that_lands_during_a_lookup_is_not_produced_again(clock: Ma
     assert isinstance(await lookup, Hit)
 
 
+class StuckStore(BrokenStore):
+    """A store that has nothing, and takes for ever to keep something."""
+
+    async def get(self, address: Address) -> Entry | None:
+        return None
+
+    async def put(self, entry: Entry) -> None:
+        await asyncio.Event().wait()
+
+    async def delete(self, selector: Selector, *, dry_run: bool = False) -> int:
+        return 0
+
+
+async def test_nobody_waits_for_the_store(clock: ManualClock):
+    """An answer is given to those who wait, and found by those who come, while the store is still taking it."""
+    cache = make_cache(StuckStore(), clock)
+    leased(await cache.lookup(replace(QUERY, lease=LEASE)))
+    waiter = asyncio.create_task(cache.lookup(replace(QUERY, lease=LEASE)))
+    await asyncio.sleep(0)
+    keeping = asyncio.create_task(cache.keep(DRAFT, [b"answer"], None))
+
+    for found in (await waiter, await cache.lookup(QUERY)):
+        assert isinstance(found, Hit)
+        assert found.entry.chunks == (b"answer",)
+    assert not keeping.done()
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    assert await cache.lookup(QUERY) == Miss(MissReason.NOT_FOUND)
+
+
+async def test_deleted_answer_is_not_found_while_it_is_kept(clock: ManualClock):
+    """What the store is still taking is not served after its tenant's entries were deleted."""
+    cache = make_cache(StuckStore(), clock)
+    keepings = [
+        asyncio.create_task(cache.keep(EntryDraft(make_key(tenant), "test.v1"), [b"x"], None))
+        for tenant in ("acme", "other")
+    ]
+    await asyncio.sleep(0)
+    await cache.delete(Selector(address_of(make_key()).tenant), dry_run=True)
+    assert isinstance(await cache.lookup(QUERY), Hit)
+    await cache.delete(Selector(address_of(make_key()).tenant))
+
+    assert await cache.lookup(QUERY) == Miss(MissReason.NOT_FOUND)
+    assert isinstance(await cache.lookup(replace(QUERY, key=make_key("other"))), Hit)
+    for keeping in keepings:
+        keeping.cancel()
+    await asyncio.wait(keepings)
+
+
 async def test_broken_store_only_makes_misses(clock: ManualClock):
     """Without a store lookups miss and still share a flight: the answer reaches those who wait, but is not kept."""
     cache = make_cache(BrokenStore(), clock)

@@ -36,7 +36,7 @@ async def test_landing_wakes_all_with_the_entry(clock: ManualClock):
     table, entry = FlightTable(), make_entry(make_key(), clock)
     flight = await lead(table)
     waiters = [asyncio.create_task(table.settlement(flight, until())) for _ in range(100)]
-    table.land(entry)
+    table.land(entry, None)
 
     assert all(await asyncio.gather(*waiters))
     assert flight.entry is entry
@@ -113,7 +113,7 @@ async def test_followers_see_every_chunk_in_order(clock: ManualClock):
         if number % 3 == 0:
             await asyncio.sleep(0)
         followers.append(asyncio.create_task(follow()))
-    table.land(make_entry(make_key(), clock), flight)
+    table.land(make_entry(make_key(), clock), None, flight)
 
     for seen in await asyncio.gather(*followers):
         assert seen == [bytes([number]) for number in range(20)]
@@ -123,14 +123,14 @@ async def test_another_answer_does_not_cut_into_a_streamed_one(clock: ManualCloc
     """An answer stored by someone else ends a flight that says nothing, but not one that is being streamed."""
     table, entry = FlightTable(), make_entry(make_key(), clock)
     silent = await lead(table)
-    table.land(entry)
+    table.land(entry, None)
     assert silent.entry is entry
 
     streamed = await lead(table)
     streamed.schema_tag = "test.v1"
-    table.land(entry)
+    table.land(entry, None)
     assert not streamed.settled
-    table.land(entry, streamed)
+    table.land(entry, None, streamed)
     assert streamed.entry is entry
 
 
@@ -139,7 +139,7 @@ async def test_landings_are_remembered(clock: ManualClock):
     table, address = FlightTable(), address_of(make_key())
     mark = table.mark()
     assert not table.landed_since(address, mark)
-    table.land(make_entry(make_key(), clock))
+    table.land(make_entry(make_key(), clock), None)
 
     assert table.landed_since(address, mark)
     assert not table.landed_since(OTHER, mark)
@@ -165,7 +165,7 @@ async def test_forgotten_landings_count_as_landed(clock: ManualClock, monkeypatc
     table = FlightTable()
     mark = table.mark()
     for number in range(3):
-        table.land(make_entry(make_key(request=bytes([number])), clock))
+        table.land(make_entry(make_key(request=bytes([number])), clock), None)
 
     assert table.landed_since(OTHER, mark)
 

@@ -11,6 +11,7 @@ import pytest
 from services.cache import redis_leases, shared_flight
 from services.cache.cache import Cache
 from services.cache.entry import Savings
+from services.cache.flight import new_lease_id
 from services.cache.query import (
     Completed,
     Following,
@@ -238,6 +239,21 @@ async def test_lease_may_be_used_at_any_replica(make_replica: MakeReplica):
         await follower.task
         assert follower.seen == [Following(), b"one", Completed(entry, 1)]
     assert not await replicas[2].flights.release(lease_id)
+
+
+async def test_lease_that_was_given_for_more_is_not_ended(make_replica: MakeReplica, clock: ManualClock):
+    """An answer ends the lease of those who missed it, not that of someone who has seen it and makes it anew."""
+    replica, lasts = await make_replica(), []
+    leases, entry = RedisLeases(replica.link, "another"), make_entry(QUERY.key, clock)
+    for _ in range(2):
+        lease_id = new_lease_id(ADDRESS)
+        await leases.claim(ADDRESS, lease_id, 30, asyncio.get_running_loop().time())
+        await replica.store.put(entry)
+        await leases.end_any(entry)
+        lasts.append(await leases.check(lease_id))
+
+    assert lasts[0] is None
+    assert lasts[1] is not None
 
 
 async def test_one_replica_at_a_time_refreshes(make_replica: MakeReplica, clock: ManualClock):
