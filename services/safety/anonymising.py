@@ -145,7 +145,7 @@ def _overlapping(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
     for finding in findings:
         if finding.action is not Verdict.REDACT:
             continue
-        if group and finding.start >= end:
+        if group and finding.begins_anew(end, group[0].category):
             yield group
             group = []
         group.append(finding)

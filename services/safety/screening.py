@@ -56,6 +56,13 @@ class Finding:
         """Sorts findings in the order of the text, the longest first."""
         return self.start, -self.end, self.category
 
+    def begins_anew(self, covered: int, category: str) -> bool:
+        """Whether it has a placeholder of its own, behind one of a category that covers the text up to a position.
+
+        What overlaps shares one, and what touches and is of one category: long things are found in stretches.
+        """
+        return self.start > covered or (self.start == covered and self.category != category)
+
     @property
     def placeholder(self) -> str:
         """What stands in its place when it is redacted."""
@@ -210,6 +217,7 @@ class Lane:
         self._pending: list[Finding] = []
         self._released = 0
         self._covered = 0
+        self._covered_category = ""
 
     async def push(self, text: str, final: bool) -> Release:
         """Takes the next piece of the text; `final` when it is the last.
@@ -263,8 +271,9 @@ class Lane:
                 self.is_blocked = True
                 return
             if finding.action is Verdict.REDACT:
-                if finding.start >= self._covered:
+                if finding.begins_anew(self._covered, self._covered_category):
                     released.append(finding.placeholder)
+                    self._covered_category = finding.category
                 self._covered = max(self._covered, finding.end)
         self._release_to(safe, released)
         self._forget()

@@ -1,5 +1,6 @@
 """Personal data: what is found, and that any cutting of a text gives the same."""
 
+import itertools
 import random
 import socket
 import subprocess
@@ -44,6 +45,25 @@ def found(text: str) -> list[tuple[str, str]]:
         ("at 192.168.10.25 or fe80::1ff:fe23:4567:890a", [
             ("IP_ADDRESS", "192.168.10.25"), ("IP_ADDRESS", "fe80::1ff:fe23:4567:890a")]),
         ("::ffff:1.2.3.4", [("IP_ADDRESS", "::ffff:1.2.3.4")]),
+        ("card 2623322164608847, 4131034282458809939, 3782 822463 10005", [
+            ("CREDIT_CARD", "2623322164608847"), ("CREDIT_CARD", "4131034282458809939"),
+            ("CREDIT_CARD", "3782 822463 10005")]),
+        ("Phone:\n60-56-85-91", [("PHONE_NUMBER", "60-56-85-91")]),
+        ("they are not answering at 374 780 163", [("PHONE_NUMBER", "374 780 163")]),
+        ("pay 1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2 or bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq", [
+            ("CRYPTO", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2"),
+            ("CRYPTO", "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq")]),
+        ("DNI 12345678Z, NIE X1234567L", [("ES_NIF", "12345678Z"), ("ES_NIE", "X1234567L")]),
+        ("S1234567D and RSSMRA85T10A562S", [("SG_NRIC_FIN", "S1234567D"), ("IT_FISCAL_CODE", "RSSMRA85T10A562S")]),
+        ("PAN ABCPE1234F, NINO AB123456C", [("IN_PAN", "ABCPE1234F"), ("UK_NINO", "AB123456C")]),
+        ("aadhaar 234567890124 or 2345 6789 0124", [
+            ("IN_AADHAAR", "234567890124"), ("IN_AADHAAR", "2345 6789 0124")]),
+        ("cpf 529.982.247-25", [("BR_CPF", "529.982.247-25")]),
+        ("PESEL: 44051401359", [("PL_PESEL", "44051401359")]),
+        ("my passport number is C01X00T47", [("PASSPORT", "C01X00T47")]),
+        ("key AKIAIOSFODNN7EXAMPLE.", [("SECRET", "AKIAIOSFODNN7EXAMPLE")]),
+        ("my name is Ann J. O'Neil, and I am happy", [("PERSON", "Ann J. O'Neil")]),
+        ("I'm José María Öztürk.", [("PERSON", "José María Öztürk")]),
     ],
 )  # fmt: skip
 def test_personal_data_is_found(text: str, expected: list[tuple[str, str]]) -> None:
@@ -61,6 +81,13 @@ def test_personal_data_is_found(text: str, expected: list[tuple[str, str]]) -> N
         "version 1.2.3, 3.14159265358979, 50%",
         "std::vector, 12:30:45",
         "see example.com",
+        "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3, bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdp",  # Wrong checksums.
+        "12345678A, X1234567A, S1234567A, RSSMRA85T10A562A, 2234 5678 9013, 529.982.247-26",
+        "order 123456789, item C01X00T47, 44051401359 units",  # Nobody says what they are.
+        "ask-anything-about-everything-we-ever-did, risk-free, AKIA, eyJ, ghp_short, sk-",
+        "-----BEGIN RSA PRIVATE KEY----- is how it begins",
+        "I am German. I'm Not Sure. my name is on the list, This is New York",
+        "licence U62928788557186",
     ],
 )
 def test_look_alikes_are_not(text: str) -> None:
@@ -90,6 +117,36 @@ def test_cursors_do_not_depend_on_cuts(terms: ForbiddenTerms, text: str, seed: i
         whole = read(detector, text, [len(text)])
         assert read(detector, text, list(range(1, len(text) + 1))) == whole
         assert read(detector, text, cuts) == whole
+
+
+KEYS = {
+    "sk-ant-api03-0123456789abcdefghijABCDEFGHIJ0123456789-abcdefghijklmnopqrstuvwxyz0123456789_-AA",
+    "sk-proj-" + "aB3" * 50,
+    "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+    "github_pat_11ABCDEFG0123456789abc_" + "aB3" * 19,
+    "glpat-abcdefghij0123456789",
+    "xoxb-123456789012-1234567890123-abcdefghijABCDEFGHIJ1234",
+    "sk_live_0123456789abcdefghijABCD",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "dozjgNryP4J3jVmNHl0w5N" * 30,
+    "-----BEGIN RSA PRIVATE KEY-----\n"
+    + ("MIIEowIBAAKCAQEAz4eT0aJrBbCk" * 2 + "\n") * 20
+    + "aB3=\n-----END RSA PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----\\n" + ("MIIEowIBAAKCAQEAz4eT0aJrBbCk" * 2 + "\\n") * 5 + "-----END PRIVATE KEY-----",
+}
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_a_secret_is_found_from_its_first_letter_to_its_last(key: str) -> None:
+    """However long it is: it comes in stretches that touch, and what stands around it is no part of it."""
+    text = f'token="{key}"\nThis is mine'
+    matches = PII.cursor(DEFAULT).scan(text, 0, True)
+
+    assert {match.category for match in matches} == {"SECRET"}
+    assert all(before.end == after.start for before, after in itertools.pairwise(matches))
+    assert text[matches[0].start : matches[-1].end] == key
+    assert read(PII, text, list(range(1, len(text) + 1))) == read(PII, text, [len(text)])
 
 
 def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,9 @@ async def test_personal_data_in_a_prompt_is_flagged(stub: "Stub") -> None:
     response = await stub.CheckInput(prompt(JO))
 
     assert response.assessment.verdict == verdict.VERDICT_FLAG
-    assert spans(response.assessment, JO) == [("EMAIL_ADDRESS", "a@b.co"), ("PHONE_NUMBER", "212-555-0147")]
+    assert spans(response.assessment, JO) == [
+        ("PERSON", "Jo"), ("EMAIL_ADDRESS", "a@b.co"), ("PHONE_NUMBER", "212-555-0147")
+    ]  # fmt: skip
     assert not response.segments[0].HasField("replacement")
 
 
@@ -69,7 +71,7 @@ async def test_strict_profile_redacts_prompts(stub: "Stub") -> None:
     response = await stub.CheckInput(prompt(JO, profile="strict"))
 
     assert response.assessment.verdict == verdict.VERDICT_REDACT
-    assert response.segments[0].replacement == "My name is Jo, email me at <EMAIL_ADDRESS> or call <PHONE_NUMBER>"
+    assert response.segments[0].replacement == "My name is <PERSON>, email me at <EMAIL_ADDRESS> or call <PHONE_NUMBER>"
 
 
 async def test_account_data_in_answers_is_redacted(stub: "Stub") -> None:
@@ -183,6 +185,8 @@ async def test_logs_hold_no_text(stub: "Stub", caplog: pytest.LogCaptureFixture)
     await stub.CheckInput(prompt(f"{JO}. {BOMB}. IBAN DE89 3704 0044 0532 0130 0É", profile="strict"))
 
     record = next(record for record in caplog.records if record.message == "screened")
-    assert record.__dict__["categories"] == {"EMAIL_ADDRESS": 1, "PHONE_NUMBER": 1, "illicit/violent": 1}
+    assert record.__dict__["categories"] == {
+        "PERSON": 1, "EMAIL_ADDRESS": 1, "PHONE_NUMBER": 1, "illicit/violent": 1
+    }  # fmt: skip
     everything = " ".join(str(record.__dict__) for record in caplog.records)
     assert not any(secret in everything for secret in ("a@b.co", "555-0147", "pipe bomb", "3704"))

@@ -23,6 +23,12 @@ PIECES = (
     "4111111111111111|1234 |DE89370400440532013000|DE89 3704 0044 0532 0130 00|AB12 CDEF|212-45-6789|10.0.0.1|fe80::1|"
     "12345 6789 |030 1234567|7 |0|020 7946 0958|20120102 08:00|z.i_will_kill_you.x@b.co|"
     "::ffff:1.2.3.4|::|2024-01-15|12:30|kill you|I will |i will k i l l y o u|I w1ll k!ll you|k.i.l.l|how to make a |"
+    "pipe bomb|b0mb|my name is |My name is |I am |Ann|Lee|Ann Lee|O'Neil|J. |NOT|AKIAIOSFODNN7EXAMPLE|sk-|sk_live_|eyJ|"
+    "ghp_0123456789abcdefghijABCDEFGHIJ012345|sk-ant-api03-0123456789abcdefghijABCDEFGHIJ0123456789|passport no |"
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U|-----BEGIN |"
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAz4eT0aJrBbCkMIIEowIBAAKCAQEAz4eT0aJrBbCkMIIE\nowIBAAKCAQEA"
+    "z4eT0a==\n-----END RSA PRIVATE KEY-----|123456789|L01X00T47|12345678Z|1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2|"
+    "0x71C7656EC7ab88b098defB751B7401B5f6d8976F|RSSMRA85T10A562S|2234 5678 9012|529.982.247-25|912-70-1234|"
     "pipe bomb|b0mb|rape|HELLO WORLD|e\u0301|\u200b|\u202e|😀|👩‍👩‍👧|й|кill|ｋｉｌｌ|Straße|!|'|-|+|(|...|?|how do i "
 ).split("|")
 TEXTS = st.lists(
@@ -32,15 +38,16 @@ TEXTS = st.lists(
 
 def expected(response: pb.CheckOutputResponse, text: str) -> str:
     """What may leave of a text by CheckOutput's judgement of the whole: up to the first block, redacted."""
-    pieces, at, end = [], 0, len(text)
+    pieces, at, category, end = [], 0, "", len(text)
     for finding in response.assessment.findings:
         start = finding.span.start
         if finding.action == verdict.VERDICT_BLOCK:
             end = start
             break
         if finding.action == verdict.VERDICT_REDACT:
-            if start >= at:
+            if start > at or (start == at and category != finding.category):
                 pieces += [text[at:start], finding.placeholder]
+                category = finding.category
             at = max(at, finding.span.end)
     return "".join([*pieces, text[at:end] if at < end else ""])
 
@@ -68,6 +75,18 @@ async def test_card_number_split_over_chunks_never_leaves(stub: "Stub") -> None:
     events = await screen(stub, [deltas([piece]) for piece in pieces])
 
     assert released(events) == "Pay with <CREDIT_CARD> today"
+
+
+async def test_a_long_secret_is_one_placeholder(stub: "Stub") -> None:
+    """A key of thousands of characters is redacted as it comes, under one placeholder, and never held whole."""
+    key = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "dozjgNryP4J3jVmNHl0w5N" * 100
+    pieces = ["Use ", *(key[at : at + 50] for at in range(0, len(key), 50)), " now"]
+
+    events = await screen(stub, [deltas([piece]) for piece in pieces], "strict")
+
+    assert released(events) == "Use <SECRET> now"
+    seen = [event.judgement.finding.span for event in events if event.HasField("judgement")]
+    assert (seen[0].start, seen[-1].end) == (4, 4 + len(key))
 
 
 async def test_block_waits_for_what_begins_before_it(stub: "Stub") -> None:

@@ -7,9 +7,9 @@ is final. A detector never sees the policy and decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,21 @@ class Cursor(Protocol):
                 `Detector.context` code points before `safe`, or at the beginning of the whole text.
             offset: The position of text[0] in the whole text.
             final: Whether the whole text ends here; then `safe` becomes its end.
+        """
+        ...
+
+
+@runtime_checkable
+class AwaitedCursor(Protocol):
+    """A reading whose work is done elsewhere, by a model or a service, and awaited."""
+
+    safe: int
+    """As in `Cursor`. Where the policy replaces or blocks nothing that it finds, text leaves before it is judged."""
+
+    def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
+        """Takes what has arrived, and begins to judge what that made complete; None when there is nothing to do.
+
+        `text` may begin behind `safe`, where it left before: what a cursor has not judged, it keeps itself.
         """
         ...
 
@@ -73,6 +88,6 @@ class Detector(Protocol):
         """The longest text that it reads in about a millisecond; longer ones are read in a thread."""
         ...
 
-    def cursor(self, categories: Collection[str]) -> Cursor:
+    def cursor(self, categories: Collection[str]) -> Cursor | AwaitedCursor:
         """Begins to read a text, looking for the given categories only."""
         ...

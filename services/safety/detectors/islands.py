@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from services.safety.detectors.detector import Match
+from services.safety.detectors.grouped import find_grouped
 from services.safety.detectors.phones import DIGITS_MAX, DIGITS_MIN
 from services.safety.detectors.recognisers import Found, Recogniser
 
@@ -46,6 +47,16 @@ _DATE = re.compile(r"(?<![0-9])[12][0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9](?![0-9
 _LOOK_AHEAD = 3
 # A number that a cut through a longer run of digit groups may have split begins at most this far before the cut.
 _SPLIT_MAX = 24
+
+# A number that is no valid one of any known plan is a phone number where the words right before it say so.
+CONTEXT = 40
+NAMED_SCORE = 0.4
+_NAMED_DIGITS_MAX = 15
+_PHONE_WORD = re.compile(
+    r"(?i)\b(?:(?:tele)?phone|mobile|cell|tel|fax|desk|whatsapp|sms|hotline|answering|messages|dial"
+    r"|(?:call|ring|text|reach|phone)(?: (?:me|us|him|her|them|back))?)\b"
+    r"[^\w,;?!]{0,3}(?:(?:number|no|nr|is|at|on|to|was)\b[^\w,;?!]{1,3}){0,3}\Z"
+)
 
 _URL_MAX = 250
 _URL = re.compile(rf"(?<![^\s()<>\"'])[^\s()<>\"']{{4,{_URL_MAX}}}")
@@ -177,9 +188,17 @@ class Numbers(Layer):
             found += self._named("IP_ADDRESS", around, left, end)
         if digit_count >= 9 and len(run) > 9 and "US_SSN" in self._wanted:
             found += self._named("US_SSN", around, left, end)
+        if digit_count >= 9 and len(run) > 9:
+            found += [replace(m, start=m.start + start, end=m.end + start) for m in find_grouped(run, self._wanted)]
         if digit_count >= DIGITS_MIN and "PHONE_NUMBER" in self._wanted and _may_be_phone(run):
             taken = any(m.start <= start + 2 and m.end >= end - 2 for m in found)
             found += [] if taken else self._phones(around, left, end)
+            if (
+                not found
+                and digit_count <= _NAMED_DIGITS_MAX
+                and _PHONE_WORD.search(text[max(0, start - CONTEXT) : start])
+            ):
+                found.append(Match(start, end, "PHONE_NUMBER", NAMED_SCORE))
         return found
 
     def _cards(self, around: str, left: int, end: int) -> list[Match]:

@@ -1,4 +1,4 @@
-"""Finds structured personal data: e-mail addresses, phone, card, account and social security numbers, IP addresses.
+"""Finds structured personal data: addresses, numbers and codes that are somebody's, secrets, names in introductions.
 
 Presidio's recognisers are exact but slow (7-8 ms per 100 words) and judge a text as a whole. Here cheap expressions
 first cut out islands: short stretches whose borders do not depend on anything far away. Recognisers judge only those.
@@ -11,17 +11,28 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
+from services.safety.detectors.codes import CODE_CATEGORIES, Codes
 from services.safety.detectors.detector import Match
-from services.safety.detectors.islands import EMAIL_HOLD, Emails, Ibans, Ipv6s, Layer, Numbers, Urls
+from services.safety.detectors.grouped import GROUPED_CATEGORIES
+from services.safety.detectors.introductions import Introductions
+from services.safety.detectors.islands import CONTEXT, EMAIL_HOLD, Emails, Ibans, Ipv6s, Layer, Numbers, Urls
 from services.safety.detectors.recognisers import Recogniser
+from services.safety.detectors.secrets import Secrets
 
-PiiCategory = Literal["CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "PHONE_NUMBER", "URL", "US_SSN"]
+PiiCategory = Literal[
+    "BR_CPF", "CREDIT_CARD", "CRYPTO", "EMAIL_ADDRESS", "ES_NIE", "ES_NIF", "IBAN_CODE", "IN_AADHAAR", "IN_PAN",
+    "IP_ADDRESS", "IT_FISCAL_CODE", "PASSPORT", "PERSON", "PHONE_NUMBER", "PL_PESEL", "SECRET", "SG_NRIC_FIN",
+    "UK_NINO", "URL", "US_ITIN", "US_SSN",
+]  # fmt: skip
 
 _LAYERS: tuple[tuple[type[Layer], frozenset[str]], ...] = (
     (Emails, frozenset({"EMAIL_ADDRESS"})),
     (Ibans, frozenset({"IBAN_CODE"})),
     (Ipv6s, frozenset({"IP_ADDRESS"})),
-    (Numbers, frozenset({"CREDIT_CARD", "US_SSN", "IP_ADDRESS", "PHONE_NUMBER"})),
+    (Numbers, frozenset({"CREDIT_CARD", "US_SSN", "IP_ADDRESS", "PHONE_NUMBER", *GROUPED_CATEGORIES})),
+    (Codes, CODE_CATEGORIES),
+    (Secrets, frozenset(Secrets.entities)),
+    (Introductions, frozenset(Introductions.entities)),
     (Urls, frozenset({"URL"})),
 )
 
@@ -33,7 +44,7 @@ class PersonalData:
     categories: tuple[str, ...] = get_args(PiiCategory)
     # Addresses of pages are rarely anyone's secret.
     optional_categories = frozenset({"URL"})
-    context = 2
+    context = CONTEXT
     hold = EMAIL_HOLD
     # Measured: 0.6 us per code point, and 0.1 ms per phone number.
     inline_code_points = 500

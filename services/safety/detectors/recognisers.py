@@ -1,4 +1,4 @@
-"""Presidio's pattern recognisers, without its engine.
+"""Presidio's pattern recognisers, without its engine, and ours where they find more: cards and phone numbers.
 
 The recognisers bring the patterns, checksums and validity rules. What surrounds them is left out on purpose: the NLP
 engine (spaCy models, torch), and tldextract's habit of fetching the public suffix list. Nothing here reaches for the
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from services.safety.detectors.cards import find_cards
 from services.safety.detectors.phones import SCORE, find_phones, phone_region
 
 # Importing presidio_analyzer also imports these when they are installed, for engines that are not used here: with them
@@ -43,12 +44,16 @@ def load_recognisers() -> dict[str, Recogniser]:
     built = {
         "EMAIL_ADDRESS": _offline_email(presidio.EmailRecognizer),
         "IBAN_CODE": presidio.IbanRecognizer(),
-        "CREDIT_CARD": presidio.CreditCardRecognizer(),
         "US_SSN": presidio.UsSsnRecognizer(),
         "IP_ADDRESS": presidio.IpRecognizer(),
         "URL": presidio.UrlRecognizer(),
     }
-    return {entity: _bare(recogniser) for entity, recogniser in built.items()} | {"PHONE_NUMBER": _phones()}
+    own: dict[str, Recogniser] = {"PHONE_NUMBER": _phones(), "CREDIT_CARD": _cards}
+    return {entity: _bare(recogniser) for entity, recogniser in built.items()} | own
+
+
+def _cards(text: str) -> list[Found]:
+    return [Found(*card) for card in find_cards(text)]
 
 
 def _phones() -> Recogniser:
