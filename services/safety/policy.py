@@ -24,6 +24,7 @@ from services.safety.detectors.pii import PiiCategory
 _HERE = pathlib.Path(__file__).parent
 EMBEDDED_POLICIES = _HERE / "policies.yaml"
 EMBEDDED_TERMS = _HERE / "terms.yaml"
+EMBEDDED_INJECTIONS = _HERE / "injections.yaml"
 DEFAULT_PROFILE = "default"
 
 # OpenAI's moderation categories: https://platform.openai.com/docs/guides/moderation
@@ -116,6 +117,7 @@ class Policies:
     version: str
     profiles: Mapping[str, Profile]
     terms: tuple[Term, ...]
+    injections: tuple[Term, ...]
 
     def profile(self, name: str) -> Profile:
         """Finds a profile; an empty name means the default one.
@@ -148,18 +150,20 @@ def load_policies(operator_file: pathlib.Path | None = None) -> Policies:
         kit.config.ConfigError: A file cannot be read or says something that it may not; names line and field.
     """
     documents = [load_yaml(EMBEDDED_POLICIES, PolicyDocument)]
-    sources = [EMBEDDED_POLICIES]
+    sources = [EMBEDDED_POLICIES, EMBEDDED_INJECTIONS]
     if operator_file is not None:
         documents.append(load_yaml(operator_file, PolicyDocument))
         sources.append(operator_file)
     terms = [term for document in documents for group in document.terms for term in group.read()]
     if documents[-1].embedded_terms:
         sources.append(EMBEDDED_TERMS)
-        terms += [term for group in load_yaml(EMBEDDED_TERMS, TermsDocument).terms for term in group.read()]
+        terms += load_yaml(EMBEDDED_TERMS, TermsDocument).read()
     profiles = {name: profile.read(name) for document in documents for name, profile in document.profiles.items()}
     ordered = sorted(profiles.values(), key=lambda profile: profile.strictness)
     digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
-    return Policies(f"sha256:{digest[:16]}", {profile.name: profile for profile in ordered}, tuple(terms))
+    by_name = {profile.name: profile for profile in ordered}
+    injections = load_yaml(EMBEDDED_INJECTIONS, TermsDocument).read()
+    return Policies(f"sha256:{digest[:16]}", by_name, tuple(terms), tuple(injections))
 
 
 _ActionName = Literal["allow", "flag", "redact", "block"]
@@ -187,9 +191,13 @@ class TermGroup(Document):
 
 
 class TermsDocument(Document):
-    """The file of embedded terms."""
+    """A file of embedded terms."""
 
     terms: list[TermGroup]
+
+    def read(self) -> list[Term]:
+        """Lists the terms."""
+        return [term for group in self.terms for term in group.read()]
 
 
 class ActionsDocument(Document):
@@ -263,6 +271,7 @@ class DirectionDocument(Document):
 
     forbidden_terms: RuleDocument | None = None
     pii: PiiRuleDocument | None = None
+    injection_phrases: RuleDocument | None = None
 
     def read(self) -> tuple[Rule, ...]:
         """Makes the rules."""

@@ -61,8 +61,12 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     """
     policies = load_policies(settings.policies_file)
     personal_data = PersonalData(load_recognisers())
-    terms = ForbiddenTerms(Lexicon(Folder(), policies.terms))
-    all_detectors: dict[str, Detector] = {"forbidden_terms": terms, "pii": personal_data, **(detectors or {})}
+    folder = Folder()
+    terms = ForbiddenTerms(Lexicon(folder, policies.terms))
+    injections = ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases")
+    all_detectors: dict[str, Detector] = {
+        "forbidden_terms": terms, "pii": personal_data, "injection_phrases": injections, **(detectors or {})
+    }  # fmt: skip
     pool = concurrent.futures.ThreadPoolExecutor(settings.detector_threads, "detector")
     safety = Safety(policies, all_detectors, Anonymiser({"pii": personal_data}, pool), pool)
     registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))

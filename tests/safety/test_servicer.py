@@ -39,6 +39,7 @@ async def test_harmless_prompt_is_allowed(stub: "Stub") -> None:
     assert not assessment.findings
     assert {run.detector: run.state for run in assessment.runs} == {
         "forbidden_terms": verdict.EXECUTION_STATE_OK,
+        "injection_phrases": verdict.EXECUTION_STATE_OK,
         "pii": verdict.EXECUTION_STATE_OK,
     }
     assert (assessment.profile, assessment.policy_version[:7]) == ("default", "sha256:")
