@@ -40,7 +40,7 @@ class RedisLink:
         self.read_timeout_s, self.write_timeout_s = read_timeout_s, write_timeout_s
         self._listeners: list[Callable[[bool], None]] = []
         self._breaker = Breaker(
-            self._ping, failures_max=FAILURES_MAX, interval_s=PROBE_INTERVAL_S, on_change=self._announce
+            self._try_anew, failures_max=FAILURES_MAX, interval_s=PROBE_INTERVAL_S, on_change=self._announce
         )
         self._connections = asyncio.Semaphore(CONNECTIONS_MAX)
 
@@ -98,6 +98,15 @@ class RedisLink:
     def _announce(self, available: bool) -> None:
         for listener in self._listeners:
             listener(available)
+
+    async def _try_anew(self) -> None:
+        """Drops the connections that lie idle, for they may lead nowhere any more, and tries Redis once."""
+        client = self.client
+        if isinstance(client, RedisCluster):
+            await asyncio.gather(*(node.disconnect_free_connections() for node in client.get_nodes()))
+        else:
+            await client.connection_pool.disconnect(inuse_connections=False)
+        await self._ping()
 
     async def _ping(self) -> None:
         try:

@@ -65,6 +65,29 @@ async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, cl
         server.kill()
 
 
+async def test_restart_of_redis_is_over_once_it_is_seen(own_redis: RedisServer, clock: ManualClock, tmp_path):
+    """Once the store is available after a restart it stays so: no connection of before fails a lookup later."""
+    store = redis_store(own_redis.url, clock)
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+    store._link.on_change(changes.put_nowait)
+    await store.open()
+    entry = make_entry(make_key(), clock)
+    await asyncio.gather(*(store.get(entry.address) for _ in range(64)))  # Each on a connection of its own.
+    own_redis.kill()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await store.get(entry.address)
+    server = RedisServer(tmp_path, port=own_redis.port)
+    try:
+        while not await asyncio.wait_for(changes.get(), 10):
+            pass
+        await asyncio.gather(*(store.get(entry.address) for _ in range(64)))
+        assert store.available
+    finally:
+        await store.close()
+        server.kill()
+
+
 async def test_keys_expire_by_themselves(shared_redis: RedisServer, clock: ManualClock):
     """Every key that the store makes has an expiry, so that nothing is left behind for good."""
     store = redis_store(shared_redis.url, clock)
