@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.errors import MillraceError
-from services.cache.semantic.encoding import Floats, from_bytes, to_bytes
+from services.cache.semantic.encoding import Floats
 from services.cache.semantic.index import PENDING_MAX, VectorIndex
 from services.cache.semantic.index_partitions import Item, Neighbour, Partitions, Sizes
 
@@ -249,16 +249,3 @@ async def test_closing_while_lists_are_made() -> None:
     await index.add(named(clusters(20_000)))
     async with asyncio.timeout(DEADLINE_S):
         await index.close()
-
-
-def test_vectors_survive_the_store() -> None:
-    """A vector comes back from its bytes with its direction, and bytes that are none do not come back."""
-    vector = direction(3, 384)
-    again = from_bytes(to_bytes(vector), 384)
-
-    assert again is not None
-    assert float(again @ vector) == pytest.approx(1, abs=1e-4)
-    assert len(to_bytes(vector)) == 768
-    assert from_bytes(to_bytes(vector), 383) is None
-    assert from_bytes(bytes(768), 384) is None
-    assert from_bytes(b"\xff" * 768, 384) is None

@@ -1,23 +1,97 @@
-"""A vector as a store keeps it: 16-bit floats, half the bytes of what the encoder gives.
+"""The vectors of the texts that the cache compares: where they come from, and how a store keeps them.
 
-Rounding moves a cosine by some 1e-5, far less than lies between two answers. Nothing here knows which space a vector is
-of: an entry says that beside it.
+A text that missed is stored with its answer a moment later, and a crowd asks the same at once: so the last vectors are
+remembered, and one that is being made is made once. Stores keep 16-bit floats, half the bytes; rounding moves a cosine
+by some 1e-5, far less than lies between two answers. Vectors of two versions never meet: that is for their users to
+see to.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from kit.errors import InvalidArgument
+
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 
+# Vectors that are remembered, of 1.5 KB each: some seconds of lookups.
+REMEMBERED_MAX: Final = 1024
 # The same bytes on every machine that shares a store.
 STORED: Final = np.dtype("<f2")
 # How far from 1 the length of a vector may be that is one; damage is caught before, by the entry's checksum.
 LENGTH_TOLERANCE: Final = 0.01
+
+
+class Encodes(Protocol):
+    """Turns texts into vectors of length 1, as `kit.encoder.Encoder` does."""
+
+    @property
+    def version(self) -> str:
+        """Names the space of the vectors."""
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+
+    async def encode(self, texts: Sequence[str]) -> Floats:
+        """Returns the vectors, shape (texts, dimension); refuses a text that is too long with InvalidArgument."""
+
+
+class TextEncoder:
+    """Makes vectors, and remembers the last."""
+
+    def __init__(self, encoder: Encodes, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._encoder, self._remembered_max = encoder, remembered_max
+        self._recent: OrderedDict[bytes, asyncio.Future[Floats | None]] = OrderedDict()
+
+    @property
+    def version(self) -> str:
+        """Names the space of the vectors; an entry carries it, and only its own version finds it."""
+        return self._encoder.version
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return self._encoder.dimension
+
+    async def vector(self, text: str) -> Floats | None:
+        """Returns a text's vector, of length 1; None where it is longer than the model reads.
+
+        Raises:
+            ResourceExhausted: QUEUE_FULL.
+            Unavailable: MODEL_NOT_READY or SHUTTING_DOWN.
+        """
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        making = self._recent.get(key)
+        if making is None:
+            making = self._recent[key] = asyncio.ensure_future(self._make(text))
+            making.add_done_callback(lambda made: self._forget_failed(key, made))
+            if len(self._recent) > self._remembered_max:
+                self._recent.popitem(last=False)
+        else:
+            self._recent.move_to_end(key)
+        return await asyncio.shield(making)  # whoever leaves takes nothing from the others
+
+    async def _make(self, text: str) -> Floats | None:
+        try:
+            vector: Floats = (await self._encoder.encode([text]))[0]
+        except InvalidArgument:
+            return None
+        return vector
+
+    def _forget_failed(self, key: bytes, made: asyncio.Future[Floats | None]) -> None:
+        """A failure is told to who waits, and to nobody later."""
+        failed = made.cancelled() or made.exception() is not None
+        if failed and self._recent.get(key) is made:
+            del self._recent[key]
 
 
 def to_bytes(vector: Floats) -> bytes:
