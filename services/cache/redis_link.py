@@ -24,6 +24,9 @@ CONNECTIONS_MAX: Final = 64
 # Timeouts or failures in a row that open the breaker, and the time between trials to close it.
 FAILURES_MAX: Final = 3
 PROBE_INTERVAL_S: Final = 0.5
+# Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
+# before it has looked at its sockets, and Redis would be blamed for it.
+LAST_LOOK_S: Final = 0.002
 
 
 class RedisLink:
@@ -73,9 +76,15 @@ class RedisLink:
         """
         if not self._breaker.closed:
             raise StoreUnavailable("Redis does not answer; retry.", int(PROBE_INTERVAL_S * 1000))
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_s), self._connections:
-                yield
+            async with asyncio.timeout(None) as limit:
+                timer = loop.call_later(timeout_s, lambda: limit.reschedule(loop.time() + LAST_LOOK_S))
+                try:
+                    async with self._connections:
+                        yield
+                finally:
+                    timer.cancel()
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.fail()
             raise StoreUnavailable("Redis did not answer in time; retry.", int(PROBE_INTERVAL_S * 1000)) from error

@@ -65,6 +65,23 @@ async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, cl
         server.kill()
 
 
+async def test_own_delay_is_not_blamed_on_redis(shared_redis: RedisServer, clock: ManualClock):
+    """An answer that has come while this process was held up past the deadline is read, and counts as in time."""
+    store = redis_store(shared_redis.url, clock, read_timeout_s=DEADLINE_S)
+    await store.open()
+    try:
+        entry = make_entry(make_key(), clock)
+        await store.put(entry)
+        for step_count in range(6):  # Wherever in the lookup it is held up.
+            lookup = asyncio.create_task(store.get(entry.address))
+            for _ in range(step_count):
+                await asyncio.sleep(0)
+            time.sleep(DEADLINE_S * 1.5)  # noqa: ASYNC251 - nobody else runs, that is the point
+            assert await lookup == entry
+    finally:
+        await store.close()
+
+
 async def test_restart_of_redis_is_over_once_it_is_seen(own_redis: RedisServer, clock: ManualClock, tmp_path):
     """Once the store is available after a restart it stays so: no connection of before fails a lookup later."""
     store = redis_store(own_redis.url, clock)
