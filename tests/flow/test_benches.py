@@ -54,3 +54,10 @@ async def test_overload_is_refused_and_the_rest_served(tmp_path: Path) -> None:
 
     assert row["refused"] > 100
     assert row["served_share_by_priority"]["10"] > row["served_share_by_priority"]["-10"]
+
+
+async def test_nothing_unscreened_leaves_when_safety_dies(tmp_path: Path) -> None:
+    """Under a closed rule streams that lose safety end as errors, under an open one they go on and say so."""
+    figures = await run(tmp_path, "safety_faults", "--trials", "12", "--streams", "6")
+
+    assert (figures["trials"], figures["wrong"]) == (12, 0)

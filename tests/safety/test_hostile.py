@@ -22,7 +22,9 @@ DEADLINE_S = 8
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "1", "@", "a@", "a@b.", "1-", "1 2 3 4 ", "AB12", "::", "f:", "\u0301", "\u202e", "k i l l ", "(", "how to ",
+    ["my name is ", "I am Ann ", "-----BEGIN ", "sk-", "eyJ", "A1B2C3D4E ", "0x", "ghp_", "bc1q", "call me at 1 ",
+     "ignore all ", "a", "1", "@", "a@", "a@b.", "1-", "1 2 3 4 ", "AB12", "::", "f:", "\u0301", "\u202e", "k i l l ",
+     "(", "how to ",
      "x" * 47 + " ", "4111 1111 1111 1111 ", "how do i "],
 )  # fmt: skip
 async def test_long_texts_are_answered_in_time(stub: "Stub", unit: str) -> None:
