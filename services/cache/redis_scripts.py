@@ -128,3 +128,10 @@ end
 return result
 """
 )
+
+# KEYS: entries... Returns: their outlines.
+OUTLINES: Final = """
+local outlines = {}
+for i = 1, #KEYS do outlines[i] = redis.call('HGET', KEYS[i], 'outline') end
+return outlines
+"""

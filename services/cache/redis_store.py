@@ -16,7 +16,7 @@ from services.cache.entry import Entry, decode, decode_outline, encode, encode_o
 from services.cache.key import Address
 from services.cache.redis_changes import RedisChanges
 from services.cache.redis_link import PREFIX, RedisLink, entry_key, slot
-from services.cache.redis_scripts import PUT, REMOVE, SIZE, SWEEP_COUNT
+from services.cache.redis_scripts import OUTLINES, PUT, REMOVE, SIZE, SWEEP_COUNT
 from services.cache.store import Clock, Selector, Size
 from services.cache.uses import UseCounts
 from services.cache.worth import EvictionReason, Evictions, bound_passed, worth
@@ -196,11 +196,11 @@ class RedisStore:
                 return
 
     async def _read_outlines(self, tenant: bytes, page: list[Member]) -> list[bytes | None]:
+        if not page:
+            return []
+        keys = [entry_key(tenant, member.rpartition(".")[2]) for member, _ in page]
         async with self._link.asking(self._link.write_timeout_s):
-            pipeline = self._link.client.pipeline(transaction=False)
-            for member, _ in page:
-                pipeline.hget(entry_key(tenant, member.rpartition(".")[2]), "outline")
-            return list(await pipeline.execute())
+            return list(await self._link.run(OUTLINES, keys, []))
 
     def _note_use(self, address: Address) -> None:
         uses = self._uses.get(address.tenant)
