@@ -9,7 +9,7 @@ from millrace.safety.v1 import policy_pb2, verdict_pb2
 from millrace.safety.v1 import safety_service_pb2 as pb
 from services.safety.anonymising import Placeholder
 from services.safety.checking import Screened
-from services.safety.policy import Direction, Policies, Profile, Rule
+from services.safety.policy import Direction, Profile, Rule
 from services.safety.screening import Finding, Run, Screening
 from services.safety.stream import ChoiceDone, Event, Judged, PartKey, Released
 
@@ -17,9 +17,7 @@ from services.safety.stream import ChoiceDone, Event, Judged, PartKey, Released
 FINDINGS_MAX = 1000
 
 
-def assessment(
-    screening: Screening, policies: Policies, findings: Iterable[verdict_pb2.Finding] = ()
-) -> verdict_pb2.Assessment:
+def assessment(screening: Screening, findings: Iterable[verdict_pb2.Finding] = ()) -> verdict_pb2.Assessment:
     """The judgement of a whole call."""
     return verdict_pb2.Assessment(
         verdict=int(screening.verdict),  # type: ignore[arg-type]  # Numbered as in the contract.
@@ -28,7 +26,7 @@ def assessment(
         scores=_scores(screening.runs),
         runs=[_run(run) for run in screening.runs],
         profile=screening.profile.name,
-        policy_version=policies.version,
+        policy_version=screening.policy_version,
     )
 
 

@@ -130,10 +130,12 @@ class Screening:
         detectors: Mapping[str, Detector],
         pool: concurrent.futures.Executor,
         clock: Callable[[], float] = time.perf_counter,
+        policy_version: str = "",
     ) -> None:
         rules = {rule.detector: rule for rule in profile.rules[direction]}
         self.profile = profile
         self.direction = direction
+        self.policy_version = policy_version
         self.runs = [Run(detector, rules.get(name)) for name, detector in detectors.items()]
         self.finding_count = 0
         self.verdict = Verdict.ALLOW

@@ -39,7 +39,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         findings = response_wire.segment_findings(screened)
         return pb.CheckInputResponse(
             request_id=request_id,
-            assessment=response_wire.assessment(screening, self._safety.policies, findings),
+            assessment=response_wire.assessment(screening, findings),
             segments=map(response_wire.screened_text, screened),
             placeholders=map(response_wire.placeholder, placeholders),
         )
@@ -54,7 +54,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         findings = response_wire.part_findings(keys, screened)
         return pb.CheckOutputResponse(
             request_id=request_id,
-            assessment=response_wire.assessment(screening, self._safety.policies, findings),
+            assessment=response_wire.assessment(screening, findings),
             parts=map(response_wire.screened_text, screened),
         )
 
@@ -79,7 +79,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         events = await stream.finish()
         categories.update(_categories(events))
         _report(screening, request_id, categories.elements())
-        completed = pb.StreamCompleted(assessment=response_wire.assessment(screening, self._safety.policies))
+        completed = pb.StreamCompleted(assessment=response_wire.assessment(screening))
         last = pb.OutputEvent(completed=completed)
         yield pb.StreamCheckOutputResponse(events=[*response_wire.events(events), last])
 

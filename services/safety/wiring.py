@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from kit.serve import Registration, Server
 from millrace.safety.v1 import safety_service_pb2 as service_pb
@@ -18,7 +19,8 @@ from services.safety.detectors.lexicon import Lexicon
 from services.safety.detectors.pii import PersonalData
 from services.safety.detectors.recognisers import load_recognisers
 from services.safety.detectors.terms import ForbiddenTerms
-from services.safety.policy import load_policies
+from services.safety.policy import Policies, load_policies
+from services.safety.reload import Reload
 from services.safety.safety import Safety
 from services.safety.servicer import SafetyServicer
 
@@ -35,21 +37,25 @@ class SafetyService:
     """The safety service, ready to be served."""
 
     safety: Safety
-    detectors: Mapping[str, Detector]
+    reload: Reload | None
     pool: concurrent.futures.Executor
     registrations: tuple[Registration, ...]
 
     async def warm(self, server: Server) -> None:
-        """Has every detector read a text once."""
+        """Has every detector read a text once; then the policy file is watched."""
         self.safety.announce()
         await asyncio.to_thread(self._read_once)
+        if self.reload:
+            self.reload.start(server)
 
     async def close(self) -> None:
         """Ends the threads; a detector that hangs does not keep the process."""
+        if self.reload:
+            await self.reload.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     def _read_once(self) -> None:
-        for detector in self.detectors.values():
+        for detector in self.safety.detectors.values():
             detector.cursor(detector.categories).scan(_WARM_UP, 0, True)
 
 
@@ -62,12 +68,18 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     policies = load_policies(settings.policies_file)
     personal_data = PersonalData(load_recognisers())
     folder = Folder()
-    terms = ForbiddenTerms(Lexicon(folder, policies.terms))
-    injections = ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases")
-    all_detectors: dict[str, Detector] = {
-        "forbidden_terms": terms, "pii": personal_data, "injection_phrases": injections, **(detectors or {})
-    }  # fmt: skip
+
+    def detectors_for(policies: Policies) -> Mapping[str, Detector]:
+        return {
+            "forbidden_terms": ForbiddenTerms(Lexicon(folder, policies.terms)),
+            "pii": personal_data,
+            "injection_phrases": ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases"),
+            **(detectors or {}),
+        }
+
     pool = concurrent.futures.ThreadPoolExecutor(settings.detector_threads, "detector")
-    safety = Safety(policies, all_detectors, Anonymiser({"pii": personal_data}, pool), pool)
+    safety = Safety(policies, detectors_for, Anonymiser({"pii": personal_data}, pool), pool)
+    path = settings.policies_file
+    reload = Reload(path, partial(load_policies, path), safety) if path else None
     registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))
-    return SafetyService(safety, all_detectors, pool, (registration,))
+    return SafetyService(safety, reload, pool, (registration,))

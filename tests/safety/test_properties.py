@@ -11,6 +11,7 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.inference.generation import ChoiceFinished, Delta, FinishReason
 from services.inference.restoring import WayBack
+from services.safety.detectors.detector import AwaitedCursor
 from tests.safety.messages import answer, deltas, prompt, random_chunks, released, screen
 from tests.safety.test_stream import PIECES, expected
 
@@ -106,8 +107,9 @@ async def test_any_bytes_are_read_as_text(stub: "Stub", raw: bytes) -> None:
 def test_no_text_crashes_a_detector(embedded: "SafetyService", text: str) -> None:
     """Lone surrogates, marks of direction and the rest: every detector reads to the end, and spans lie in the text."""
     for name in ("pii", "forbidden_terms", "injection_phrases"):
-        detector = embedded.detectors[name]
+        detector = embedded.safety.detectors[name]
         cursor = detector.cursor(detector.categories)
+        assert not isinstance(cursor, AwaitedCursor)
         matches = cursor.scan(text, 0, True)
 
         assert cursor.safe == len(text)
