@@ -5,7 +5,7 @@ This is where a lookup's steps are told. It never reads an answer, and a store t
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from math import inf
@@ -95,8 +95,14 @@ class Cache:
             found, flight = await self._find_or_join(query, address, arrived_ms, streamed=True)
             if flight is None:
                 self.stats.count_found(address.tenant, found)
-                async for event in _replay(found):
-                    yield event
+                lease = found.lease if isinstance(found, Miss) else found.refresh
+                try:
+                    async for event in _replay(found):
+                        yield event
+                    lease = None
+                finally:
+                    if lease is not None:  # Its caller left before it got it.
+                        await self.flights.release(lease.lease_id)
                 return
             yield Following()
             chunk_count = 0
@@ -132,14 +138,21 @@ class Cache:
         return entry
 
     async def keep_stream(
-        self, draft: EntryDraft, chunks: AsyncIterator[bytes | Savings | None], lease_id: str
+        self,
+        draft: EntryDraft,
+        chunks: AsyncIterator[bytes | Savings | None],
+        lease_id: str,
+        on_followed: Callable[[], Awaitable[None]] | None = None,
     ) -> Entry:
         """Keeps an answer while it is produced; what is not bytes ends it and says what it saves.
+
+        `on_followed` is called once, when somebody waits for the answer.
 
         Raises:
             FailedPrecondition: The chunks ended before the answer did; STREAM_INCOMPLETE.
         """
         flight = await self._flight_of(draft, lease_id)
+        telling = asyncio.create_task(_tell_followed(flight, on_followed)) if flight and on_followed else None
         kept: list[bytes] = []
         try:
             async for chunk in chunks:
@@ -149,6 +162,8 @@ class Cache:
                 if flight is not None and not flight.settled:
                     self.flights.append(flight, chunk)
         finally:
+            if telling is not None:
+                telling.cancel()
             if flight is not None:
                 self.flights.abandon(flight)
         raise FailedPrecondition("STREAM_INCOMPLETE", "The stream ended without `finish`; nothing was kept.")
@@ -277,6 +292,11 @@ class Cache:
             compare_text=draft.compare_text,
             context_digest=draft.key.context_digest,
         )
+
+
+async def _tell_followed(flight: Flight, tell: Callable[[], Awaitable[None]]) -> None:
+    await flight.followed.wait()
+    await tell()
 
 
 async def _replay(found: Found) -> AsyncGenerator[LookupEvent, None]:

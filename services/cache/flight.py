@@ -26,7 +26,8 @@ SWEEP_COUNT: Final = 2
 class Flight:
     """One answer in the making. `schema_tag` is set while it is streamed; then `chunks` grows.
 
-    A `foreign` flight is led by another replica, which also knows when its lease runs out.
+    A `foreign` flight is led by another replica, which also knows when its lease runs out. `followed` is set once
+    somebody waits for the answer, here or at another replica.
     """
 
     address: Address
@@ -38,6 +39,7 @@ class Flight:
     chunks: list[bytes] = field(default_factory=list)
     entry: Entry | None = None
     settled: bool = False
+    followed: asyncio.Event = field(default_factory=asyncio.Event)
     _settlement: asyncio.Event = field(default_factory=asyncio.Event)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -160,6 +162,7 @@ class FlightTable:
 
     async def follow(self, flight: Flight) -> AsyncGenerator[bytes, None]:
         """Yields the chunks of a streamed flight, as they come, until it settles."""
+        flight.followed.set()
         seen_count = 0
         while True:
             while seen_count < len(flight.chunks):
@@ -171,6 +174,8 @@ class FlightTable:
 
     async def _wait(self, flight: Flight, event: Callable[[], Awaitable[None]], until: float) -> bool:
         """Waits for an event of a flight; wakes when the lease should end, for nobody else would end it."""
+        if until > _now():
+            flight.followed.set()
         while not self._expire(flight):
             ends_at = min(flight.ends_at, until)
             try:

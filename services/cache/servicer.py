@@ -68,7 +68,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         lease_id = read.read_lease_id(first.start.lease_id)
         draft = read.read_draft("start.draft", first.start.draft)
         async with aclosing(self._chunks(request_iterator)) as chunks:
-            entry = await self._cache.keep_stream(draft, chunks, lease_id)
+            entry = await self._cache.keep_stream(draft, chunks, lease_id, lambda: context.send_initial_metadata(()))
         expire_time = write.write_time(entry.expires_ms)
         return service_pb.StoreStreamResponse(request_id=request_id, entry_id=entry.entry_id, expire_time=expire_time)
 

@@ -205,6 +205,7 @@ class SharedFlightTable(FlightTable):
         else:
             return None
         self._held[lease_id] = _Held(flight, _now() + RENEW_EVERY_S, followed=True)
+        flight.followed.set()
         return flight
 
     def _let_go(self) -> None:
@@ -246,6 +247,7 @@ class SharedFlightTable(FlightTable):
         if tenure is Tenure.OURS:
             held.followed = held.followed or followed
             if held.followed:
+                flight.followed.set()
                 self._send(held)
             return
         del self._held[flight.lease_id]

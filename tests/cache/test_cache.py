@@ -2,6 +2,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -318,6 +319,37 @@ async def test_stream_is_replayed_in_its_chunks(cache: Cache):
     events = [event async for event in cache.lookup_stream(QUERY)]
 
     assert events == [Hit(HitKind.EXACT, entry, 0), b"a", b"bc", b"d", Completed(entry, 3)]
+
+
+async def test_lease_that_did_not_reach_its_caller_is_free_again(cache: Cache):
+    """A caller that leaves while it is given the lease does not hold it up."""
+    lookup = cache.lookup_stream(replace(QUERY, lease=LEASE))
+    assert isinstance(await anext(lookup), Miss)
+    await lookup.aclose()
+
+    assert cache.flights.lease_count == 0
+
+
+async def test_maker_hears_that_somebody_waits(cache: Cache):
+    """Once, and not before."""
+    feed, heard = Feed(), asyncio.Event()
+
+    async def tell() -> None:
+        assert not heard.is_set()
+        heard.set()
+
+    lease_id = leased(await cache.lookup(replace(QUERY, lease=LEASE)))
+    keeping = asyncio.create_task(cache.keep_stream(DRAFT, aiter(feed), lease_id, tell))
+    feed.send(b"one")
+    other = await cache.lookup(replace(QUERY, lease=replace(LEASE, wait_s=0)))
+    assert isinstance(other, Miss)
+    assert not heard.is_set()
+
+    async with aclosing(cache.lookup_stream(replace(QUERY, lease=LEASE))) as lookup:
+        assert [await anext(lookup) for _ in range(2)] == [Following(), b"one"]
+        await asyncio.wait_for(heard.wait(), 5)
+    feed.send(None)
+    await keeping
 
 
 async def test_stream_without_an_end_keeps_nothing(cache: Cache):
