@@ -5,31 +5,57 @@ Chosen by the operator with an empty target; never a fallback for one that fails
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from kit.errors import Unimplemented
-from services.inference.caching import CacheFound, CacheKey
+from services.inference.cache_port import (
+    CacheDraft,
+    CacheKey,
+    CacheMiss,
+    CacheQuery,
+    Comparison,
+    FlightNews,
+    StoreStream,
+)
 from services.inference.events import Receipt
-from services.inference.recording import CachePlan
 from services.inference.screening import Assessment, OutputPiece, OutputStream, Segment
 
 REASON = "SAFETY_NOT_CONFIGURED"
 ADVICE = "no safety service is configured; set MILLRACE_INFERENCE_SAFETY_TARGET, or profile `off` in the models file"
+CACHE_ADVICE = "no cache service is configured; set MILLRACE_INFERENCE_CACHE_TARGET"
 
 
 class AbsentCache:
-    """Finds nothing and keeps nothing."""
+    """Finds nothing, keeps nothing and gives no leases."""
 
-    async def lookup(
-        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
-    ) -> CacheFound | None:
+    async def lookup(self, query: CacheQuery) -> CacheMiss:
         """Misses."""
-        return None
+        return CacheMiss()
+
+    async def follow(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
+        """Misses."""
+        yield CacheMiss()
 
     async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
+        self,
+        draft: CacheDraft,
+        chunks: Sequence[bytes],
+        receipt: Receipt,
+        lease_id: str = "",
+        comparison: Comparison | None = None,
     ) -> None:
         """Does nothing."""
+
+    def store_stream(self, draft: CacheDraft, lease_id: str, timeout_s: float) -> StoreStream:
+        """Raises Unimplemented: there is no lease under which one could be made."""
+        raise Unimplemented("CACHE_NOT_CONFIGURED", CACHE_ADVICE)
+
+    async def release(self, lease_id: str) -> None:
+        """Does nothing."""
+
+    async def report_false_hit(self, key: CacheKey, entry_id: str, text: str | None) -> bool:
+        """Raises Unimplemented."""
+        raise Unimplemented("CACHE_NOT_CONFIGURED", CACHE_ADVICE)
 
 
 class AbsentSafety:

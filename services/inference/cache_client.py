@@ -2,80 +2,175 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from typing import Any
+
 import grpc
 
 from kit import identity, status
-from kit.errors import Unavailable
-from millrace.cache.v1 import cache_service_pb2, cache_service_pb2_grpc, entry_pb2, lookup_pb2
-from services.inference.caching import CacheFound, CacheKey
-from services.inference.events import CacheOutcome, Receipt
-from services.inference.recording import CANONICALISATION_VERSION, CachePlan
-from services.inference.translate import duration, seconds
+from kit.errors import FailedPrecondition, Unavailable
+from millrace.cache.v1 import cache_service_pb2 as pb
+from millrace.cache.v1 import cache_service_pb2_grpc, lookup_pb2
+from services.inference import cache_wire as wire
+from services.inference.cache_port import (
+    CacheDraft,
+    CacheFound,
+    CacheKey,
+    CacheMiss,
+    CacheQuery,
+    Comparison,
+    FlightBegun,
+    FlightLanded,
+    FlightNews,
+    FlightRestarted,
+)
+from services.inference.events import Receipt
 
-OUTCOMES = {
-    lookup_pb2.HIT_KIND_EXACT: CacheOutcome.EXACT,
-    lookup_pb2.HIT_KIND_SEMANTIC: CacheOutcome.SEMANTIC,
-    lookup_pb2.HIT_KIND_STALE: CacheOutcome.STALE,
-}
+# What gRPC raises where a message is sent on a call that is over.
+CALL_IS_OVER = (asyncio.InvalidStateError, grpc.aio.UsageError)
 
 
 class CacheClient:
-    """Calls the cache within its own short deadlines, never longer than the call's."""
+    """Calls the cache within its own short deadlines, never longer than the call's.
+
+    What keeps an answer outlives the call that made it: the caller may have gone, the answer is kept all the same.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, lookup_timeout_s: float, store_timeout_s: float) -> None:
         self._stub = cache_service_pb2_grpc.CacheServiceStub(channel)
         self._lookup_timeout_s, self._store_timeout_s = lookup_timeout_s, store_timeout_s
 
-    async def lookup(
-        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
-    ) -> CacheFound | None:
+    async def lookup(self, query: CacheQuery) -> CacheFound | CacheMiss:
         """See `CachePort.lookup`."""
-        query = lookup_pb2.Query(key=_key(key), schema_tag=schema_tag, allow_stale=allow_stale)
-        if age_max_s is not None:
-            query.age_max.CopyFrom(duration(age_max_s))
+        answer = await self._call(
+            self._stub.Lookup, pb.LookupRequest(query=wire.query(query)), identity.at_most_s(self._lookup_timeout_s)
+        )
+        if answer.HasField("hit"):
+            return wire.found(answer.hit, tuple(answer.hit.entry.chunks))
+        return wire.missed(answer.miss)
+
+    async def follow(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
+        """See `CachePort.follow`; the reader bounds its waits."""
+        call = self._stub.LookupStream(pb.LookupStreamRequest(query=wire.query(query, wait_s)), timeout=math.inf)
+        hit: lookup_pb2.Hit | None = None
+        chunks: list[bytes] = []
         try:
-            request = cache_service_pb2.LookupRequest(query=query)
-            answer = await self._stub.Lookup(request, timeout=identity.at_most_s(self._lookup_timeout_s))
+            async for response in call:
+                match response.WhichOneof("event"):
+                    case "chunk" if hit is not None:
+                        chunks.append(response.chunk)
+                    case "chunk":
+                        yield response.chunk
+                    case "hit":
+                        hit = response.hit
+                    case "completed" if hit is not None:
+                        yield wire.found(hit, tuple(chunks))
+                    case "completed":
+                        yield FlightLanded(response.completed.entry.entry_id)
+                    case "following":
+                        yield FlightBegun()
+                    case "restarted":
+                        yield FlightRestarted()
+                    case "miss":
+                        yield wire.missed(response.miss)
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from error
-        if not answer.HasField("hit"):
-            if answer.miss.reason == lookup_pb2.MISS_REASON_STORE_UNAVAILABLE:
-                raise Unavailable("STORE_UNAVAILABLE", "the cache cannot reach its store")
-            return None
-        hit = answer.hit
-        return CacheFound(
-            OUTCOMES[hit.kind],
-            b"".join(hit.entry.chunks),
-            hit.entry.entry_id,
-            seconds(hit.age),
-            hit.acceptance.similarity if hit.HasField("acceptance") else None,
-            hit.acceptance.reason,
-        )
+        finally:
+            call.cancel()
 
     async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
+        self,
+        draft: CacheDraft,
+        chunks: Sequence[bytes],
+        receipt: Receipt,
+        lease_id: str = "",
+        comparison: Comparison | None = None,
     ) -> None:
-        """See `CachePort.store`; the caller of the generation may have gone, its answer is kept all the same."""
-        savings = entry_pb2.Savings(
-            prompt_token_count=receipt.usage.prompt_token_count,
-            completion_token_count=receipt.usage.completion_token_count,
-            cost_micro_usd=receipt.cost_micro_usd,
-            generation_time=duration(receipt.duration_s),
+        """See `CachePort.store`."""
+        request = pb.StoreRequest(
+            lease_id=lease_id,
+            draft=wire.draft(draft),
+            chunks=chunks,
+            savings=wire.savings(receipt),
+            shadow_verdict=wire.verdict(comparison),
         )
-        ttl = duration(max(1.0, plan.ttl_s))  # the contract knows none shorter
-        draft = entry_pb2.EntryDraft(key=_key(key), schema_tag=schema_tag, ttl=ttl, tags=tags)
-        if plan.stale_for_s is not None:
-            draft.stale_for.CopyFrom(duration(plan.stale_for_s))
-        request = cache_service_pb2.StoreRequest(draft=draft, chunks=[payload], savings=savings)
+        with identity.outlive():
+            await self._call(self._stub.Store, request, self._store_timeout_s)
+
+    def store_stream(self, draft: CacheDraft, lease_id: str, timeout_s: float) -> CacheStoreStream:
+        """See `CachePort.store_stream`."""
+        with identity.outlive():
+            call = self._stub.StoreStream(timeout=timeout_s + self._store_timeout_s)
+        return CacheStoreStream(call, wire.start(draft, lease_id))
+
+    async def release(self, lease_id: str) -> None:
+        """See `CachePort.release`."""
+        with identity.outlive():
+            await self._call(self._stub.Release, pb.ReleaseRequest(lease_id=lease_id), self._store_timeout_s)
+
+    async def report_false_hit(self, key: CacheKey, entry_id: str, text: str | None) -> bool:
+        """See `CachePort.report_false_hit`."""
+        request = pb.ReportFalseHitRequest(namespace=wire.namespace(key), entry_id=entry_id, compare_text=text)
+        answer = await self._call(self._stub.ReportFalseHit, request, identity.at_most_s(self._store_timeout_s))
+        return bool(answer.removed)
+
+    async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
         try:
-            with identity.outlive():
-                await self._stub.Store(request, timeout=self._store_timeout_s)
+            return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from error
 
 
-def _key(key: CacheKey) -> entry_pb2.EntryKey:
-    namespace = entry_pb2.Namespace(tenant=key.tenant, user=key.user or None)
-    return entry_pb2.EntryKey(
-        namespace=namespace, model=key.model, request_digest=key.digest, canonical_version=CANONICALISATION_VERSION
-    )
+class CacheStoreStream:
+    """One StoreStream call; see `StoreStream`."""
+
+    def __init__(self, call: Any, start: pb.StoreStreamRequest) -> None:
+        self._call = call
+        self._start: pb.StoreStreamRequest | None = start
+
+    async def followed(self) -> None:
+        """Returns when the service sends its metadata."""
+        await self._call.initial_metadata()
+
+    async def send(self, chunk: bytes) -> None:
+        """Hands a chunk over; what is said of the answer goes before the first."""
+        await self._begin()
+        await self._write(pb.StoreStreamRequest(chunk=chunk))
+
+    async def finish(self, receipt: Receipt, comparison: Comparison | None) -> None:
+        """Ends the answer."""
+        await self._begin()
+        await self._write(wire.finish(receipt, comparison))
+        await self._end()
+
+    async def give_up(self) -> None:
+        """Ends the call, which then fails as incomplete."""
+        with suppress(FailedPrecondition):
+            await self._end()
+
+    def cancel(self) -> None:
+        """Ends the call; harmless when it is over."""
+        self._call.cancel()
+
+    async def _begin(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            await self._write(start)
+
+    async def _end(self) -> None:
+        try:
+            await self._call.done_writing()
+            await self._call
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
+
+    async def _write(self, request: pb.StoreStreamRequest) -> None:
+        try:
+            await self._call.write(request)
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
+        except CALL_IS_OVER as error:
+            raise Unavailable("CACHE_ENDED", "the cache service ended its stream") from error

@@ -68,7 +68,7 @@ class Finding(msgspec.Struct, frozen=True):
     action: Verdict = Verdict.FLAG
 
 
-class SafetyEvent(msgspec.Struct, frozen=True):
+class SafetyEvent(msgspec.Struct, frozen=True, tag_field="is", tag="safety", omit_defaults=True):
     """What safety found, or that text went unscreened."""
 
     direction: Direction

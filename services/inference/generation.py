@@ -174,7 +174,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     top: tuple[TopLogprob, ...] = ()
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True):
+class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     """A fragment of a tool call; id and name come with its first fragment."""
 
     index: int
@@ -183,7 +183,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     arguments_json: str = ""
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, tag_field="is", tag="delta", omit_defaults=True):
     """A piece of one choice; several tokens may share one."""
 
     choice_index: int = 0
@@ -195,7 +195,7 @@ class Delta(msgspec.Struct):
     completion_token_count: int | None = None
 
 
-class ChoiceFinished(msgspec.Struct):
+class ChoiceFinished(msgspec.Struct, tag_field="is", tag="finished", omit_defaults=True):
     """A choice has ended; no delta of it follows."""
 
     choice_index: int
@@ -203,7 +203,7 @@ class ChoiceFinished(msgspec.Struct):
     stop_sequence: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of a request; `estimated` where they were counted here and not by the engine."""
 
     prompt_token_count: int = 0

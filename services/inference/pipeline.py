@@ -1,7 +1,10 @@
 """The pipeline: the path of every generation, whoever asks for it.
 
-    admit -> route -> safety on the prompt || cache lookup -> replay, or attempts => safety on the answer -> settle,
-    keep; where every target has failed, an expired answer if the route allows it
+    admit -> route -> safety on the prompt || cache lookup
+      a kept answer: replay it
+      another call makes the same answer: share it, and take over where that call fails
+      neither: attempts => safety on the answer -> settle, keep; where every target has failed, a spare answer of the
+      cache if the route allows it
 
 It tells the story and decides nothing that a noun beside it could decide.
 """
@@ -15,9 +18,10 @@ from contextlib import aclosing
 
 import msgspec
 
-from kit.errors import Code, MillraceError
+from kit.errors import Code, MillraceError, NotFound
 from services.inference.admission import Admission
 from services.inference.attempts import Attempts
+from services.inference.cache_plan import ONLY_IF_CACHED
 from services.inference.caching import AnswerCache, Recall
 from services.inference.events import (
     AttemptOutcome,
@@ -29,15 +33,31 @@ from services.inference.events import (
     SafetyEvent,
     Started,
 )
+from services.inference.flight import Flight
 from services.inference.generation import Delta, EngineCompleted
-from services.inference.recording import Recorder
+from services.inference.recording import Ending, Heading, KeptEvent, Recorded
+from services.inference.refreshing import Refreshing
 from services.inference.release import Screen, ScreenedBatch
 from services.inference.request import Request
+from services.inference.resuming import Seen
 from services.inference.routing import Route, Router
 from services.inference.screening import OFF, InputScreen, SafetyPort, screen_prompt
 from services.inference.settlement import Settlement
 
 FAILED = (AttemptOutcome.FAILED, AttemptOutcome.SKIPPED)
+Batches = AsyncGenerator[Sequence[Event], None]
+
+
+class _Call(msgspec.Struct):
+    """One call, as far as it has come. `seen` is what its caller saw of an answer that another call left half-done."""
+
+    request: Request
+    route: Route
+    receipt: Receipt
+    profile: str
+    recall: Recall
+    screened: InputScreen
+    seen: Seen | None = None
 
 
 class Pipeline:
@@ -51,11 +71,13 @@ class Pipeline:
         safety: SafetyPort,
         attempts: Attempts,
         settlement: Settlement,
+        refreshing: Refreshing | None = None,
     ) -> None:
         self._admission, self._router, self._cache = admission, router, cache
         self._safety, self._attempts, self._settlement = safety, attempts, settlement
+        self._refreshing = refreshing or Refreshing()
 
-    async def run(self, request: Request, receipt: Receipt | None = None) -> AsyncGenerator[Sequence[Event], None]:
+    async def run(self, request: Request, receipt: Receipt | None = None) -> Batches:
         """Streams everything that happens, in batches of what was ready together; `Completed` is last.
 
         Args:
@@ -73,79 +95,118 @@ class Pipeline:
                     async for batch in batches:
                         yield batch
 
-    async def _answer(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Sequence[Event], None]:
-        profile = route.rules.safety.chosen(request.safety_profile)
-        recall, screened = await self._prepare(request, route, profile)
-        receipt.cache = recall.event
-        receipt.safety += [screened.event] if screened.event else []
-        yield [Started(receipt.request_id, receipt.model, receipt.route_reason, receipt.created_time, recall.event)]
-        if receipt.safety:
-            yield list(receipt.safety)
-        restore = screened.way_back.restorer() if screened.way_back else _as_it_is
-        if recall.recorded:
-            yield restore(self._replay(recall, receipt))
-            return
-        asked, request = request, msgspec.structs.replace(request, prompt=screened.prompt)
-        screen = Screen(self._safety, profile, route.rules.safety, request.prompt.sampling.n)
-        recorder = Recorder() if recall.plan.writes else None
+    async def _answer(self, request: Request, route: Route, receipt: Receipt) -> Batches:
+        call = await self._prepare(request, route, receipt)
         try:
-            async with aclosing(self._generate(request, route, receipt, screen)) as batches:
+            receipt.cache = call.recall.event
+            if request.cache.mode == ONLY_IF_CACHED and not call.recall.recorded:
+                raise NotFound("NOT_CACHED", "no kept answer fits the request, which asks for nothing else")
+            receipt.safety += [call.screened.event] if call.screened.event else []
+            yield [_started(receipt)]
+            if receipt.safety:
+                yield list(receipt.safety)
+            restore = call.screened.way_back.restorer() if call.screened.way_back else _as_it_is
+            async with aclosing(self._tell(call)) as batches:
                 async for batch in batches:
-                    yield restore([self._note(event, receipt, recorder) for event in batch])
-        except MillraceError as error:
-            stale = await self._degraded(asked, route, recall, screened, receipt, error)
-            if stale is None:
-                raise
-            receipt.cache = stale.event
-            yield restore([stale.event, *self._replay(stale, receipt)])
-            return
-        if recorder:
-            policy_version = screened.policy_version or screen.policy_version
-            self._cache.keep(request, recall, recorder, receipt, policy_version)
+                    yield restore(batch)
+        finally:
+            self._cache.give_back(call.recall)
 
-    async def _prepare(self, request: Request, route: Route, profile: str) -> tuple[Recall, InputScreen]:
+    async def _prepare(self, request: Request, route: Route, receipt: Receipt) -> _Call:
         """Judges the prompt and looks it up, in parallel; a blocked prompt gets no answer, not even a cached one."""
+        profile = route.rules.safety.chosen(request.safety_profile)
         if profile == OFF:
-            return await self._cache.recall(request, route), InputScreen(request.prompt)
+            recall = await self._cache.recall(request, route)
+            return _Call(request, route, receipt, profile, recall, InputScreen(request.prompt))
         lookup = asyncio.create_task(self._cache.recall(request, route))
         try:
             screened = await screen_prompt(self._safety, request.prompt, profile, route.rules.safety)
             recall = await lookup
-        finally:
-            lookup.cancel()
-        if recall.recorded and not _is_current(recall, screened):
+        except BaseException:
+            self._cache.drop(lookup)
+            raise
+        if recall.recorded and not _is_current(recall.recorded, screened):
             recall.recorded = None
             recall.event = CacheEvent(CacheOutcome.MISS, reason="the safety policy has changed since")
-        return recall, screened
+        return _Call(request, route, receipt, profile, recall, screened)
 
-    async def _degraded(
-        self,
-        request: Request,
-        route: Route,
-        recall: Recall,
-        screened: InputScreen,
-        receipt: Receipt,
-        error: MillraceError,
-    ) -> Recall | None:
-        """An expired answer in place of none: where the route allows it, every target failed and nothing has left."""
-        passes = error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED)
-        targets_failed = receipt.attempts and all(one.outcome in FAILED for one in receipt.attempts)
-        if not (route.rules.degrade.stale and passes and targets_failed) or receipt.ttft_s is not None:
-            return None
-        stale = await self._cache.stale(request, recall)
-        return stale if stale and _is_current(stale, screened) else None
+    async def _tell(self, call: _Call) -> Batches:
+        """Tells the answer that is kept, or that another call makes; where there is none, or it fails, makes one."""
+        if call.recall.recorded:
+            self._refresh(call)
+            async for batch in self._replay(call, call.recall.recorded):
+                yield batch
+            return
+        if call.recall.following:
+            async with aclosing(self._share(call)) as batches:
+                async for batch in batches:
+                    yield batch
+            if call.recall.following:
+                return
+        try:
+            async with aclosing(self._make(call)) as batches:
+                async for batch in batches:
+                    yield batch
+        except MillraceError as error:
+            spare = await self._spare(call, error)
+            if spare is None:
+                raise
+            yield [call.receipt.cache or spare.event]
+            assert spare.recorded
+            async for batch in self._replay(call, spare.recorded):
+                yield batch
 
-    def _replay(self, recall: Recall, receipt: Receipt) -> list[Event]:
+    async def _replay(self, call: _Call, recorded: Recorded) -> Batches:
         """The kept answer as a stream, marked as cached and free of charge."""
-        recorded = recall.recorded
-        assert recorded
-        receipt.engine, receipt.target, receipt.target_model = "cache", recorded.target, recorded.target_model
-        receipt.system_fingerprint, receipt.usage = recorded.system_fingerprint, recorded.usage
-        receipt.cost_micro_usd = 0
-        receipt.safety += recorded.safety
-        receipt.ttft_s = time.time() - receipt.created_time
-        self._settlement.complete(receipt)
-        return [*recorded.safety, *recorded.deltas, *recorded.finished, Completed(recorded.usage, receipt)]
+        interval_s = call.route.rules.cache.replay_interval_s if call.request.prompt.streamed else 0.0
+        *pieces, last = recorded.batches if interval_s else [recorded.events]
+        for piece in pieces:
+            yield [self._note_kept(event, call.receipt) for event in piece]
+            await asyncio.sleep(interval_s)
+        yield [self._note_kept(event, call.receipt) for event in (*last, recorded.ending)]
+
+    async def _share(self, call: _Call) -> Batches:
+        """The answer that another call makes; where nothing came of it, it is this call's to make."""
+        following = call.recall.following
+        assert following
+        async with aclosing(following.batches(call.screened.policy_version)) as batches:
+            async for batch in batches:
+                yield [self._note_kept(event, call.receipt) for event in batch]
+        if not self._cache.take_over(call.recall):
+            return
+        call.seen = following.seen
+        call.receipt.cache = call.recall.event
+        left_s = following.left_to_first_token_s
+        call.request = msgspec.structs.replace(call.request, ttft_max_s=left_s or call.request.ttft_max_s)
+        yield [call.recall.event]
+
+    async def _make(self, call: _Call) -> Batches:
+        """A new answer, which is kept if it may be."""
+        request = msgspec.structs.replace(call.request, prompt=call.screened.prompt)
+        screen = Screen(self._safety, call.profile, call.route.rules.safety, request.prompt.sampling.n)
+        flight = None if _is_unscreened(call.screened) else self._depart(call)
+        try:
+            async with aclosing(self._generate(request, call.route, call.receipt, screen)) as batches:
+                async for batch in batches:
+                    events = [self._note(event, call.receipt, flight) for event in batch]
+                    if flight:
+                        flight.take(events)
+                    yield call.seen.take(events) if call.seen else events
+            if flight:
+                policy_version = call.screened.policy_version or screen.policy_version
+                self._cache.keep(call.recall, flight, call.receipt, policy_version)
+        finally:
+            if flight:
+                flight.close()
+
+    def _depart(self, call: _Call) -> Flight | None:
+        was_redacted = call.screened.prompt is not call.request.prompt
+        return self._cache.depart(
+            call.recall,
+            call.screened.policy_version,
+            call.route.rules.deadlines.total_s,
+            may_serve_similar=not was_redacted,  # what the policy took out of the prompt is not kept either
+        )
 
     def _generate(
         self, request: Request, route: Route, receipt: Receipt, screen: Screen
@@ -155,19 +216,54 @@ class Pipeline:
             return batches
         return screen.streamed(batches) if request.prompt.streamed else screen.whole(batches)
 
-    def _note(self, event: Event | EngineCompleted, receipt: Receipt, recorder: Recorder | None) -> Event:
-        """Writes an event into the receipt and the record; the engine's end becomes the pipeline's."""
-        if recorder:
-            recorder.take(event)
+    async def _spare(self, call: _Call, error: MillraceError) -> Recall | None:
+        """A kept answer in place of none: where the route allows it, every target failed and nothing has left."""
+        passes = error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED)
+        attempts = call.receipt.attempts
+        targets_failed = attempts and all(one.outcome in FAILED for one in attempts)
+        if not (passes and targets_failed) or call.receipt.ttft_s is not None:
+            return None
+        spare = await self._cache.spare(call.recall)
+        if spare is None or spare.recorded is None or not _is_current(spare.recorded, call.screened):
+            return None
+        call.receipt.cache = spare.event
+        return spare
+
+    def _refresh(self, call: _Call) -> None:
+        """Has the answer made anew behind the caller's back, where the cache says that it is time."""
+        lease_id = call.recall.lease_id
+        if lease_id and self._refreshing.start(call.request, lease_id, self.run):
+            call.recall.lease_id = ""
+
+    def _note(self, event: Event | EngineCompleted, receipt: Receipt, flight: Flight | None) -> Event:
+        """Writes an event into the receipt; the engine's end becomes the pipeline's."""
         if isinstance(event, Delta):
             if receipt.ttft_s is None:
                 receipt.ttft_s = time.time() - receipt.created_time
-        elif isinstance(event, SafetyEvent):
+            return event
+        if flight:
+            flight.check(event)
+        if isinstance(event, SafetyEvent):
             receipt.safety.append(event)
         elif isinstance(event, EngineCompleted):
             receipt.usage = event.usage
             self._settlement.complete(receipt)
             return Completed(event.usage, receipt)
+        return event
+
+    def _note_kept(self, event: KeptEvent, receipt: Receipt) -> Event:
+        """Writes an event of a kept answer into the receipt; it was paid for by the one who made it."""
+        if isinstance(event, Ending):
+            receipt.engine, receipt.target, receipt.target_model = "cache", event.target, event.target_model
+            receipt.system_fingerprint, receipt.usage = event.system_fingerprint, event.usage
+            receipt.cost_micro_usd = 0
+            self._settlement.complete(receipt)
+            return Completed(event.usage, receipt)
+        if isinstance(event, SafetyEvent):
+            receipt.safety.append(event)
+        elif receipt.ttft_s is None:
+            receipt.ttft_s = time.time() - receipt.created_time
+        assert not isinstance(event, Heading)
         return event
 
 
@@ -176,6 +272,14 @@ def _as_it_is(events: Sequence[Event]) -> Sequence[Event]:
     return events
 
 
-def _is_current(recall: Recall, screened: InputScreen) -> bool:
+def _started(receipt: Receipt) -> Started:
+    return Started(receipt.request_id, receipt.model, receipt.route_reason, receipt.created_time, receipt.cache)
+
+
+def _is_current(recorded: Recorded, screened: InputScreen) -> bool:
     """Whether a kept answer was judged by the policy that judges now."""
-    return recall.recorded is not None and recall.recorded.policy_version == screened.policy_version
+    return recorded.ending.policy_version == screened.policy_version
+
+
+def _is_unscreened(screened: InputScreen) -> bool:
+    return screened.event is not None and screened.event.unscreened

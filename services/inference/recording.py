@@ -1,131 +1,97 @@
-"""Recording: which answers the cache may give or keep, under which key, in which form.
+"""Recording: the form in which an answer is kept, opaque to the cache.
 
-The key is a digest over everything that shapes the answer; what shapes only its transport (streamed or not) stays
-out. The form is this module's own, opaque to the cache. It never talks to the cache: `caching` does.
+An answer is kept as chunks, a chunk is a list of batches, a batch is what was ready together when the answer was made:
+so a replay has the boundaries of the original, and a piece that was sent early is a piece of the entry. The first batch
+begins with a `Heading`, the last one ends with an `Ending`; without it an answer is incomplete and nobody's.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from services.inference.events import Direction, Event, Receipt, SafetyEvent
-from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Prompt, Usage
-from services.inference.request import CacheWish, Request
-from services.inference.rules import CacheRule, DegradeRule
+from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Usage
 
-SCHEMA_TAG = "millrace.generation.v1"
-CANONICALISATION_VERSION = 1
 
-_encode_key = msgspec.msgpack.Encoder(order="sorted").encode
+class Heading(msgspec.Struct, frozen=True, tag_field="is", tag="heading", omit_defaults=True):
+    """What must be known before the first delta: the version of the policy that judged the prompt."""
+
+    policy_version: str = ""
+
+
+class Ending(msgspec.Struct, frozen=True, tag_field="is", tag="ending", omit_defaults=True):
+    """What is known when the answer is complete: all that a receipt needs."""
+
+    usage: Usage = Usage()
+    policy_version: str = ""
+    target: str = ""
+    target_model: str = ""
+    system_fingerprint: str = ""
+
+
+KeptEvent = Heading | Delta | ChoiceFinished | SafetyEvent | Ending
+KeptBatch = Sequence[KeptEvent]
+
+_KEPT = (Delta, ChoiceFinished, Heading, Ending)
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[list[KeptEvent]]).decode
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """A complete answer as it is kept: the deltas with their boundaries, and what the receipt needs."""
+    """A complete answer as it was kept; what it says is in `batches`, heading and ending left out."""
 
-    deltas: list[Delta]
-    finished: list[ChoiceFinished]
-    usage: Usage
-    policy_version: str
-    safety: list[SafetyEvent]
-    target: str
-    target_model: str
-    system_fingerprint: str
+    batches: Sequence[KeptBatch]
+    ending: Ending
 
-
-_decode = msgspec.msgpack.Decoder(Recorded).decode
+    @property
+    def events(self) -> list[KeptEvent]:
+        """All of it, in order."""
+        return [event for batch in self.batches for event in batch]
 
 
-class CachePlan(msgspec.Struct, frozen=True):
-    """How the cache takes part in one request; `reason` tells why where it does not.
-
-    `stale_for_s` is how long past its time an answer may still be given where all else has failed; None: never.
-    """
-
-    reads: bool
-    writes: bool
-    reason: str = ""
-    ttl_s: float = 0.0
-    scope_user: str = ""
-    stale_for_s: float | None = None
+def ending(receipt: Receipt, policy_version: str) -> Ending:
+    """The end of an answer, as its receipt tells it."""
+    return Ending(receipt.usage, policy_version, receipt.target, receipt.target_model, receipt.system_fingerprint)
 
 
-def plan(request: Request, rule: CacheRule, degrade: DegradeRule) -> CachePlan:
-    """Joins the caller's wish with the route's rules; the caller can narrow them, never widen it."""
-    wish = request.cache
-    sampling = request.prompt.sampling
-    if not rule.enabled:
-        return CachePlan(False, False, "the route does not use the cache")
-    if wish.mode == "off":
-        return CachePlan(False, False, "the caller asked for no caching")
-    if sampling.temperature and sampling.seed is None and not rule.sampled:
-        return CachePlan(False, False, "the request asks for variety: temperature above 0 and no seed")
-    user = request.prompt.end_user_id or "" if _scope(wish, rule) == "user" else ""
-    if _scope(wish, rule) == "user" and not user:
-        return CachePlan(False, False, "entries are per user, and the request names none")
-    return CachePlan(
-        reads=wish.mode != "refresh",
-        writes=wish.mode != "read_only",
-        reason="the caller asked for a fresh answer" if wish.mode == "refresh" else "",
-        ttl_s=min(rule.ttl_s, wish.ttl_s or rule.ttl_s),
-        scope_user=user,
-        stale_for_s=degrade.stale_for_s if degrade.stale else None,
-    )
+def may_be_kept(event: Event | EngineEvent) -> bool:
+    """Whether an answer with this event may be given to others: not one that a filter cut, nor one left unscreened."""
+    if isinstance(event, ChoiceFinished):
+        return event.finish_reason is not FinishReason.CONTENT_FILTER
+    return not (isinstance(event, SafetyEvent) and event.unscreened)
 
 
-def _scope(wish: CacheWish, rule: CacheRule) -> str:
-    return "user" if "user" in (wish.scope, rule.scope) else "tenant"
+def chunk(batches: Iterable[Sequence[object]]) -> bytes:
+    """Batches as they are kept; what belongs to one request only (attempts, judgements of its prompt) is left out."""
+    return _encode([kept for batch in batches if (kept := [event for event in batch if _is_kept(event)])])
 
 
-def digest(model_name: str, targets: tuple[str, ...], prompt: Prompt, profile: str) -> bytes:
-    """The 32 bytes that stand for a request: the same for the same question to the same model under the same profile.
-
-    The targets of the route take part, a caller's fallbacks included, for any of them may have answered: who would not
-    be sent there must not get its answer, and a changed models file asks anew. Neither the end user nor the caller's
-    labels do: the first is the namespace's matter, the second nobody's.
-    """
-    biases = sorted(prompt.sampling.logit_bias.items())  # the encoder orders maps of text keys only
-    sampling = msgspec.structs.replace(prompt.sampling, logit_bias={})
-    shaping = msgspec.structs.replace(
-        prompt, model=model_name, streamed=False, end_user_id=None, metadata={}, sampling=sampling
-    )
-    canonical = _encode_key((CANONICALISATION_VERSION, SCHEMA_TAG, profile, targets, biases, shaping))
-    return hashlib.sha256(canonical).digest()
-
-
-class Recorder:
-    """Listens to a generation and keeps what a later caller would need to see it again."""
-
-    def __init__(self) -> None:
-        self._deltas: list[Delta] = []
-        self._finished: list[ChoiceFinished] = []
-
-    def take(self, event: Event | EngineEvent) -> None:
-        """Listens to one event."""
-        if isinstance(event, Delta):
-            self._deltas.append(event)
-        elif isinstance(event, ChoiceFinished):
-            self._finished.append(event)
-
-    def payload(self, receipt: Receipt, policy_version: str) -> bytes | None:
-        """The answer as bytes, or None where it must not be kept: cut by a filter, or let through unscreened."""
-        if any(one.finish_reason is FinishReason.CONTENT_FILTER for one in self._finished):
-            return None
-        if any(event.unscreened for event in receipt.safety):
-            return None
-        said = [event for event in receipt.safety if event.direction is Direction.OUTPUT]  # prompts are judged anew
-        recorded = Recorded(
-            self._deltas, self._finished, receipt.usage, policy_version, said, receipt.target,
-            receipt.target_model, receipt.system_fingerprint,
-        )  # fmt: skip
-        return _encode(recorded)
-
-
-def read(payload: bytes) -> Recorded | None:
-    """Reads a kept answer; None where its form is not this one's, which is a miss and no error."""
+def read_chunk(data: bytes) -> list[list[KeptEvent]] | None:
+    """Reads a chunk; None where its form is not this one's, which is a miss and no error."""
     try:
-        return _decode(payload)
+        return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def read(chunks: Iterable[bytes]) -> Recorded | None:
+    """Reads a kept answer; None where it is none in this form, or not complete."""
+    batches: list[KeptBatch] = []
+    for data in chunks:
+        found = read_chunk(data)
+        if found is None:
+            return None
+        batches += found
+    last = batches[-1][-1] if batches and batches[-1] else None
+    if not isinstance(last, Ending):
+        return None
+    said = ([event for event in batch if not isinstance(event, Heading | Ending)] for batch in batches)
+    return Recorded([batch for batch in said if batch], last)
+
+
+def _is_kept(event: object) -> bool:
+    if isinstance(event, SafetyEvent):
+        return event.direction is Direction.OUTPUT  # prompts are judged anew
+    return isinstance(event, _KEPT)

@@ -10,7 +10,8 @@ from services.inference.generation import Prompt
 class CacheWish(msgspec.Struct, frozen=True):
     """How the caller wants the cache to take part; None means the route's setting.
 
-    `mode` is off, read_write, read_only or refresh; `scope` is tenant or user.
+    `mode` is off, read_write, read_only, only_if_cached or refresh; `scope` is tenant or user. A refresh that the cache
+    has asked for is made under its `lease_id`.
     """
 
     mode: str | None = None
@@ -21,6 +22,7 @@ class CacheWish(msgspec.Struct, frozen=True):
     error_max: float | None = None
     age_max_s: float | None = None
     tags: tuple[str, ...] = ()
+    lease_id: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):

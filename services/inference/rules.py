@@ -18,6 +18,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Policy = Literal["ordered", "weighted", "least_busy", "cheapest"]
 
 
+class SemanticRule(Document):
+    """Whether answers to similar questions will do; a caller may be stricter, never laxer."""
+
+    enabled: bool = False
+    error_max: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Most wrong answers over such hits; absent: the cache service's own bound."
+    )
+    similarity_min: Share | None = Field(
+        default=None, description="Least cosine similarity, whatever else speaks for a hit; absent: none."
+    )
+
+
 class CacheRule(Document):
     """How the cache takes part by default; a caller's CachePolicy narrows it."""
 
@@ -26,6 +38,16 @@ class CacheRule(Document):
     scope: Literal["tenant", "user"] = "tenant"
     sampled: bool = Field(
         default=False, description="Also cache answers that were asked to vary (temperature above 0, no seed)."
+    )
+    single_flight: bool = Field(
+        default=True, description="Calls that ask the same at the same time share the answer that one of them makes."
+    )
+    refresh_ahead: bool = Field(
+        default=True, description="Answers that are asked for often are made anew shortly before they expire."
+    )
+    semantic: SemanticRule = SemanticRule()
+    replay_interval_s: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="Pause between the pieces of a kept answer that is streamed; 0: all at once."
     )
 
 
@@ -122,6 +144,9 @@ class DegradeRule(Document):
     """What may be answered when every target has failed."""
 
     stale: bool = Field(default=False, description="A cached answer that is past its time, marked as such.")
+    similar: bool = Field(
+        default=False, description="A cached answer to a similar question, as sure to fit as any semantic hit must be."
+    )
     stale_for_s: Annotated[float, Field(gt=0, le=2_592_000)] = Field(
         default=86_400.0, description="How long past its time; answers are kept for so much longer."
     )

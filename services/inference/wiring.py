@@ -41,6 +41,7 @@ from services.inference.fleet import Fleet
 from services.inference.later import JobServicer, KeyServicer
 from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
+from services.inference.refreshing import Refreshing
 from services.inference.reload import ModelsFile, Reload
 from services.inference.routing import Router
 from services.inference.safety_client import SafetyClient
@@ -102,6 +103,7 @@ class Inference:
     fleet: Fleet
     reload: Reload
     cache: AnswerCache
+    refreshing: Refreshing
     channels: Mapping[str, grpc.aio.Channel]
     dependency_wait_s: float
     watch: DependencyWatch | None = field(default=None)
@@ -118,6 +120,7 @@ class Inference:
         await self.reload.close()
         if self.watch:
             await self.watch.close()
+        await self.refreshing.close()
         await self.cache.close()
         await self.fleet.close()
         for channel in self.channels.values():
@@ -143,17 +146,20 @@ async def build(
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     router, admission, settlement = Router(catalog), Admission(settings.running_count_max), Settlement()
     targets = Targets()
-    lookup_s = settings.cache_lookup_timeout_ms / 1000
-    cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s)
+    lookup_s, store_s = settings.cache_lookup_timeout_ms / 1000, settings.cache_store_timeout_ms / 1000
+    cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s, store_s)
     safety = _safety_port(settings, channels)
     observer = AttemptObserver(telemetry.tracer)
     attempts = Attempts(targets, fleet.use, observer.observe)
     embeddings = Embeddings(admission, router, targets, fleet.embedder_for, observer.observe_embedding, settlement)
-    pipeline = Pipeline(admission, router, cache, safety, attempts, settlement)
+    refreshing = Refreshing()
+    pipeline = Pipeline(admission, router, cache, safety, attempts, settlement, refreshing)
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
     registrations = _registrations(servicer, UsageServicer(settlement, admission, targets))
     reload = Reload(models_file, router, fleet)
-    return Inference(registrations, pipeline, router, fleet, reload, cache, channels, settings.dependency_wait_s)
+    return Inference(
+        registrations, pipeline, router, fleet, reload, cache, refreshing, channels, settings.dependency_wait_s
+    )
 
 
 def _dependencies(settings: InferenceSettings) -> list[tuple[str, DialSettings, str]]:

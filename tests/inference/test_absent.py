@@ -6,8 +6,7 @@ import pytest
 
 from kit.errors import Code, MillraceError
 from services.inference.absent import AbsentCache, AbsentSafety
-from services.inference.caching import CacheKey
-from services.inference.recording import CachePlan
+from services.inference.cache_port import CacheDraft, CacheKey, CacheMiss, CacheQuery
 from tests.inference.parts import receipt
 
 KEY = CacheKey("acme", "", "gpt", b"digest")
@@ -16,9 +15,23 @@ KEY = CacheKey("acme", "", "gpt", b"digest")
 async def test_an_absent_cache_knows_nothing() -> None:
     """What was kept is not found, and nobody complains."""
     cache = AbsentCache()
-    await cache.store(KEY, "tag", b"answer", CachePlan(True, True), (), receipt())
+    await cache.store(CacheDraft(KEY, 60), [b"answer"], receipt())
+    query = CacheQuery(KEY, lease_s=1)
 
-    assert await cache.lookup(KEY, "tag", None) is None
+    assert await cache.lookup(query) == CacheMiss()
+    assert [news async for news in cache.follow(query, 1)] == [CacheMiss()]
+    await cache.release("lease")
+
+
+async def test_an_absent_cache_has_nothing_to_report() -> None:
+    """Who says that one of its answers did not fit is told that there is none, and which variable to set."""
+    with pytest.raises(MillraceError) as caught:
+        await AbsentCache().report_false_hit(KEY, "e1", None)
+    with pytest.raises(MillraceError) as streamed:
+        AbsentCache().store_stream(CacheDraft(KEY, 60), "lease", 1)
+
+    assert caught.value.reason == streamed.value.reason == "CACHE_NOT_CONFIGURED"
+    assert "MILLRACE_INFERENCE_CACHE_TARGET" in caught.value.message
 
 
 async def test_an_absent_safety_judges_nothing() -> None:

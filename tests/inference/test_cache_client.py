@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from kit import identity, telemetry
@@ -16,19 +19,30 @@ from kit.dial import dial
 from kit.errors import Code, DeadlineExceeded, InvalidArgument, MillraceError, Unavailable
 from kit.identity import CallContext
 from kit.serve import Registration, Server
-from millrace.cache.v1 import cache_service_pb2, cache_service_pb2_grpc, lookup_pb2
+from millrace.cache.v1 import cache_service_pb2, cache_service_pb2_grpc, entry_pb2, lookup_pb2
 from services.cache import wiring
 from services.cache.config import CacheSettings
+from services.inference import cache_wire
 from services.inference.cache_client import CacheClient
-from services.inference.caching import CacheFound, CacheKey
+from services.inference.cache_port import (
+    CacheDraft,
+    CacheFound,
+    CacheKey,
+    CacheMiss,
+    CacheQuery,
+    FlightBegun,
+    FlightLanded,
+    FlightNews,
+    FlightRestarted,
+    SemanticQuery,
+    Shadow,
+)
 from services.inference.events import CacheOutcome, Receipt
 from services.inference.generation import Usage
-from services.inference.recording import CachePlan
 from tests.inference.clocks import ManualClock
 from tests.inference.parts import receipt
 
 KEY = CacheKey("acme", "", "gpt", bytes(range(32)))
-TAG = "test.v1"
 LIMIT_S = 5.0
 
 
@@ -72,8 +86,10 @@ class HangingCache(cache_service_pb2_grpc.CacheServiceServicer):
     def __init__(self) -> None:
         self.called = asyncio.Event()
         self.answer: cache_service_pb2.LookupResponse | None = None
+        self.queries: list[lookup_pb2.Query] = []
 
-    async def Lookup(self, request: object, context: object) -> cache_service_pb2.LookupResponse:
+    async def Lookup(self, request: cache_service_pb2.LookupRequest, context: object) -> Any:
+        self.queries.append(request.query)
         if self.answer is None:
             await asyncio.Event().wait()
         assert self.answer
@@ -96,12 +112,17 @@ async def hanging() -> AsyncIterator[tuple[Running, HangingCache]]:
     await running.server.stop(0)
 
 
-async def put(client: CacheClient, key: CacheKey = KEY, payload: bytes = b"answer", ttl_s: float = 60) -> None:
-    await client.store(key, TAG, payload, CachePlan(True, True, ttl_s=ttl_s), ("a",), receipt())
+def draft(key: CacheKey = KEY, **fields: Any) -> CacheDraft:
+    return CacheDraft(key, 60, tags=("a",), **fields)
 
 
-async def get(client: CacheClient, key: CacheKey = KEY, age_max_s: float | None = None) -> CacheFound | None:
-    return await client.lookup(key, TAG, age_max_s)
+async def put(client: CacheClient, key: CacheKey = KEY, *chunks: bytes) -> None:
+    await client.store(draft(key), chunks or (b"answer",), receipt())
+
+
+async def get(client: CacheClient, key: CacheKey = KEY, **fields: Any) -> CacheFound | None:
+    said = await client.lookup(CacheQuery(key, **fields))
+    return said if isinstance(said, CacheFound) else None
 
 
 async def failure(client: CacheClient) -> MillraceError:
@@ -113,13 +134,13 @@ async def failure(client: CacheClient) -> MillraceError:
 async def test_what_is_kept_is_found(cache: Running) -> None:
     """To the byte, with where it came from and how old it is."""
     assert await get(cache.client) is None
-    payload = bytes(range(256)) * 1_000
-    await put(cache.client, payload=payload)
+    chunks = (bytes(range(256)) * 1_000, b"and more")
+    await put(cache.client, KEY, *chunks)
 
     found = await get(cache.client)
 
     assert found
-    assert (found.outcome, found.payload, found.similarity) == (CacheOutcome.EXACT, payload, None)
+    assert (found.outcome, found.chunks, found.similarity) == (CacheOutcome.EXACT, chunks, None)
     assert found.entry_id
     assert 0 <= found.age_s < 60
 
@@ -143,14 +164,17 @@ async def test_keys_that_differ_anywhere_share_nothing(cache: Running, other: Ca
     mine, others = await get(cache.client), await get(cache.client, other)
     assert mine
     assert others
-    assert (mine.payload, others.payload) == (b"answer", b"other")
+    assert (mine.chunks, others.chunks) == ((b"answer",), (b"other",))
 
 
 async def test_the_schema_is_part_of_the_question(cache: Running) -> None:
-    """An entry of another form is a miss."""
-    await put(cache.client)
+    """An entry of another form is a miss, and says so."""
+    stub = cache_service_pb2_grpc.CacheServiceStub(cache.channel)
+    made = cache_wire.draft(draft())
+    made.schema_tag = "of.before"
+    await stub.Store(cache_service_pb2.StoreRequest(draft=made, chunks=[b"answer"]), timeout=LIMIT_S)
 
-    assert await cache.client.lookup(KEY, "test.v2", None) is None
+    assert await cache.client.lookup(CacheQuery(KEY)) == CacheMiss("SCHEMA_MISMATCH")
 
 
 async def test_too_old_is_a_miss(cache: Running) -> None:
@@ -160,13 +184,6 @@ async def test_too_old_is_a_miss(cache: Running) -> None:
     async with asyncio.timeout(LIMIT_S):
         while await get(cache.client, age_max_s=0.001):  # until it is older than a millisecond
             pass
-
-
-async def test_a_short_lifetime_is_a_second(cache: Running) -> None:
-    """The contract knows none shorter, and a route may ask for one."""
-    await put(cache.client, ttl_s=0.01)
-
-    assert await get(cache.client)
 
 
 @pytest.fixture
@@ -179,18 +196,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
 
 async def test_an_expired_answer_is_found_where_that_is_allowed(clock: ManualClock, cache: Running) -> None:
     """For as long past its time as its plan says; marked, with its age."""
-    plan = CachePlan(True, True, ttl_s=60, stale_for_s=100)
-    await cache.client.store(KEY, TAG, b"answer", plan, (), receipt())
+    await cache.client.store(draft(stale_for_s=100), [b"answer"], receipt())
     clock.turn(70_000)
 
-    found = await cache.client.lookup(KEY, TAG, None, allow_stale=True)
+    found = await get(cache.client, allow_stale=True)
 
     assert await get(cache.client) is None
     assert found
-    assert (found.outcome, found.payload, found.age_s) == (CacheOutcome.STALE, b"answer", 70)
-    assert await cache.client.lookup(KEY, TAG, 65, allow_stale=True) is None
+    assert (found.outcome, found.chunks, found.age_s) == (CacheOutcome.STALE, (b"answer",), 70)
+    assert await get(cache.client, age_max_s=65, allow_stale=True) is None
     clock.turn(95_000)
-    assert await cache.client.lookup(KEY, TAG, None, allow_stale=True) is None
+    assert await get(cache.client, allow_stale=True) is None
 
 
 async def test_the_widest_key_is_taken(cache: Running) -> None:
@@ -204,7 +220,7 @@ async def test_the_widest_key_is_taken(cache: Running) -> None:
 async def test_savings_are_told(cache: Running) -> None:
     """What an answer had used is what its hits save."""
     used = Receipt("r1", "gpt", usage=Usage(30, 7), cost_micro_usd=11, duration_s=1.5)
-    await cache.client.store(KEY, TAG, b"answer", CachePlan(True, True, ttl_s=60), (), used)
+    await cache.client.store(draft(), [b"answer"], used)
     await get(cache.client)
 
     stub = cache_service_pb2_grpc.CacheServiceStub(cache.channel)
@@ -218,7 +234,7 @@ async def test_savings_are_told(cache: Running) -> None:
 async def test_what_does_not_fit_is_an_error_that_names_the_field(cache: Running) -> None:
     """The caller of the store decides what to make of it; the service goes on."""
     with pytest.raises(InvalidArgument) as caught:
-        await put(cache.client, payload=bytes(5 << 20))
+        await put(cache.client, KEY, bytes(5 << 20))
 
     assert caught.value.field_violations[0].field == "chunks"
     await put(cache.client)
@@ -257,15 +273,172 @@ async def test_a_store_outlives_its_call(hanging: tuple[Running, HangingCache]) 
     assert servicer.called.is_set()
 
 
-async def test_a_cache_without_its_store_is_no_miss(hanging: tuple[Running, HangingCache]) -> None:
-    """It is told apart from knowing nothing; any other miss is a miss."""
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("NOT_FOUND", ""), ("EXPIRED", "EXPIRED"), ("UNSURE", "UNSURE"), ("STORE_UNAVAILABLE", "STORE_UNAVAILABLE")],
+)
+async def test_a_miss_says_why(hanging: tuple[Running, HangingCache], reason: Any, told: str) -> None:
+    """That nothing is there is the rule and not worth a word."""
     running, servicer = hanging
-    miss = lookup_pb2.Miss(reason=lookup_pb2.MISS_REASON_STORE_UNAVAILABLE)
+    miss = lookup_pb2.Miss(reason=f"MISS_REASON_{reason}")  # type: ignore[arg-type]
     servicer.answer = cache_service_pb2.LookupResponse(miss=miss)
-    assert (await failure(running.client)).reason == "STORE_UNAVAILABLE"
 
-    servicer.answer = cache_service_pb2.LookupResponse(miss=lookup_pb2.Miss(reason=lookup_pb2.MISS_REASON_NOT_FOUND))
-    assert await get(running.client) is None
+    assert await running.client.lookup(CacheQuery(KEY)) == CacheMiss(told)
+
+
+async def test_a_shadow_is_handed_on(hanging: tuple[Running, HangingCache]) -> None:
+    """With what was held back, so that it can be compared."""
+    running, servicer = hanging
+    shadow = lookup_pb2.Shadow(shadow_id="s1", entry=entry_pb2.Entry(chunks=[b"a", b"b"]))
+    miss = lookup_pb2.Miss(reason=lookup_pb2.MISS_REASON_SHADOW, shadow=shadow)
+    servicer.answer = cache_service_pb2.LookupResponse(miss=miss)
+
+    assert await running.client.lookup(CacheQuery(KEY)) == CacheMiss("SHADOW", shadow=Shadow("s1", (b"a", b"b")))
+
+
+async def test_bounds_are_passed_on(hanging: tuple[Running, HangingCache]) -> None:
+    """What a semantic hit must keep to, and nothing where that is the service's to say."""
+    running, servicer = hanging
+    servicer.answer = cache_service_pb2.LookupResponse(miss=lookup_pb2.Miss())
+    key = msgspec.structs.replace(KEY, context=bytes(32))
+    await running.client.lookup(CacheQuery(key, semantic=SemanticQuery("a", 0.9, 0.01)))
+    strict = servicer.queries[-1]
+    await running.client.lookup(CacheQuery(key, semantic=SemanticQuery("a")))
+    free = servicer.queries[-1]
+
+    assert (strict.semantic.similarity_min, strict.semantic.error_max) == (0.9, 0.01)
+    assert (strict.semantic.compare_text, strict.key.context_digest) == ("a", bytes(32))
+    assert not free.semantic.HasField("similarity_min")
+    assert not free.semantic.HasField("error_max")
+    assert not strict.HasField("lease")
+
+
+LEASED = CacheQuery(KEY, lease_s=30.0)
+
+
+async def led(cache: Running) -> str:
+    """The lease of the first who misses."""
+    said = await cache.client.lookup(LEASED)
+    assert isinstance(said, CacheMiss)
+    assert said.lease_id
+    return said.lease_id
+
+
+async def heard(following: AsyncGenerator[FlightNews, None], count: int) -> list[FlightNews]:
+    """The next pieces of news."""
+    async with asyncio.timeout(LIMIT_S):
+        return [await anext(following) for _ in range(count)]
+
+
+async def test_one_of_many_leads(cache: Running) -> None:
+    """The others are told that somebody does."""
+    await led(cache)
+
+    said = await cache.client.lookup(LEASED)
+
+    assert isinstance(said, CacheMiss)
+    assert (said.leased, said.lease_id) == (True, "")
+
+
+async def test_who_follows_hears_the_answer_as_it_is_made(cache: Running) -> None:
+    """Chunk by chunk, and that it is complete; the maker hears that somebody follows, and of what was saved."""
+    stream = cache.client.store_stream(draft(), await led(cache), LIMIT_S)
+    async with aclosing(cache.client.follow(LEASED, LIMIT_S)) as following:
+        await stream.send(b"one")
+        assert await heard(following, 2) == [FlightBegun(), b"one"]
+        async with asyncio.timeout(LIMIT_S):
+            await stream.followed()
+        await stream.send(b"two")
+        assert await heard(following, 1) == [b"two"]
+        await stream.finish(receipt(), None)
+        (landed,) = await heard(following, 1)
+
+    found = await get(cache.client)
+    assert found
+    assert found.chunks == (b"one", b"two")
+    assert landed == FlightLanded(found.entry_id)
+
+
+async def test_who_makes_an_answer_alone_hears_of_nobody(cache: Running) -> None:
+    """Until somebody follows."""
+    stream = cache.client.store_stream(draft(), await led(cache), LIMIT_S)
+    await stream.send(b"one")
+    alone = asyncio.create_task(stream.followed())
+    await cache.client.lookup(CacheQuery(bytes_key(1)))
+    assert not alone.done()
+
+    async with aclosing(cache.client.follow(LEASED, LIMIT_S)) as following:
+        await heard(following, 2)
+        await asyncio.wait_for(alone, LIMIT_S)
+    stream.cancel()
+
+
+def bytes_key(number: int) -> CacheKey:
+    return msgspec.structs.replace(KEY, digest=bytes([number] * 32))
+
+
+async def test_one_of_those_who_wait_takes_over(cache: Running) -> None:
+    """As soon as the maker has gone: it gets the lease, and whoever else waits hears the answer from the beginning."""
+    stream = cache.client.store_stream(draft(), await led(cache), LIMIT_S)
+    await stream.send(b"half")
+    first, second = (cache.client.follow(LEASED, LIMIT_S) for _ in range(2))
+    assert await heard(first, 2) == await heard(second, 2) == [FlightBegun(), b"half"]
+    await stream.give_up()
+
+    restarted, given = await heard(first, 2)
+    assert restarted == FlightRestarted()
+    assert isinstance(given, CacheMiss)
+    again = cache.client.store_stream(draft(), given.lease_id, LIMIT_S)
+    await again.send(b"whole")
+    assert await heard(second, 3) == [FlightRestarted(), FlightBegun(), b"whole"]
+    again.cancel()
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_a_lease_that_is_given_back_is_given_on(cache: Running) -> None:
+    """At once, to one who waits; the answer that it stores ends it."""
+    lease_id = await led(cache)
+    following = cache.client.follow(LEASED, LIMIT_S)
+    waiting = asyncio.create_task(heard(following, 1))
+    await cache.client.release(lease_id)
+    (given,) = await waiting
+    assert isinstance(given, CacheMiss)
+    late = cache.client.follow(LEASED, LIMIT_S)
+    waiting = asyncio.create_task(heard(late, 1))
+    await cache.client.store(draft(), [b"one", b"two"], receipt(), given.lease_id)
+
+    (found,) = await waiting
+
+    assert isinstance(found, CacheFound)
+    assert (found.outcome, found.chunks) == (CacheOutcome.EXACT, (b"one", b"two"))
+    await following.aclose()
+    await late.aclose()
+
+
+async def test_a_stream_that_the_cache_refuses_says_so(cache: Running) -> None:
+    """At the chunk behind which it ended, or at the latest at its end."""
+    stream = cache.client.store_stream(draft(), "", LIMIT_S)
+
+    async def fill() -> None:
+        while True:
+            await stream.send(bytes(1 << 20))
+
+    with pytest.raises(MillraceError):
+        await asyncio.wait_for(fill(), LIMIT_S)
+
+
+async def test_a_false_hit_is_reported(cache: Running) -> None:
+    """The entry is gone; of another tenant's nothing is touched."""
+    await put(cache.client)
+    found = await get(cache.client)
+    assert found
+    other = msgspec.structs.replace(KEY, tenant="other")
+
+    assert not await cache.client.report_false_hit(other, found.entry_id, None)
+    assert await cache.client.report_false_hit(KEY, found.entry_id, "text")
+    assert not await cache.client.report_false_hit(KEY, found.entry_id, None)
+    assert await get(cache.client) is None
 
 
 async def test_a_cache_that_is_gone_is_unavailable() -> None:

@@ -7,64 +7,39 @@ from typing import Any
 
 import pytest
 
-from kit.errors import MillraceError, Unavailable
+from kit.errors import Unavailable
 from services.inference import recording
-from services.inference.caching import AnswerCache, CacheFound, CacheKey, Recall
-from services.inference.events import CacheOutcome, Receipt
+from services.inference.answer import put_together
+from services.inference.cache_port import (
+    CacheFound,
+    CacheMiss,
+    Comparison,
+    FlightBegun,
+    FlightRestarted,
+    SemanticQuery,
+    Shadow,
+)
+from services.inference.caching import AnswerCache, Recall
+from services.inference.events import CacheOutcome
+from services.inference.flight import Flight
 from services.inference.generation import Delta, Sampling
-from services.inference.recording import CachePlan, Recorder
+from services.inference.recording import Heading
 from services.inference.request import CacheWish, Request
 from services.inference.routing import Route
-from services.inference.rules import CacheRule, DegradeRule, Rules
+from services.inference.rules import CacheRule, DegradeRule, Rules, SemanticRule
+from tests.inference.cache_parts import FakeCache
 from tests.inference.parts import STOP, prompt, receipt, route
 from tests.inference.suite import only_tasks, tasks_now
 
 DOWN = Unavailable("DOWN", "down")
 WAIT_S = 5.0
-
-
-class FakeCache:
-    """Keeps entries in memory, all fresh or all expired; waits at its gate to store, and fails where it is told to."""
-
-    def __init__(self) -> None:
-        self.entries: dict[CacheKey, bytes] = {}
-        self.stored: list[tuple[CachePlan, tuple[str, ...], Receipt]] = []
-        self.is_expired = False
-        self.ages: list[float | None] = []
-        self.gate = asyncio.Event()
-        self.storing = asyncio.Event()
-        self.failure: MillraceError | None = None
-
-    async def lookup(
-        self, key: CacheKey, schema_tag: str, age_max_s: float | None, allow_stale: bool = False
-    ) -> CacheFound | None:
-        assert schema_tag == recording.SCHEMA_TAG
-        self.ages.append(age_max_s)
-        if self.failure:
-            raise self.failure
-        payload = self.entries.get(key)
-        if payload is None or (self.is_expired and not allow_stale):
-            return None
-        outcome = CacheOutcome.STALE if self.is_expired else CacheOutcome.EXACT
-        return CacheFound(outcome, payload, "e1", 2.5)
-
-    async def store(
-        self, key: CacheKey, schema_tag: str, payload: bytes, plan: CachePlan, tags: tuple[str, ...], receipt: Receipt
-    ) -> None:
-        self.storing.set()
-        await self.gate.wait()
-        if self.failure:
-            raise self.failure
-        self.entries[key] = payload
-        self.stored.append((plan, tags, receipt))
+ENDING = recording.ending(receipt(), "v1")
 
 
 @pytest.fixture
 def port() -> FakeCache:
     """A cache whose gate is open."""
-    fake = FakeCache()
-    fake.gate.set()
-    return fake
+    return FakeCache()
 
 
 def cached(port: FakeCache, pending_count_max: int = 10, wait_s: float = WAIT_S) -> AnswerCache:
@@ -75,18 +50,26 @@ def asked(text: str = "hi", tenant: str = "acme", wish: CacheWish | None = None,
     return Request("r1", tenant, "gpt", prompt(text, **fields), cache=wish or CacheWish())
 
 
-def heard(text: str = "hello") -> Recorder:
-    recorder = Recorder()
-    recorder.take(Delta(text=text))
-    recorder.take(STOP)
-    return recorder
+def fly(cache: AnswerCache, recall: Recall, text: str = "hello") -> Flight:
+    """The answer that a call makes after it was looked up in vain."""
+    flight = cache.depart(recall, "v1", 60, may_serve_similar=True)
+    assert flight
+    flight.take([Delta(text=text)])
+    flight.take([STOP])
+    return flight
 
 
 async def keep(cache: AnswerCache, request: Request, to: Route | None = None) -> None:
     """Asks, answers, and waits until the answer is kept."""
     recall = await cache.recall(request, to or route())
-    cache.keep(request, recall, heard(), receipt(), "v1")
+    cache.keep(recall, fly(cache, recall), receipt(), "v1")
     await cache.close()
+
+
+def text_of(recall: Recall | None) -> str:
+    assert recall
+    assert recall.recorded
+    return put_together(recall.recorded.events)[0].text
 
 
 async def outcome(cache: AnswerCache, request: Request, to: Route | None = None) -> CacheOutcome:
@@ -103,8 +86,8 @@ async def test_a_kept_answer_is_found(port: FakeCache) -> None:
 
     assert (recall.event.outcome, recall.event.entry_id, recall.event.age_s) == (CacheOutcome.EXACT, "e1", 2.5)
     assert recall.recorded
-    assert recall.recorded.deltas == [Delta(text="hello")]
-    assert recall.recorded.policy_version == "v1"
+    assert recall.recorded.batches == [[Delta(text="hello")], [STOP]]
+    assert recall.recorded.ending.policy_version == "v1"
 
 
 async def test_nobody_gets_anothers_answer(port: FakeCache) -> None:
@@ -140,12 +123,11 @@ async def test_a_bypass_asks_nothing_and_keeps_nothing(
     """The event says why."""
     cache, request = cached(port), asked(wish=wish, **fields)
     recall = await cache.recall(request, route(rules=rules))
-    cache.keep(request, recall, heard(), receipt(), "v1")
-    await cache.close()
 
     assert recall.event.outcome is CacheOutcome.BYPASS
     assert recall.event.reason
-    assert (port.ages, port.entries) == ([], {})
+    assert cache.depart(recall, "v1", 60, may_serve_similar=True) is None
+    assert port.queries == []
 
 
 async def test_a_refresh_replaces_what_is_kept(port: FakeCache) -> None:
@@ -155,20 +137,17 @@ async def test_a_refresh_replaces_what_is_kept(port: FakeCache) -> None:
     refresh = asked(wish=CacheWish(mode="refresh"))
     recall = await cache.recall(refresh, route())
     assert recall.event.outcome is CacheOutcome.BYPASS
-    cache.keep(refresh, recall, heard("newer"), receipt(), "v1")
+    cache.keep(recall, fly(cache, recall, "newer"), receipt(), "v1")
     await cache.close()
 
-    found = await cache.recall(asked(), route())
-
-    assert found.recorded
-    assert found.recorded.deltas == [Delta(text="newer")]
+    assert text_of(await cache.recall(asked(), route())) == "newer"
 
 
 async def test_read_only_keeps_nothing(port: FakeCache) -> None:
     """It finds what others kept."""
     cache, request = cached(port), asked(wish=CacheWish(mode="read_only"))
-    await keep(cache, request)
-    assert port.entries == {}
+    recall = await cache.recall(request, route())
+    assert cache.depart(recall, "v1", 60, may_serve_similar=True) is None
     await keep(cache, asked())
 
     assert await outcome(cache, request) is CacheOutcome.EXACT
@@ -179,8 +158,8 @@ async def test_wishes_are_passed_on(port: FakeCache) -> None:
     request = asked(wish=CacheWish(ttl_s=60, tags=("a", "b"), age_max_s=5))
     await keep(cached(port), request)
 
-    assert port.ages == [5]
-    assert [(plan.ttl_s, tags, kept.request_id) for plan, tags, kept in port.stored] == [(60, ("a", "b"), "r1")]
+    assert [query.age_max_s for query in port.queries] == [5]
+    assert [(draft.ttl_s, draft.tags, kept.request_id) for draft, _, kept, _ in port.stored] == [(60, ("a", "b"), "r1")]
 
 
 async def test_a_cache_that_is_down_is_a_miss_that_says_so(port: FakeCache) -> None:
@@ -191,17 +170,26 @@ async def test_a_cache_that_is_down_is_a_miss_that_says_so(port: FakeCache) -> N
     assert (recall.event.outcome, recall.event.reason) == (CacheOutcome.UNAVAILABLE, "DOWN")
     assert recall.recorded is None
 
-    cache.keep(asked(), recall, heard(), receipt(), "v1")
+    cache.keep(recall, fly(cache, recall), receipt(), "v1")
     await cache.close()
 
     assert cache.dropped_count == 1
+
+
+async def test_a_cache_without_its_store_is_no_miss(port: FakeCache) -> None:
+    """It is told apart from knowing nothing, though it may well have this call make the answer for others."""
+    port.missed = CacheMiss("STORE_UNAVAILABLE")
+
+    recall = await cached(port).recall(asked(), route())
+
+    assert (recall.event.outcome, recall.lease_id) == (CacheOutcome.UNAVAILABLE, "lease-1")
 
 
 async def test_an_entry_that_cannot_be_read_is_a_miss(port: FakeCache) -> None:
     """Another version's entry is nobody's answer."""
     cache = cached(port)
     await keep(cache, asked())
-    port.entries = dict.fromkeys(port.entries, b"\x01")
+    port.entries = dict.fromkeys(port.entries, (b"\x01",))
 
     recall = await cache.recall(asked(), route())
 
@@ -213,7 +201,7 @@ async def pending(cache: AnswerCache, port: FakeCache, request: Request) -> Reca
     port.gate.clear()
     port.storing.clear()
     recall = await cache.recall(request, route())
-    cache.keep(request, recall, heard(), receipt(), "v1")
+    cache.keep(recall, fly(cache, recall), receipt(), "v1")
     await asyncio.wait_for(port.storing.wait(), WAIT_S)
     return recall
 
@@ -249,13 +237,12 @@ async def test_a_refresh_waits_for_the_answer_before_it(port: FakeCache) -> None
     cache = cached(port)
     await pending(cache, port, asked())
     refresh = asked(wish=CacheWish(mode="refresh"))
-    cache.keep(refresh, await cache.recall(refresh, route()), heard("newer"), receipt(), "v1")
+    recall = await cache.recall(refresh, route())
+    cache.keep(recall, fly(cache, recall, "newer"), receipt(), "v1")
 
     port.gate.set()
-    found = await cache.recall(asked(), route())
 
-    assert found.recorded
-    assert found.recorded.deltas == [Delta(text="newer")]
+    assert text_of(await cache.recall(asked(), route())) == "newer"
     assert len(port.stored) == 2
 
 
@@ -264,9 +251,10 @@ async def test_what_waits_to_be_kept_has_a_bound(port: FakeCache) -> None:
     before = tasks_now()
     cache = cached(port, pending_count_max=1)
     recall = await pending(cache, port, asked())
-    cache.keep(asked(), recall, heard(), receipt(), "v1")
+    cache.keep(recall, fly(cache, recall), receipt(), "v1")
     assert cache.dropped_count == 0
-    cache.keep(asked("else"), await cache.recall(asked("else"), route()), heard(), receipt(), "v1")
+    other = await cache.recall(asked("else"), route())
+    cache.keep(other, fly(cache, other), receipt(), "v1")
     assert cache.dropped_count == 1
 
     port.gate.set()
@@ -289,7 +277,7 @@ async def expired(port: FakeCache, wish: CacheWish | None = None, rules: Rules =
     request = asked(wish=wish)
     missed = await cache.recall(request, to)
     assert missed.recorded is None
-    return await cache.stale(request, missed)
+    return await cache.spare(missed)
 
 
 async def test_an_expired_answer_stands_in_where_the_route_allows_it(port: FakeCache) -> None:
@@ -297,10 +285,9 @@ async def test_an_expired_answer_stands_in_where_the_route_allows_it(port: FakeC
     found = await expired(port)
 
     assert found
-    assert found.recorded
     assert (found.event.outcome, found.event.age_s, found.event.entry_id) == (CacheOutcome.STALE, 2.5, "e1")
-    assert found.recorded.deltas == [Delta(text="hello")]
-    assert [plan.stale_for_s for plan, _, _ in port.stored] == [60]
+    assert text_of(found) == "hello"
+    assert [draft.stale_for_s for draft, *_ in port.stored] == [60]
 
 
 async def test_an_answer_that_came_meanwhile_is_fresh(port: FakeCache) -> None:
@@ -309,7 +296,7 @@ async def test_an_answer_that_came_meanwhile_is_fresh(port: FakeCache) -> None:
     missed = await cache.recall(asked(), to)
     await keep(cache, asked(), to)
 
-    found = await cache.stale(asked(), missed)
+    found = await cache.spare(missed)
 
     assert found
     assert found.event.outcome is CacheOutcome.EXACT
@@ -329,17 +316,240 @@ async def test_the_callers_oldest_age_holds_for_expired_answers(port: FakeCache)
     """It is asked for at the second lookup as at the first."""
     await expired(port, CacheWish(age_max_s=5))
 
-    assert port.ages[-2:] == [5, 5]
+    assert [query.age_max_s for query in port.queries][-2:] == [5, 5]
 
 
 async def test_a_cache_that_is_down_has_no_expired_answer(port: FakeCache) -> None:
     """Nor has one that holds nothing, or what nobody can read; none of it is an error."""
     cache, to = cached(port), route(rules=DEGRADED)
     missed = await cache.recall(asked(), to)
-    assert await cache.stale(asked(), missed) is None
+    assert await cache.spare(missed) is None
     port.failure = DOWN
-    assert await cache.stale(asked(), missed) is None
+    assert await cache.spare(missed) is None
     port.failure = None
     await keep(cache, asked(), to)
-    port.entries = dict.fromkeys(port.entries, b"\x01")
-    assert await cache.stale(asked(), missed) is None
+    port.entries = dict.fromkeys(port.entries, (b"\x01",))
+    assert await cache.spare(missed) is None
+
+
+# Answers in the making.
+
+
+def chunk(*events: Any) -> bytes:
+    return recording.chunk([[event] for event in events])
+
+
+HEAD, HELLO = chunk(Heading("v1")), Delta(text="hello")
+BEGUN = FlightBegun()
+
+
+async def test_the_first_to_miss_makes_the_answer_for_all(port: FakeCache) -> None:
+    """Under a lease, which is the flight's to give back from then on."""
+    cache = cached(port)
+    recall = await cache.recall(asked(), route())
+    assert (recall.lease_id, recall.has_answer) == ("lease-1", False)
+
+    cache.keep(recall, fly(cache, recall), receipt(), "v1")
+    cache.give_back(recall)
+    await cache.close()
+
+    assert [(lease, draft.key) for draft, lease, *_ in port.stored] == [("lease-1", port.queries[0].key)]
+    assert port.released == []
+
+
+async def test_a_lease_that_is_not_used_is_given_back(port: FakeCache) -> None:
+    """So that another makes the answer; once."""
+    cache = cached(port)
+    recall = await cache.recall(asked(), route())
+    cache.give_back(recall)
+    cache.give_back(recall)
+    await cache.close()
+
+    assert port.released == ["lease-1"]
+
+
+async def test_a_lookup_that_nobody_waits_for_gives_back_what_it_got(port: FakeCache) -> None:
+    """Or is ended, where it is still under way."""
+    before, cache = tasks_now(), cached(port, wait_s=0.01)
+    done = asyncio.create_task(cache.recall(asked(), route()))
+    await asyncio.wait_for(done, WAIT_S)
+    cache.drop(done)
+    port.is_leased, port.news = True, [BEGUN]
+    followed = asyncio.create_task(cache.recall(asked(), route()))
+    await asyncio.wait_for(followed, WAIT_S)
+    cache.drop(followed)
+    await asyncio.wait_for(port.unfollowed.wait(), WAIT_S)
+    port.followed.clear()
+    port.unfollowed.clear()
+    port.news = []
+    waiting = asyncio.create_task(cache.recall(asked(), route()))
+    await asyncio.wait_for(port.followed.wait(), WAIT_S)
+    cache.drop(waiting)
+    await asyncio.wait_for(port.unfollowed.wait(), WAIT_S)
+    port.failure = DOWN
+    port.is_leased = False
+    failed = asyncio.create_task(cache.recall(Request("r1", "acme", "gpt", prompt(), safety_profile="nope"), route()))
+    await asyncio.wait({failed})
+    cache.drop(failed)
+    await cache.close()
+
+    assert port.released == ["lease-1"]
+    await only_tasks(before)
+
+
+async def test_the_others_follow(port: FakeCache) -> None:
+    """They are told that it is a shared answer, before there is anything of it; it is looked for without its like."""
+    port.is_leased, port.news = True, [BEGUN, HEAD, chunk(HELLO), chunk(STOP, ENDING)]
+    rules = Rules(cache=CacheRule(semantic=SemanticRule(enabled=True)))
+
+    recall = await cached(port).recall(asked(), route(rules=rules))
+
+    assert (recall.event.outcome, recall.event.age_s, recall.lease_id) == (CacheOutcome.EXACT, 0.0, "")
+    assert recall.event.reason
+    assert recall.following
+    assert [batch async for batch in recall.following.batches("v1")] == [[HELLO], [STOP], [ENDING]]
+    assert not cached(port).take_over(recall)
+    first, second = port.queries
+    assert first.semantic
+    assert (second.semantic, second.key, second.lease_s) == (None, first.key, first.lease_s)
+
+
+@pytest.mark.parametrize("lease_id", ["l9", ""])
+async def test_who_follows_in_vain_has_missed(port: FakeCache, lease_id: str) -> None:
+    """Before the answer began, or in the middle of it; with a lease it makes the answer for the others."""
+    cache = cached(port)
+    port.is_leased, port.news = True, [CacheMiss("LATE", lease_id)]
+    at_once = await cache.recall(asked(), route())
+    port.news = [BEGUN, HEAD, chunk(HELLO), FlightRestarted(), CacheMiss("LATE", lease_id)]
+    midway = await cache.recall(asked(), route())
+    assert midway.following
+    assert [batch async for batch in midway.following.batches("v1")] == [[HELLO]]
+    assert cache.take_over(midway)
+
+    for recall in (at_once, midway):
+        assert (recall.event.outcome, recall.event.reason) == (CacheOutcome.MISS, "LATE")
+        assert (recall.lease_id, recall.has_answer) == (lease_id, False)
+
+
+async def test_an_answer_that_has_just_landed_is_a_hit(port: FakeCache) -> None:
+    """Also for one who was about to follow it."""
+    port.is_leased = True
+    port.news = [CacheFound(CacheOutcome.EXACT, (chunk(Heading("v1"), HELLO, STOP, ENDING),), "e7", 0.0)]
+
+    recall = await cached(port).recall(asked(), route())
+
+    assert (recall.event.outcome, recall.event.entry_id, text_of(recall)) == (CacheOutcome.EXACT, "e7", "hello")
+
+
+async def crowd(cache: AnswerCache, port: FakeCache, count: int) -> list[asyncio.Task[Recall]]:
+    """Calls that ask the same at the same time; the lookup of the first is under way."""
+    port.answers.clear()
+    calls = [asyncio.create_task(cache.recall(asked(), route())) for _ in range(count)]
+    await asyncio.wait_for(port.asked.wait(), WAIT_S)
+    return calls
+
+
+async def test_a_crowd_asks_once(port: FakeCache) -> None:
+    """One looks up for all and makes the answer; the others follow it."""
+    cache = cached(port)
+    port.news = [BEGUN]
+    calls = await crowd(cache, port, 10)
+    port.answers.set()
+    first, *others = await asyncio.wait_for(asyncio.gather(*calls), WAIT_S)
+
+    assert len(port.queries) == 1 + 9
+    assert (first.lease_id, first.following) == ("lease-1", None)
+    assert all(one.following and not one.lease_id for one in others)
+    for one in others:
+        cache.give_back(one)
+    await cache.close()
+
+
+async def test_a_crowd_shares_what_is_found(port: FakeCache) -> None:
+    """And looks again when it comes again."""
+    cache = cached(port)
+    await keep(cache, asked())
+    calls = await crowd(cache, port, 10)
+    port.answers.set()
+
+    assert {text_of(one) for one in await asyncio.wait_for(asyncio.gather(*calls), WAIT_S)} == {"hello"}
+    assert len(port.queries) == 2
+    assert await outcome(cache, asked()) is CacheOutcome.EXACT
+    assert len(port.queries) == 3
+
+
+async def test_a_crowd_shares_a_failure(port: FakeCache) -> None:
+    """Nobody asks again what has just failed."""
+    cache = cached(port)
+    calls = await crowd(cache, port, 10)
+    port.failure = DOWN
+    port.answers.set()
+    recalls = await asyncio.wait_for(asyncio.gather(*calls), WAIT_S)
+
+    assert {(one.event.outcome, one.event.reason) for one in recalls} == {(CacheOutcome.UNAVAILABLE, "DOWN")}
+    assert len(port.queries) == 1
+
+
+async def test_a_crowd_goes_on_without_the_one_who_asked(port: FakeCache) -> None:
+    """Another one asks, once for the rest."""
+    cache = cached(port)
+    await keep(cache, asked())
+    first, *others = await crowd(cache, port, 10)
+    first.cancel()
+    port.asked.clear()
+    await asyncio.wait_for(port.asked.wait(), WAIT_S)
+    port.answers.set()
+
+    assert {text_of(one) for one in await asyncio.wait_for(asyncio.gather(*others), WAIT_S)} == {"hello"}
+    assert len(port.queries) == 1 + 2
+
+
+# Answers to similar questions.
+
+
+SEMANTIC = Rules(cache=CacheRule(semantic=SemanticRule(enabled=True)))
+
+
+@pytest.mark.parametrize(("kept", "fits"), [("Hello.", True), ("Good bye.", False)])
+async def test_an_answer_that_was_held_back_is_compared(port: FakeCache, kept: str, fits: bool) -> None:
+    """With the fresh one, when that is complete; the cache learns from it."""
+    old = (chunk(Heading("v1"), Delta(text=kept), STOP, ENDING),)
+    port.missed = CacheMiss("SHADOW", shadow=Shadow("s1", old))
+    cache = cached(port)
+    recall = await cache.recall(asked(), route(rules=SEMANTIC))
+    assert (recall.event.outcome, recall.event.reason) == (CacheOutcome.MISS, "SHADOW")
+    cache.keep(recall, fly(cache, recall), receipt(), "v1")
+    await cache.close()
+
+    assert [comparison for *_, comparison in port.stored] == [Comparison("s1", fits)]
+
+
+async def test_what_cannot_be_read_is_not_compared(port: FakeCache) -> None:
+    """No verdict is better than a wrong one."""
+    port.missed = CacheMiss("SHADOW", shadow=Shadow("s1", (b"\xc1",)))
+    await keep(cached(port), asked(), route(rules=SEMANTIC))
+
+    assert [comparison for *_, comparison in port.stored] == [None]
+
+
+async def test_a_prompt_that_was_changed_serves_no_similar_one(port: FakeCache) -> None:
+    """What the policy took out of it is not kept to be compared either."""
+    cache = cached(port)
+    for may_serve_similar in (True, False):
+        recall = await cache.recall(asked(str(may_serve_similar)), route(rules=SEMANTIC))
+        flight = cache.depart(recall, "v1", 60, may_serve_similar=may_serve_similar)
+        assert flight
+        cache.keep(recall, flight, receipt(), "v1")
+    await cache.close()
+
+    assert [draft.compare_text for draft, *_ in port.stored] == ["True", None]
+
+
+async def test_a_similar_answer_stands_in_where_the_route_allows_it(port: FakeCache) -> None:
+    """At the second lookup only, where every target has failed."""
+    cache, to = cached(port), route(rules=Rules(degrade=DegradeRule(similar=True)))
+    recall = await cache.recall(asked(), to)
+
+    assert await cache.spare(recall) is None
+    first, second = port.queries
+    assert (first.semantic, second.semantic, second.allow_stale) == (None, SemanticQuery("hi"), False)
