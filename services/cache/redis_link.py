@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from services.cache.breaker import Breaker
 from services.cache.store import StoreUnavailable
@@ -85,6 +85,9 @@ class RedisLink:
                         yield
                 finally:
                     timer.cancel()
+        except ResponseError as error:  # Redis is there, and does not do it: its memory is full, for one.
+            self._breaker.succeed()
+            raise StoreUnavailable(f"Redis refused ({error}); see to it, then retry.") from error
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.fail()
             raise StoreUnavailable("Redis did not answer in time; retry.", int(PROBE_INTERVAL_S * 1000)) from error

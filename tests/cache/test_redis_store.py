@@ -65,6 +65,25 @@ async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, cl
         server.kill()
 
 
+async def test_full_redis_refuses_stores_only(own_redis: RedisServer, clock: ManualClock):
+    """A Redis whose memory is full fails stores, and goes on answering lookups: the breaker stays closed."""
+    store = redis_store(own_redis.url, clock)
+    await store.open()
+    try:
+        entry = make_entry(make_key(), clock)
+        await store.put(entry)
+        own_redis.command("config", "set", "maxmemory", "1")
+        for number in range(5):
+            with pytest.raises(StoreUnavailable, match="refused"):
+                await store.put(make_entry(make_key(request=bytes([number])), clock))
+
+        assert await store.get(entry.address) == entry
+        own_redis.command("config", "set", "maxmemory", "0")
+        await store.put(make_entry(make_key(request=b"fits"), clock))
+    finally:
+        await store.close()
+
+
 async def test_own_delay_is_not_blamed_on_redis(shared_redis: RedisServer, clock: ManualClock):
     """An answer that has come while this process was held up past the deadline is read, and counts as in time."""
     store = redis_store(shared_redis.url, clock, read_timeout_s=DEADLINE_S)
