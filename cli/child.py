@@ -80,8 +80,8 @@ class Child:
         return self._process.pid
 
     @classmethod
-    async def start(cls, part: Part, log_dir: Path) -> Child:
-        """Starts the service with a fresh log file in a folder that exists."""
+    async def start(cls, part: Part, log_dir: Path, environ: Mapping[str, str] = os.environ) -> Child:
+        """Starts the service with a fresh log file in a folder that exists, in an environment or the parent's own."""
         log = log_path(part, log_dir)
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -89,7 +89,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                env={**part.environ, **os.environ},
+                env={**part.environ, **environ},
                 start_new_session=True,
             )
         return cls(part, process, log)
