@@ -115,8 +115,9 @@ class CacheServiceServicer:
     def StoreStream(self, request_iterator, context):
         """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
         stream's end ends it. The service's initial metadata come as soon as somebody waits for the answer, at the latest
-        with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless `finish` came: a stream that ends without it fails with
-        FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
+        with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless
+        `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of
+        those who wait takes over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

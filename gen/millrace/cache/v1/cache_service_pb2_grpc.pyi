@@ -51,8 +51,9 @@ class CacheServiceStub:
     StoreStream: _grpc.StreamUnaryMultiCallable[_cache_service_pb2.StoreStreamRequest, _cache_service_pb2.StoreStreamResponse]
     """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
     stream's end ends it. The service's initial metadata come as soon as somebody waits for the answer, at the latest
-    with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless `finish` came: a stream that ends without it fails with
-    FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
+    with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless
+    `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of
+    those who wait takes over.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.ReleaseRequest, _cache_service_pb2.ReleaseResponse]
     """Gives a lease back without an answer, so that one of those who wait takes over."""
@@ -86,8 +87,9 @@ class CacheServiceAsyncStub(CacheServiceStub):
     StoreStream: _aio.StreamUnaryMultiCallable[_cache_service_pb2.StoreStreamRequest, _cache_service_pb2.StoreStreamResponse]  # type: ignore[assignment]
     """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
     stream's end ends it. The service's initial metadata come as soon as somebody waits for the answer, at the latest
-    with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless `finish` came: a stream that ends without it fails with
-    FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
+    with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless
+    `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of
+    those who wait takes over.
     """
     Release: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.ReleaseRequest, _cache_service_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Gives a lease back without an answer, so that one of those who wait takes over."""
@@ -142,8 +144,9 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cache_service_pb2.StoreStreamResponse, _abc.Awaitable[_cache_service_pb2.StoreStreamResponse]]:
         """Keeps an answer while it is produced: `start`, then chunks, then `finish`. Each chunk renews the lease, and the
         stream's end ends it. The service's initial metadata come as soon as somebody waits for the answer, at the latest
-        with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless `finish` came: a stream that ends without it fails with
-        FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of those who wait takes over.
+        with the response: until then chunks may be kept back, but for one in time to renew the lease. Nothing is kept unless
+        `finish` came: a stream that ends without it fails with FAILED_PRECONDITION, reason STREAM_INCOMPLETE, and one of
+        those who wait takes over.
         """
 
     @_abc_1.abstractmethod
