@@ -20,7 +20,7 @@ from services.cache.semantic.index_partitions import Item, Neighbour, Partitions
 DIMENSION = 8
 # So that a test goes through all ways in which a partition is kept.
 SMALL = Sizes(few_max=8, lists_from=10**9)
-CLUSTERED = Sizes(few_max=64, lists_from=2_000, regrowth=4)
+CLUSTERED = Sizes(few_max=64, lists_from=2_000, regrowth=4, read_count=500)
 DEADLINE_S = 30.0
 # 16-bit floats round.
 ROUNDING = 2e-3

@@ -34,8 +34,6 @@ RETRY_AFTER_MS: Final = 100
 # Vectors that go into new lists at once, and changes that may be left for the moment of exchange: 10 ms of work each.
 BUILD_ROWS: Final = 4096
 LAST_CHANGES_MAX: Final = 128
-# One search in so many lists finds 98 of 100 of the ten nearest.
-PROBED_SHARE: Final = 1 / 16
 BUILD_NICENESS: Final = 10
 
 Result = TypeVar("Result")
@@ -140,7 +138,7 @@ class VectorIndex:
         lists = self._sizes.list_count(count)
         stride = max(1, count // (lists * SAMPLE_PER_LIST))
         sample = np.concatenate([vectors[::stride] async for _, vectors in self._parts(partition)])
-        rows = await in_background(ManyRows, sample, lists, max(1, round(lists * PROBED_SHARE)))
+        rows = await in_background(ManyRows, sample, lists, self._sizes.read_count)
         async for numbers, vectors in self._parts(partition):
             await in_background(rows.add, numbers, vectors)
         while len(changes := await self._run(partition.take_journal)) > LAST_CHANGES_MAX:

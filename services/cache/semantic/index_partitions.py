@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from services.cache.semantic.encoding import Floats
-from services.cache.semantic.index_rows import FewRows, ManyRows, Numbers, Rows
+from services.cache.semantic.index_rows import READ_COUNT, FewRows, ManyRows, Numbers, Rows
 
 # Python objects that an entry and a partition need beside their vectors: two bytes objects, dict and list slots.
 ENTRY_BYTES: Final = 230
@@ -31,15 +31,17 @@ class Sizes:
         few_max: Most in a plain array, which is read as 16-bit floats at each search.
         lists_from: Fewest that are clustered; below, all are compared within some milliseconds.
         regrowth: Lists are made anew when there are so many times more vectors than those they were made for.
+        read_count: How many vectors a search of lists reads, about.
     """
 
     few_max: int = 1024
     lists_from: int = 20_000
     regrowth: int = 8
+    read_count: int = READ_COUNT
 
     def list_count(self, count: int) -> int:
         """How many lists to make for so many vectors that are to grow further: a power of two."""
-        return 1 << round(sqrt(count * self.regrowth)).bit_length() - 1
+        return 1 << round(2 * sqrt(count * self.regrowth)).bit_length() - 1
 
 
 SIZES: Final = Sizes()
