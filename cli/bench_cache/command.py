@@ -44,23 +44,6 @@ class StartsService(Protocol):
         """Returns the block."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what the command takes."""
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="FILE", help='JSON lines {"id","text","group"} in order of arrival'
-    )
-    parser.add_argument("--pairs", action="store_true", help='FILE has {"a","b","same"}: measure the verifier alone')
-    parser.add_argument("--policy", action="append", metavar="POLICY", help=f"{policies.FORMS}; may be given again")
-    parser.add_argument("--store", choices=["embedded", "redis"], default="embedded", help="where entries are kept")
-    parser.add_argument(
-        "--shuffles", type=int, default=0, metavar="N", help="play N random orders instead of the file's own"
-    )
-    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave the first N lookups out of the figures")
-    parser.add_argument("--limit", type=int, metavar="N", help="play only the first N lines of each order")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as a list of flat records")
-    parser.add_argument("--plot", type=Path, metavar="OUT.svg", help="write the chart (default: beside --json)")
-
-
 def run(args: argparse.Namespace, start: StartsService = cache_service, console: Console | None = None) -> int:
     """Measures, shows and writes; returns the exit code.
 

@@ -17,8 +17,9 @@ import pytest
 from rich.console import Console
 
 from cli.bench_cache.chart import Chart, Point, Series
-from cli.bench_cache.command import add_arguments, run
+from cli.bench_cache.command import run
 from cli.bench_cache.curve import curve
+from cli.bench_cache.options import add_arguments
 from cli.bench_cache.policy import Policy, parse
 from cli.bench_cache.tally import Tally, pooled, wilson
 from cli.errors import CommandError
