@@ -1,92 +1,223 @@
-"""A text as the guards and the features see it: normalised words, numbers and negations.
+"""A text as the guards and the features see it: comparable words, numbers, language and code.
 
-Two texts that say the same must come out alike where only their form differs (case, contractions, inflection, `two` for
-`2`), and never where a number, a unit or a `not` does. This is English first; other languages are compared word by
-word. Nothing here knows of vectors or of stored entries.
+Two texts that say the same come out alike where only their form differs (case, contractions, inflection, `two` for `2`,
+`$5` for `5 dollars`), and never where a number, a unit or a `not` does. English first; words of other languages are
+compared as they are written. Nothing here knows of vectors or of stored entries.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Final
 
-# Texts longer than this are compared by their beginning: features of a page of text say nothing about two questions.
-WORDS_MAX: Final = 256
-# Parsed texts that are kept: the entries looked at again and again.
-PARSED_MAX: Final = 4096
+# Longer texts are compared by their beginning and their end, where questions are.
+WORDS_MAX: Final = 400
+# Parsed texts that are remembered: an entry is looked at by many lookups.
+PARSED_MAX: Final = 8192
 
+TOKEN: Final = re.compile(r"\d+(?:[.,:/]\d+)*|[a-z]\+\+|[a-z]#|\.net\b|[^\W\d_]+(?:['-][^\W\d_]+)*|[%°+#&$€£¥₹]")
+CODE: Final = re.compile(r"`[^`]*`|\S*(?:[{}=<>\\_]|\(\)|::|->|;$|\w\.\w+\()\S*", re.MULTILINE)
+CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
+COUNTRY: Final = re.compile(r"\bU\.?S\.?(?:A\b\.?|(?<=\.)|\b)")
+CURRENCY_NAMES: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 CONTRACTIONS: Final = (
-    (re.compile(r"\bwon't\b"), "will not"),
-    (re.compile(r"\bshan't\b"), "shall not"),
-    (re.compile(r"\b(?:can't|cannot)\b"), "can not"),
+    (re.compile(r"\bwon'?t\b"), "will not"),
+    (re.compile(r"\bshan'?t\b"), "shall not"),
+    (re.compile(r"\b(?:can'?t|cannot)\b"), "can not"),
     (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|could|would|should|must|need|ai)n'?t\b"), r"\1 not"),
-    (re.compile(r"'re\b"), " are"),
-    (re.compile(r"'ve\b"), " have"),
-    (re.compile(r"'ll\b"), " will"),
-    (re.compile(r"'m\b"), " am"),
-    (re.compile(r"'s\b"), ""),
+    (re.compile(r"'(?:re|ve|ll|m|s|d)\b"), ""),
 )
-TOKEN: Final = re.compile(r"\d+(?:[.,:/]\d+)*|[a-z]\+\+|\b[a-z]#|[^\W\d_]+(?:'[^\W\d_]+)?|[$€£¥₹%°]")
 FUNCTION_WORDS: Final = frozenset(
-    """a an the this that these those there here it its i me my mine myself you your yours we us our ours he him his she
-    her they them their theirs am is are was were be been being do does did doing done have has had having will would
-    shall should can could may might must to of in on at for by with from into onto as if so then than and or but about
-    please just really actually also very too some any get got getting go going want need like know tell help let
-    what which who whom whose how when where why hi hello hey thanks thank""".split()
+    """a an the this that these those there here it its i me my mine myself you your yours u ur we us our ours he him
+    his she her they them their theirs am is are was were be been being do does did doing done have has had having will
+    would shall should can could may might must to of in on at for by with from into onto as if so then than and or but
+    about up out off over under before after any some no-one one ones please just really actually also very too quite
+    let which what who whom whose how when where why hi hello hey thanks thank possible way able""".split()
 )
 NEGATIONS: Final = frozenset(
-    """not no never none nobody nothing nowhere neither nor without hardly barely unless except lack lacks lacking fail
-    fails failed failing refuse refuses refused avoid avoids avoiding prevent prevents preventing unable impossible stop
-    stops stopped stopping quit against""".split()
+    """not no never none nobody nothing nowhere neither nor without hardly barely unless except lack lacking fail refuse
+    avoid prevent unable impossible stop quit against""".split()
+)
+UNITS: Final = (
+    dict(
+        pair.split(":")
+        for pair in """mg:milligram g:gram gm:gram kg:kilogram kilo:kilogram lb:pound lbs:pound oz:ounce ml:milliliter
+    l:liter litre:liter cm:centimeter mm:millimeter m:meter metre:meter km:kilometer mi:mile ft:foot feet:foot in:inch
+    s:second sec:second min:minute h:hour hr:hour hrs:hour d:day wk:week mo:month y:year yr:year yrs:year usd:dollar
+    bucks:dollar eur:euro gbp:pound percent:% c:celsius f:fahrenheit kb:kilobyte mb:megabyte gb:gigabyte
+    tb:terabyte""".split()
+    )
+    | CURRENCY_NAMES
 )
 NUMBER_WORDS: Final = {
     word: value
     for value, word in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-        seventeen eighteen nineteen""".split()
+        """two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+        eighteen nineteen""".split(),
+        2,
     )
-} | {w: 10 * n for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
-SCALES: Final = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
+} | {word: 10 * tens for tens, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+SCALES: Final = {"hundred": 10**2, "thousand": 10**3, "k": 10**3, "million": 10**6, "billion": 10**9}
 IRREGULAR: Final = dict(
     pair.split(":")
-    for pair in """went:go gone:go bought:buy paid:pay sent:send got:get gotten:get made:make took:take taken:take
-    gave:give given:give found:find told:tell said:say saw:see seen:see knew:know known:know came:come left:leave
-    lost:lose kept:keep felt:feel thought:think brought:bring spent:spend wrote:write written:write chose:choose
-    chosen:choose broke:break broken:break stole:steal stolen:steal forgot:forget forgotten:forget began:begin begun:begin
-    men:man women:woman children:child people:person feet:foot teeth:tooth mice:mouse lives:life wanna:want gonna:go
-    colour:color centre:center cheque:check""".split()
+    for pair in """went:go gone:go bought:buy paid:pay sent:send got:get made:make took:take taken:take gave:give
+    given:give found:find told:tell said:say saw:see seen:see knew:know known:know came:come left:leave lost:lose
+    kept:keep felt:feel thought:think brought:bring spent:spend wrote:write written:write chose:choose chosen:choose
+    broke:break broken:break stole:steal stolen:steal forgot:forget forgotten:forget began:begin begun:begin men:man
+    women:woman children:child people:person teeth:tooth mice:mouse lives:life colour:color centre:center
+    cheque:check""".split()
 )
+# Words common in one language and in none of the others; two of them name the language of a text.
+LANGUAGES: Final = {
+    "en": "the is are my how what why can do does i to of and where should it for with have",
+    "de": "der das und ist wie ich nicht ein eine mit auf für kann mein warum wo zu den",
+    "fr": "le les est et je comment pourquoi une des pas mon ma puis où que dans pour avec",
+    "es": "el los las es cómo por qué mi una puedo dónde para del cuál y mis",
+    "it": "il gli che è perché mio mia posso dove della sono come non un di",
+    "pt": "os meu minha como não você uma posso onde é da em por que eu",
+    "nl": "het een ik hoe waarom mijn niet waar kan ik van de zijn",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A parsed text; all sequences run side by side.
+    """A parsed text. `stems` are its words in order, in the form in which they are compared; units and numbers too.
 
-    `tokens` are words as written, lower-cased, with contractions written out; `stems` their forms for comparison;
-    `numbers` the value of each number as text, "" for words.
+    `numbers` counts each number with the word behind it, by which `5 mg` and `5 kg` differ; `names` are stems that were
+    written with a capital within a sentence; `language` is "" where it is not clear.
     """
 
     tokens: tuple[str, ...]
     stems: tuple[str, ...]
-    numbers: tuple[str, ...]
+    numbers: tuple[tuple[str, str], ...]
     names: frozenset[str]
-    script: str
+    language: str
     code: tuple[str, ...]
 
-    @property
-    def content(self) -> frozenset[str]:
-        """The stems that carry meaning."""
-        return frozenset(s for t, s in zip(self.tokens, self.stems, strict=True) if is_content(t))
+
+@lru_cache(PARSED_MAX)
+def parse(text: str) -> Words:
+    """Parses a text; about 40 us for a question of a dozen words."""
+    text = _plain(text)
+    tokens = _cut(tuple(_tokens(text)))
+    return Words(
+        tokens,
+        tuple(map(stem, tokens)),
+        tuple(sorted(_quantities(tokens))),
+        frozenset(_names(text)),
+        _language(text, tokens),
+        tuple(sorted(CODE.findall(text))),
+    )
+
+
+def stems_of(text: str) -> tuple[str, ...]:
+    """The stems of a text, as `parse` finds them; cheaper, and nothing is remembered."""
+    return tuple(map(stem, _cut(tuple(_tokens(_plain(text))))))
 
 
 def is_content(token: str) -> bool:
-    """Whether a word carries meaning of its own."""
-    return token not in FUNCTION_WORDS and token not in NEGATIONS
+    """Whether a word carries a meaning of its own."""
+    return token not in FUNCTION_WORDS and stem(token) not in NEGATION_STEMS
 
 
 def is_negation(token: str) -> bool:
-    """Whether a word turns a statement into its opposite."""
-    return token in NEGATIONS
+    """Whether a word turns what is said into its opposite."""
+    return stem(token) in NEGATION_STEMS
+
+
+@lru_cache(65_536)
+def stem(word: str) -> str:
+    """Brings the forms of one word together: crude, but the same for both texts, which is all that it is for."""
+    word = IRREGULAR.get(word, word)
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-2] if word.endswith(("shes", "ches", "xes", "sses")) else word[:-1]
+        word = word[:-2] + "y" if word.endswith("ie") and len(word) > 4 else word
+    for ending in ("ing", "ed"):
+        rest = word.removesuffix(ending)
+        if rest != word and len(rest) > 2 and re.search("[aeiouy]", rest):
+            word = rest
+            break
+    if len(word) > 3 and word[-1] in "ey":
+        word = word[:-1] + ("i" if word[-1] == "y" else "")
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).replace("’", "'")
+
+
+def _cut(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """Leaves out the middle of what is too long."""
+    half = WORDS_MAX // 2
+    return tokens if len(tokens) <= WORDS_MAX else tokens[:half] + tokens[-half:]
+
+
+def _tokens(text: str) -> Iterator[str]:
+    text = COUNTRY.sub("usa", text).lower()  # Not the pronoun.
+    for pattern, written_out in CONTRACTIONS:
+        text = pattern.sub(written_out, text)
+    text = CURRENCY.sub(lambda found: f"{found[2]} {CURRENCY_NAMES[found[1]]}", text)
+    words = TOKEN.findall(text)
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word[0].isdigit() or word in NUMBER_WORDS:
+            value, position = _number(words, position)
+            yield value
+        else:
+            yield UNITS.get(word, word) if position and words[position - 1][0].isdigit() else word
+            position += 1
+
+
+def _number(words: list[str], position: int) -> tuple[str, int]:
+    """Reads a number, in digits or words, and the scales behind it; also returns the position after it."""
+    word = words[position]
+    position += 1
+    if word[0].isdigit():
+        if any(mark in word for mark in ":/") or word.count(".") > 1:
+            return word, position  # A date, a time or a version: compared as it is written.
+        value = float(word.replace(",", ""))
+    else:
+        value = float(NUMBER_WORDS[word])
+        if value >= 20 and position < len(words) and NUMBER_WORDS.get(words[position], 10) < 10:
+            value += NUMBER_WORDS[words[position]]
+            position += 1
+    while position < len(words) and words[position] in SCALES:
+        value *= SCALES[words[position]]
+        position += 1
+    return f"{value:.12g}", position
+
+
+def _quantities(tokens: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for token, behind in zip_longest(tokens, tokens[1:], fillvalue=""):
+        if token[0].isdigit():
+            yield token, stem(behind) if behind and is_content(behind) else ""
+
+
+def _names(text: str) -> Iterator[str]:
+    """Words with a capital that does not come from the start of a sentence."""
+    for found in re.finditer(r"(?<![.!?]\s)(?<=\s)[A-Z][\w']+", text):
+        word = found.group().lower().removesuffix("'s")
+        if is_content(word):
+            yield stem(word)
+
+
+def _language(text: str, tokens: tuple[str, ...]) -> str:
+    scripts = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:200] if letter.isalpha())
+    script = scripts.most_common(1)[0][0] if scripts else ""
+    if script != "LATIN":
+        return script
+    counts = {name: len(common.intersection(tokens)) for name, common in LANGUAGE_WORDS.items()}
+    best = max(counts, key=lambda name: counts[name])
+    second = max(count for name, count in counts.items() if name != best)
+    return best if counts[best] >= 2 and counts[best] > second else ""
+
+
+NEGATION_STEMS: Final = frozenset(map(stem, NEGATIONS))
+LANGUAGE_WORDS: Final = {name: frozenset(words.split()) for name, words in LANGUAGES.items()}

@@ -1,0 +1,195 @@
+"""What no similarity overrules: differences that change the answer though the texts look alike.
+
+An edit of a word or two (`not` put in, another number, unit or name, an opposite, two things swapped) hardly moves a
+sentence's vector; a paraphrase moves it more. So the two texts are aligned word by word: where they are nearly the
+same, each difference that is left must be harmless. Where they are not, only plain contradictions (numbers, language,
+code) count, and the calibrated model decides the rest. Word lists name function words and units only; contents are
+compared, not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.cache.semantic.words import Words, is_content, is_negation
+
+# Share of words in common from which two texts count as one with edits. Right answers between texts this close that
+# differ by a content word are rare: docs/semantic-cache.md has the figures.
+EDITED_RATIO: Final = 0.7
+# The same where all that differs is in one place.
+EDITED_ONCE_RATIO: Final = 0.57
+# Share of content in common, in any order, from which an exchange of two words counts.
+SWAPPED_RATIO: Final = 0.8
+# Words left to align after equal beginnings and ends are taken off; beyond that the texts are not one with edits.
+ALIGNED_MAX: Final = 60
+
+# Function words that are not harmless in place of one another.
+OPPOSITES: Final = tuple(
+    frozenset(pair.split("/"))
+    for pair in """before/after with/without in/out on/off up/down over/under more/less to/from for/against into/from
+    most/least all/none all/some above/below can/must may/must he/she his/her first/last always/never from/into
+    off/onto by/to""".split()
+)
+NEGATING_PREFIXES: Final = ("un", "in", "im", "il", "ir", "non", "non-", "dis", "mis", "de", "anti", "anti-")
+COMMUTING: Final = frozenset("and or between & vs versus".split())
+SKIPPED: Final = frozenset("a an the my your our their his her its this that these those".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Words of one text in place of words of the other; either side may be empty. Positions of the first word."""
+
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+
+
+def objection(ours: Words, theirs: Words) -> str | None:
+    """Says why an answer to one text must not be given for the other; None where nothing forbids it.
+
+    Returns:
+        One of LANGUAGE, CODE, NUMBER, NEGATION, OPPOSITE, DIRECTION, WORD.
+    """
+    if ours.language and theirs.language and ours.language != theirs.language:
+        return "LANGUAGE"
+    if ours.code != theirs.code:
+        return "CODE"
+    if ours.stems == theirs.stems:
+        return None
+    ratio, edits = align(ours.stems, theirs.stems)
+    edited = ratio >= (EDITED_ONCE_RATIO if len(edits) == 1 else EDITED_RATIO)
+    if _numbers_differ(ours, theirs, strict=edited):
+        return "NUMBER"
+    if _exchanged(ours, theirs):
+        return "DIRECTION"
+    if not edited:
+        return None
+    if _negations(ours) != _negations(theirs):
+        return "NEGATION"
+    if any(_opposite(edit, ours, theirs) for edit in edits):
+        return "OPPOSITE"
+    if any(_replaces(edit, ours, theirs) for edit in edits):
+        return "WORD"
+    return None
+
+
+def align(ours: Sequence[str], theirs: Sequence[str]) -> tuple[float, list[Edit]]:
+    """Aligns two texts by their longest common subsequence.
+
+    Returns:
+        The share of words in common, 0 to 1, and the edits between the common words; no edits where the texts are too
+        long and too different.
+    """
+    head = _common(ours, theirs)
+    tail = _common(ours[head:][::-1], theirs[head:][::-1])
+    left, right = ours[head : len(ours) - tail], theirs[head : len(theirs) - tail]
+    if max(len(left), len(right)) > ALIGNED_MAX:
+        return 0.0, []
+    lengths = _lengths(left, right)
+    ratio = 2 * (head + tail + lengths[0][0]) / max(1, len(ours) + len(theirs))
+    return ratio, list(_edits(left, right, lengths, head))
+
+
+def _common(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    for count, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if mine != other:
+            return count
+    return min(len(ours), len(theirs))
+
+
+def _lengths(left: Sequence[str], right: Sequence[str]) -> list[list[int]]:
+    """Lengths of the longest common subsequences of all pairs of endings."""
+    rows = [[0] * (len(right) + 1)]
+    for word in reversed(left):
+        below, row = rows[-1], [0] * (len(right) + 1)
+        for at in range(len(right) - 1, -1, -1):
+            row[at] = below[at + 1] + 1 if word == right[at] else max(below[at], row[at + 1])
+        rows.append(row)
+    return rows[::-1]
+
+
+def _edits(left: Sequence[str], right: Sequence[str], lengths: list[list[int]], head: int) -> Iterator[Edit]:
+    mine: list[int] = []
+    other: list[int] = []
+    i = j = 0
+    while i < len(left) or j < len(right):
+        if i < len(left) and j < len(right) and left[i] == right[j]:
+            if mine or other:
+                yield Edit(tuple(mine), tuple(other))
+                mine, other = [], []
+            i, j = i + 1, j + 1
+        elif j == len(right) or (i < len(left) and lengths[i + 1][j] >= lengths[i][j + 1]):
+            mine.append(head + i)
+            i += 1
+        else:
+            other.append(head + j)
+            j += 1
+    if mine or other:
+        yield Edit(tuple(mine), tuple(other))
+
+
+def _numbers_differ(ours: Words, theirs: Words, *, strict: bool) -> bool:
+    """Whether the numbers contradict each other; if `strict`, also whether one text has one that the other lacks."""
+    if ours.numbers == theirs.numbers:
+        return False
+    if strict:
+        return True
+    mine, other = {value for value, _ in ours.numbers}, {value for value, _ in theirs.numbers}
+    return bool(mine - other and other - mine)
+
+
+def _negations(words: Words) -> int:
+    return sum(map(is_negation, words.tokens)) % 2
+
+
+def _opposite(edit: Edit, ours: Words, theirs: Words) -> bool:
+    mine = {ours.tokens[at] for at in edit.ours}
+    other = {theirs.tokens[at] for at in edit.theirs}
+    if any(pair & mine and pair & other and pair & mine != pair & other for pair in OPPOSITES):
+        return True
+    return any(_negates(one, two) or _negates(two, one) for one in mine for two in other)
+
+
+def _negates(word: str, other: str) -> bool:
+    return any(word == prefix + other for prefix in NEGATING_PREFIXES)
+
+
+def _replaces(edit: Edit, ours: Words, theirs: Words) -> bool:
+    """Whether words of content stand in place of others, and it is no misspelling."""
+    mine = [ours.stems[at] for at in edit.ours if is_content(ours.tokens[at])]
+    other = [theirs.stems[at] for at in edit.theirs if is_content(theirs.tokens[at])]
+    return bool(mine and other) and not (len(mine) == len(other) == 1 and misspelt(mine[0], other[0]))
+
+
+def misspelt(mine: str, other: str) -> bool:
+    """Whether two long words differ by one letter, put in, left out, changed or swapped, and not at the beginning."""
+    if min(len(mine), len(other)) < 5 or mine[:2] != other[:2] or abs(len(mine) - len(other)) > 1:
+        return False
+    head = _common(mine, other)
+    tail = _common(mine[head:][::-1], other[head:][::-1])
+    left, right = mine[head : len(mine) - tail], other[head : len(other) - tail]
+    return max(len(left), len(right)) <= 1 or (len(left) == len(right) == 2 and left == right[::-1])
+
+
+def _exchanged(ours: Words, theirs: Words) -> bool:
+    """Whether two words of content have taken each other's place: `from X to Y` for `from Y to X`."""
+    mine, other = _places(ours), _places(theirs)
+    shared = mine.keys() & other.keys()
+    if len(shared) < SWAPPED_RATIO * len(mine.keys() | other.keys()):
+        return False
+    moved = {(mine[word], other[word]) for word in shared if mine[word] != other[word]}
+    return any((there, here) in moved for here, there in moved)
+
+
+def _places(words: Words) -> dict[str, str]:
+    """What each word of content depends on."""
+    return {words.stems[at]: _before(words, at) for at, token in enumerate(words.tokens) if is_content(token)}
+
+
+def _before(words: Words, at: int) -> str:
+    """The word that a word depends on: the one before it, articles apart; those that join equals count as one."""
+    while at > 0 and words.tokens[at - 1] in SKIPPED:
+        at -= 1
+    before = words.stems[at - 1] if at else ""
+    return "and" if before in COMMUTING else before

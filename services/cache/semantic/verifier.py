@@ -1,0 +1,124 @@
+"""Decides for one tenant whether a kept answer may be given for a similar question, and learns from comparisons.
+
+Three outcomes: it is given; it would be given but is held back, so that the fresh answer can be compared with it; or it
+is not sure enough, and the comparison is free, for the answer is produced afresh anyway. Of would-be hits at most a
+fixed share is held back, and those more often that are less certain. Texts, vectors and entries are none of its
+business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from services.cache.semantic.calibration import NEVER, Calibration, Estimate, Saved, fit
+from services.cache.semantic.drift import DriftWatch
+from services.cache.semantic.logistic import Floats
+
+# Would-be hits are held back with at least and at most that probability, so that none stands for too many.
+HOLD_MIN, HOLD_MAX = 0.03, 0.5
+# What is aimed at, as a part of the most that may be held back.
+HOLD_AIM: Final = 0.9
+# Weight of the past in the mean uncertainty of would-be hits, and what it is taken for before there were any.
+MEMORY: Final = 0.99
+UNCERTAINTY_START: Final = 0.15
+# Would-be hits that are allowed for before there were any, so that the first ones can be held back at all.
+HEADROOM: Final = 5
+# An error bound of 1 allows everything: nothing is to be learned then, and nothing is held back.
+UNBOUNDED: Final = 1.0
+
+
+class Outcome(Enum):
+    """What becomes of a candidate."""
+
+    ACCEPTED = auto()
+    HELD_BACK = auto()
+    UNSURE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided on a candidate, and what a comparison will need to be learned from.
+
+    `probability` is that the answer fits, None where nothing was calculated; `weight` is how many lookups like it the
+    comparison stands for.
+    """
+
+    outcome: Outcome
+    seen: Floats
+    probability: float | None
+    weight: float = 1.0
+
+
+class Verifier:
+    """Decides by what one tenant's comparisons have taught.
+
+    Args:
+        error_max: The operator's bound: most wrong answers among those given, 0 to 1.
+        held_share_max: Most would-be hits that are held back, 0 to 1.
+        random: Numbers in [0, 1).
+        saved: What was learned before a restart.
+    """
+
+    def __init__(
+        self, error_max: float, held_share_max: float, random: Callable[[], float], saved: Saved | None = None
+    ) -> None:
+        self._error_max, self._held_share_max, self._random = error_max, held_share_max, random
+        self._watch = DriftWatch(error_max, 1 / HOLD_MIN)
+        self._uncertainty = UNCERTAINTY_START
+        self.calibration = Calibration(saved)
+        self.would_be_count = self.held_count = self.alarm_count = 0
+
+    def decide(self, seen: Floats, error_max: float, *, restated: bool, strikes: int = 0) -> Decision:
+        """Decides on a candidate.
+
+        Args:
+            seen: Its features.
+            error_max: The bound of this lookup, the operator's or a stricter one.
+            restated: Whether the questions are the same but for their form; such need no evidence.
+            strikes: How often answers around this one were reported wrong; each halves the doubt that is allowed.
+        """
+        if error_max >= UNBOUNDED:
+            return Decision(Outcome.ACCEPTED, seen, None)
+        probability = self.calibration.fitted.probability(seen)
+        threshold = self.calibration.fitted.threshold(error_max)
+        if threshold < NEVER:
+            threshold = 1 - (1 - threshold) / 2**strikes
+        if probability < threshold and not (restated and not strikes):
+            return Decision(Outcome.UNSURE, seen, probability)
+        self.would_be_count += 1
+        chance = self._chance(probability)
+        allowed = self.held_count + 1 <= self._held_share_max * (self.would_be_count + HEADROOM)
+        if allowed and self._random() < chance:
+            self.held_count += 1
+            return Decision(Outcome.HELD_BACK, seen, probability, 1 / chance)
+        return Decision(Outcome.ACCEPTED, seen, probability)
+
+    def learn(self, decision: Decision, *, fits: bool) -> None:
+        """Learns from a comparison, and forgets what no longer holds."""
+        if decision.probability is None:
+            return
+        number = self.calibration.label_count
+        self.calibration.learn(decision.seen, decision.probability, fits=fits, weight=decision.weight)
+        if decision.outcome is Outcome.HELD_BACK and self._watch.see(fits=fits, weight=decision.weight, number=number):
+            self.alarm_count += 1
+            self.calibration.forget_before(self._watch.since)
+
+    def refit(self) -> None:
+        """Fits to what was learned, if enough is new."""
+        if self.calibration.due:
+            self.calibration.fitted = fit(self.calibration.snapshot(), self.calibration.fitted)
+
+    def estimate(self) -> Estimate | None:
+        """The share of wrong answers at the operator's bound, as far as it is known."""
+        return self.calibration.estimate(self._error_max)
+
+    def _chance(self, probability: float) -> float:
+        """How probably a would-be hit is held back: in proportion to its uncertainty, the aim on average."""
+        uncertainty = math.sqrt(probability * (1 - probability))
+        chance = HOLD_AIM * self._held_share_max * uncertainty / max(self._uncertainty, 1e-6)
+        self._uncertainty = MEMORY * self._uncertainty + (1 - MEMORY) * uncertainty
+        return min(HOLD_MAX, max(HOLD_MIN, chance))
