@@ -18,10 +18,10 @@ from cli.bench_cache.tally import Tally, pooled, quantile, wilson
 
 def show_policies(console: Console, runs: Mapping[Policy, Sequence[Tally]]) -> None:
     """Prints one row for each policy, over all of its runs."""
-    table = Table(title="Wrong hits are told with their 95 % intervals; a shadow is a would-be hit that was compared")
-    table.add_column("policy")
-    for name in ("lookups", "hits", "right", "wrong / hits", "wrong / lookups", "shadows", "p50 ms", "p99 ms"):
-        table.add_column(name, justify="right")
+    table = Table(title="Wrong hits with their 95 % intervals; shadows are would-be hits held back", padding=(0, 0))
+    table.add_column("policy", no_wrap=True)
+    for name in ("lookups", "hits", "right", "wrong\n/ hits", "wrong\n/ lookups", "shadows", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     for policy, tallies in runs.items():
         whole = pooled(tallies)
         table.add_row(
@@ -88,4 +88,4 @@ def _point(policy: Policy, tallies: Sequence[Tally]) -> Point:
 
 def _estimate(count: int, total: int) -> str:
     low, high = wilson(count, total)
-    return f"{count / total if total else 0:.1%} ({low:.1%} to {high:.1%})"
+    return f"{count / total if total else 0:.1%}\n{100 * low:.1f} to {100 * high:.1f}"
