@@ -14,6 +14,7 @@ from millrace.safety.v1 import safety_service_pb2_grpc as service_grpc
 from services.safety.anonymising import Anonymiser
 from services.safety.config import SafetySettings
 from services.safety.detectors.detector import Detector
+from services.safety.detectors.encoded import EncodedTerms
 from services.safety.detectors.folding import Folder
 from services.safety.detectors.lexicon import Lexicon
 from services.safety.detectors.pii import PersonalData
@@ -71,9 +72,11 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
 
     def detectors_for(policies: Policies) -> Mapping[str, Detector]:
         return {
-            "forbidden_terms": ForbiddenTerms(Lexicon(folder, policies.terms)),
+            "forbidden_terms": EncodedTerms(ForbiddenTerms(Lexicon(folder, policies.terms))),
             "pii": personal_data,
-            "injection_phrases": ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases"),
+            "injection_phrases": EncodedTerms(
+                ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases")
+            ),
             **(detectors or {}),
         }
 
