@@ -348,8 +348,8 @@ async def test_maker_hears_that_somebody_waits(cache: Cache):
     async with aclosing(cache.lookup_stream(replace(QUERY, lease=LEASE))) as lookup:
         assert [await anext(lookup) for _ in range(2)] == [Following(), b"one"]
         await asyncio.wait_for(heard.wait(), 5)
-    feed.send(None)
-    await keeping
+    keeping.cancel()
+    await asyncio.wait({keeping})
 
 
 async def test_stream_without_an_end_keeps_nothing(cache: Cache):
