@@ -1,7 +1,8 @@
 """Request headers that steer a generation: the cache and the safety profile.
 
 `Cache-Control: no-cache` asks for a fresh answer that replaces the stored one; `no-store` keeps the cache out of it;
-`max-age=N` takes a stored answer of at most N seconds. Its other directives are let go, as HTTP has it.
+`max-age=N` takes a stored answer of at most N seconds, and `only-if-cached` no other than a stored one. Its other
+directives are let go, as HTTP has it.
 `x-millrace-safety-profile` names a profile.
 """
 
@@ -33,9 +34,13 @@ def _apply_cache_control(value: bytes, cache: pb.CachePolicy) -> None:
     wishes = dict(_directive(wish) for wish in value.lower().split(b","))
     if b"no-store" in wishes:
         cache.mode = pb.CACHE_MODE_OFF
-    elif b"no-cache" in wishes:
+        return
+    if b"no-cache" in wishes:
         cache.mode = pb.CACHE_MODE_REFRESH
-    elif (age := wishes.get(b"max-age")) is not None:
+        return
+    if b"only-if-cached" in wishes:
+        cache.mode = pb.CACHE_MODE_ONLY_IF_CACHED
+    if (age := wishes.get(b"max-age")) is not None:
         if not _AGE.fullmatch(age):
             raise Fault.invalid("Expected max-age as whole seconds.", "Cache-Control")
         # Nine digits are above the bound: no text is too long to be a number.

@@ -105,6 +105,10 @@ class Exchange:
         """Sets a header of the answer; after the answer has begun it is too late and nothing happens."""
         self._extra[name] = value
 
+    def drop_header(self, name: bytes) -> None:
+        """Takes back a header that was set and does not hold any more."""
+        self._extra.pop(name, None)
+
     async def body(self, size_max: int, timeout_s: float) -> bytes:
         """Reads the request's body.
 

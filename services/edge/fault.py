@@ -48,6 +48,8 @@ _STATUS = {
     Code.UNAVAILABLE: 503,
     Code.UNAUTHENTICATED: 401,
 }
+# RFC 9111, section 5.2.1.7: what only-if-cached is answered where nothing is stored.
+_STATUS_OF_REASON = {"NOT_CACHED": 504}
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODE = {"CONTENT_BLOCKED": "content_policy_violation", "INVALID_ARGUMENT": "invalid_value"}
 # After these the work may have been done and paid for: a client's automatic retry would pay twice.
@@ -126,7 +128,7 @@ class Fault(Exception):
     @classmethod
     def of(cls, error: MillraceError, param: str | None = None) -> Fault:
         """Turns the suite's error into an answer; `param` is what the body calls the field, where that is known."""
-        status = _STATUS.get(error.code, 500)
+        status = _STATUS_OF_REASON.get(error.reason) or _STATUS.get(error.code, 500)
         code = _CODE.get(error.reason) or error.reason.lower() or None
         message = error.message
         if error.reason == error.code.name:

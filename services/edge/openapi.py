@@ -64,7 +64,7 @@ _CONTROLS = [
         "name": "Cache-Control",
         "in": "header",
         "description": "`no-cache` asks for a fresh answer, `no-store` keeps the cache out, `max-age=N` takes one of "
-        "at most N seconds.",
+        "at most N seconds, `only-if-cached` nothing but a stored one (else 504).",
         "schema": {"type": "string"},
     },
     {

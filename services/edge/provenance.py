@@ -30,6 +30,8 @@ HEADERS = {
     "x-millrace-target": "Who answered, or was asked last.",
     "x-millrace-attempts": "Tries that were made, so far where a stream begins.",
     "x-millrace-cache": "How the cache took part: `exact`, `semantic`, `stale`, `miss`, `bypass`, `unavailable`.",
+    "age": "Seconds since a cached answer was stored.",
+    "x-millrace-cache-similarity": "Similarity of the question that a `semantic` hit had answered, 0 to 1.",
     "x-millrace-cost-usd": "Price in US dollars, where it is known.",
     "x-millrace-ttft-ms": "Milliseconds from admission to the first token.",
     "x-millrace-prompt-tokens": "Tokens of the prompt.",
@@ -56,7 +58,7 @@ def set_all(exchange: Exchange, *answers: Answer) -> None:
     first = answers[0].receipt
     set_model(exchange, answers[0].model)
     _set_target(exchange, first.target)
-    set_cache(exchange, first.cache.outcome)
+    set_cache(exchange, first.cache)
     if first.HasField("ttft"):
         exchange.set_header(b"x-millrace-ttft-ms", b"%.3f" % milliseconds(first.ttft))
     _set_count(exchange, b"x-millrace-attempts", sum(made_count(one.receipt.attempts) for one in answers))
@@ -75,7 +77,7 @@ def set_failed(exchange: Exchange, receipt: pb.Receipt) -> None:
     """
     made = [one for one in receipt.attempts if one.outcome != pb.ATTEMPT_OUTCOME_SKIPPED]
     _set_count(exchange, b"x-millrace-attempts", len(made))
-    set_cache(exchange, receipt.cache.outcome)
+    set_cache(exchange, receipt.cache)
     if made:
         _set_target(exchange, made[-1].target)
     if len(made) > 1 or any(one.HasField("ttft") for one in made):
@@ -98,10 +100,16 @@ def set_attempt(exchange: Exchange, attempt: pb.Attempt, made: set[int]) -> None
         _set_target(exchange, attempt.target)
 
 
-def set_cache(exchange: Exchange, outcome: pb.CacheOutcome) -> None:
-    """Sets how the cache took part, where it is known."""
-    if word := CACHE_OUTCOMES.get(outcome):
+def set_cache(exchange: Exchange, event: pb.CacheEvent) -> None:
+    """Sets how the cache took part, where it is known; of a hit also its age, and how similar its question was."""
+    if word := CACHE_OUTCOMES.get(event.outcome):
         exchange.set_header(b"x-millrace-cache", word.encode())
+    if event.outcome in HITS and event.HasField("age"):
+        exchange.set_header(b"age", b"%d" % event.age.seconds)
+    else:
+        exchange.drop_header(b"age")  # an answer that was shared and then made anew has none
+    if event.HasField("similarity"):
+        exchange.set_header(b"x-millrace-cache-similarity", b"%.4f" % event.similarity)
 
 
 def is_hit(answer: pb.Generation) -> bool:

@@ -69,10 +69,10 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
             case "started":
                 frames.open(response.started)
                 set_model(exchange, response.started.model)
-                set_cache(exchange, response.started.cache.outcome)
+                set_cache(exchange, response.started.cache)
                 continue
             case "cache":
-                set_cache(exchange, response.cache.outcome)
+                set_cache(exchange, response.cache)
                 continue
             case "attempt":
                 set_attempt(exchange, response.attempt.attempt, made)

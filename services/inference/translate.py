@@ -62,6 +62,7 @@ CACHE_MODES = {
     generation_pb2.CACHE_MODE_READ_WRITE: "read_write",
     generation_pb2.CACHE_MODE_READ_ONLY: "read_only",
     generation_pb2.CACHE_MODE_REFRESH: "refresh",
+    generation_pb2.CACHE_MODE_ONLY_IF_CACHED: "only_if_cached",
 }
 CACHE_SCOPES = {generation_pb2.CACHE_SCOPE_TENANT: "tenant", generation_pb2.CACHE_SCOPE_USER: "user"}
 SCALARS = (

@@ -282,3 +282,14 @@ async def test_harmless_fields_are_accepted(edge):
     )
 
     assert answer.status_code == 200
+
+
+async def test_a_cached_answer_tells_its_age(edge):
+    """Whole and streamed; an answer that was made has none."""
+    for stream in (False, True):
+        body = {"messages": [{"role": "user", "content": "x"}], "stream": stream}
+        cached = await edge.post("/v1/chat/completions", {"model": "cached", **body})
+        made = await edge.post("/v1/chat/completions", {"model": "echo", **body})
+
+        assert (cached.headers["x-millrace-cache"], cached.headers["age"]) == ("exact", "2")
+        assert "age" not in made.headers

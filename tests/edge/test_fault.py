@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, Unavailable, error_of
+from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, Unavailable, error_of
 from services.edge.fault import Fault, param_of
 
 # The table of the design, word for word; every other code is 500.
@@ -103,3 +103,10 @@ def test_the_transports_words_stay_inside():
 def test_own_words_are_kept():
     """What a service of ours says reaches the caller."""
     assert Fault.of(Unavailable("ALL_TARGETS_FAILED", "No target answered.")).message == "No target answered."
+
+
+def test_what_is_not_cached_is_a_gateway_timeout():
+    """As RFC 9111 has it for only-if-cached; nothing was billed, and nothing was looked for elsewhere."""
+    fault = Fault.of(NotFound("NOT_CACHED", "no kept answer fits"))
+
+    assert (fault.status, fault.code, fault.headers) == (504, "not_cached", ())

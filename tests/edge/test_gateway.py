@@ -286,9 +286,12 @@ async def test_cache_and_safety_headers_reach_the_spec(edge, inference):
     """no-store keeps the cache out, no-cache asks for a fresh answer, the profile is named."""
     await edge.post("/chat", {"message": "x"}, headers={"cache-control": "no-store"})
     await edge.post("/chat", {"message": "x"}, headers={"cache-control": "max-age=0, no-cache"})
+    await edge.post("/chat", {"message": "x"}, headers={"cache-control": "only-if-cached, max-age=5"})
+    await edge.post("/chat", {"message": "x"}, headers={"cache-control": "only-if-cached, no-store"})
     await edge.post("/chat", {"message": "x"}, headers={"x-millrace-safety-profile": "strict"})
 
-    assert [spec.cache.mode for spec in inference.specs] == [1, 4, 0]
+    assert [spec.cache.mode for spec in inference.specs] == [1, 4, 5, 1, 0]
+    assert inference.specs[2].cache.age_max.seconds == 5
     assert inference.specs[-1].safety.profile == "strict"
 
 

@@ -86,6 +86,19 @@ async def test_asking_twice_hits(suite: Suite, upstream: OpenAIUpstream) -> None
     assert kinds(second)[-1] == "completed"
 
 
+async def test_only_what_is_kept(suite: Suite, upstream: OpenAIUpstream) -> None:
+    """A caller who wants nothing else is told that there is nothing, and nobody is asked; what there is it gets."""
+    only = cached(mode=pb.CACHE_MODE_ONLY_IF_CACHED)
+    error = await failure(suite.generate(**only))
+    assert (error.code, error.reason, upstream.asked) == (Code.NOT_FOUND, "NOT_CACHED", [])
+    assert (await failure(suite.generate(**only, **sampled(temperature=1)))).reason == "NOT_CACHED"
+
+    await suite.generate()
+
+    assert (await suite.generate(**only)).receipt.cache.outcome == ev.CACHE_OUTCOME_EXACT
+    assert len(upstream.asked) == 1
+
+
 async def test_streamed_and_whole_share_an_entry(suite: Suite, upstream: OpenAIUpstream) -> None:
     """How the answer travels is no part of the question."""
     await suite.stream()

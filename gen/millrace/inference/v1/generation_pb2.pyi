@@ -34,6 +34,7 @@ class CacheMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CACHE_MODE_READ_WRITE: _ClassVar[CacheMode]
     CACHE_MODE_READ_ONLY: _ClassVar[CacheMode]
     CACHE_MODE_REFRESH: _ClassVar[CacheMode]
+    CACHE_MODE_ONLY_IF_CACHED: _ClassVar[CacheMode]
 
 class CacheScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -65,6 +66,7 @@ CACHE_MODE_OFF: CacheMode
 CACHE_MODE_READ_WRITE: CacheMode
 CACHE_MODE_READ_ONLY: CacheMode
 CACHE_MODE_REFRESH: CacheMode
+CACHE_MODE_ONLY_IF_CACHED: CacheMode
 CACHE_SCOPE_UNSPECIFIED: CacheScope
 CACHE_SCOPE_TENANT: CacheScope
 CACHE_SCOPE_USER: CacheScope
