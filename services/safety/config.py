@@ -18,3 +18,6 @@ class SafetySettings(ServeSettings):
     detector_threads: int = Field(
         default=2, ge=1, le=64, description="Threads that read long texts; short ones are read in the event loop."
     )
+    encoder_threads: int = Field(
+        default=2, ge=1, le=64, description="Threads of the sentence encoder that moderation and injection read with."
+    )

@@ -272,6 +272,8 @@ class DirectionDocument(Document):
     forbidden_terms: RuleDocument | None = None
     pii: PiiRuleDocument | None = None
     injection_phrases: RuleDocument | None = None
+    moderation: RuleDocument | None = None
+    injection: RuleDocument | None = None
 
     def read(self) -> tuple[Rule, ...]:
         """Makes the rules."""

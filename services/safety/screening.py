@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from services.safety.detectors.detector import Cursor, Detector, Match
+from services.safety.detectors.detector import AwaitedCursor, Cursor, Detector, Match
 from services.safety.policy import Direction, Profile, Rule, Verdict
 
 # A detector sees long texts in pieces, so that a deadline can end its work and other calls get their turn.
@@ -109,6 +109,13 @@ class Run:
         wanted = (known - self.detector.optional_categories) | (known & rule.actions.keys())
         return frozenset(c for c in wanted if rule.action_for(c) is not Verdict.ALLOW)
 
+    def holds(self, cursor: Cursor | AwaitedCursor, retrieved: bool) -> bool:
+        """Whether text waits for its judgement: for a model's only where that changes what leaves."""
+        if not isinstance(cursor, AwaitedCursor) or self.rule is None:
+            return True
+        rule = self.rule.for_text(retrieved)
+        return any(rule.action_for(category) > Verdict.FLAG for category in self.wanted(retrieved))
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -157,7 +164,7 @@ class Screening:
         """Begins a text; `retrieved`: a tool returned it, or it is a document."""
         return Lane(self, retrieved)
 
-    async def scan(self, run: Run, cursor: Cursor, text: str, offset: int, final: bool) -> list[Match]:
+    async def scan(self, run: Run, cursor: Cursor | AwaitedCursor, text: str, offset: int, final: bool) -> list[Match]:
         """Lets a detector read on; a failure ends its run and is never raised."""
         started = self._clock()
         try:
@@ -172,16 +179,21 @@ class Screening:
             run.spent_s += self._clock() - started
         return []
 
-    async def _within_deadline(self, run: Run, cursor: Cursor, text: str, offset: int, final: bool) -> list[Match]:
+    async def _within_deadline(
+        self, run: Run, cursor: Cursor | AwaitedCursor, text: str, offset: int, final: bool
+    ) -> list[Match]:
         left_s = run.deadline_s - run.spent_s
         if left_s <= 0:
             raise TimeoutError
-        if len(text) <= run.detector.inline_code_points:
+        if isinstance(cursor, AwaitedCursor):
+            work = cursor.begin(text, offset, final)
+            matches = [] if work is None else await asyncio.wait_for(work, left_s)
+        elif len(text) <= run.detector.inline_code_points:
             matches = cursor.scan(text, offset, final)
         else:
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._pool, cursor.scan, text, offset, final)
-            matches = await asyncio.wait_for(work, left_s)
+            scanned = loop.run_in_executor(self._pool, cursor.scan, text, offset, final)
+            matches = await asyncio.wait_for(scanned, left_s)
         run.state = State.OK
         return matches
 
@@ -252,7 +264,7 @@ class Lane:
             for match in await self._screening.scan(run, cursor, self._text, self._offset, final):
                 if finding := self._screening.judge(run, match, self._retrieved):
                     bisect.insort(self._pending, finding, key=_PLACE)
-            if run.is_live:
+            if run.is_live and run.holds(cursor, self._retrieved):
                 safe = min(safe, cursor.safe)
         return safe
 

@@ -8,18 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from kit.encoder import Encoder
 from kit.serve import Registration, Server
 from millrace.safety.v1 import safety_service_pb2 as service_pb
 from millrace.safety.v1 import safety_service_pb2_grpc as service_grpc
 from services.safety.anonymising import Anonymiser
 from services.safety.config import SafetySettings
-from services.safety.detectors.detector import Detector
+from services.safety.detectors.detector import AwaitedCursor, Detector
 from services.safety.detectors.encoded import EncodedTerms
 from services.safety.detectors.folding import Folder
 from services.safety.detectors.lexicon import Lexicon
 from services.safety.detectors.pii import PersonalData
 from services.safety.detectors.recognisers import load_recognisers
 from services.safety.detectors.terms import ForbiddenTerms
+from services.safety.learned.assembly import assemble
 from services.safety.policy import Policies, load_policies
 from services.safety.reload import Reload
 from services.safety.safety import Safety
@@ -40,11 +42,13 @@ class SafetyService:
     safety: Safety
     reload: Reload | None
     pool: concurrent.futures.Executor
+    encoder: Encoder
     registrations: tuple[Registration, ...]
 
     async def warm(self, server: Server) -> None:
         """Has every detector read a text once; then the policy file is watched."""
         self.safety.announce()
+        await self.encoder.warm()
         await asyncio.to_thread(self._read_once)
         if self.reload:
             self.reload.start(server)
@@ -54,10 +58,13 @@ class SafetyService:
         if self.reload:
             await self.reload.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
+        await self.encoder.close()
 
     def _read_once(self) -> None:
         for detector in self.safety.detectors.values():
-            detector.cursor(detector.categories).scan(_WARM_UP, 0, True)
+            cursor = detector.cursor(detector.categories)
+            if not isinstance(cursor, AwaitedCursor):  # the encoder warms itself
+                cursor.scan(_WARM_UP, 0, True)
 
 
 def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = None) -> SafetyService:
@@ -68,6 +75,7 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     """
     policies = load_policies(settings.policies_file)
     personal_data = PersonalData(load_recognisers())
+    learned = assemble(settings.encoder_threads)
     folder = Folder()
 
     def detectors_for(policies: Policies) -> Mapping[str, Detector]:
@@ -77,6 +85,7 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
             "injection_phrases": EncodedTerms(
                 ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases")
             ),
+            **learned.detectors,
             **(detectors or {}),
         }
 
@@ -85,4 +94,4 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     path = settings.policies_file
     reload = Reload(path, partial(load_policies, path), safety) if path else None
     registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))
-    return SafetyService(safety, reload, pool, (registration,))
+    return SafetyService(safety, reload, pool, learned.encoder, (registration,))

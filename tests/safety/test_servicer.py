@@ -41,6 +41,8 @@ async def test_harmless_prompt_is_allowed(stub: "Stub") -> None:
         "forbidden_terms": verdict.EXECUTION_STATE_OK,
         "injection_phrases": verdict.EXECUTION_STATE_OK,
         "pii": verdict.EXECUTION_STATE_OK,
+        "moderation": verdict.EXECUTION_STATE_SKIPPED,
+        "injection": verdict.EXECUTION_STATE_SKIPPED,
     }
     assert (assessment.profile, assessment.policy_version[:7]) == ("default", "sha256:")
 

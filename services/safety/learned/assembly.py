@@ -1,0 +1,42 @@
+"""Puts the learned detectors together: one encoder and one reader, and the heads that share them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from kit.encoder import Encoder
+from services.safety.learned.classifier import Classifier
+from services.safety.learned.features import Hints
+from services.safety.learned.heads import load_heads
+from services.safety.learned.reading import Reader
+
+# What the heads are called in findings. Moderation has OpenAI's names, of which no data that may be learned from knows
+# harassment/threatening, illicit, the kinds of self-harm and sexual/minors.
+MODERATION_NAMES = MappingProxyType(
+    {name: name for name in (
+        "sexual", "hate", "violence", "harassment", "self-harm", "hate/threatening", "violence/graphic"
+    )}
+)  # fmt: skip
+INJECTION_NAMES = MappingProxyType({"direct": "injection/direct", "planted": "injection/indirect"})
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The learned detectors by name, and the encoder that must be warm before they judge."""
+
+    encoder: Encoder
+    detectors: dict[str, Classifier]
+
+
+def assemble(encoder_threads: int) -> Learned:
+    """Loads the heads; the encoder loads when it is warmed.
+
+    Raises:
+        FailedPrecondition: HEADS_NOT_GENUINE.
+    """
+    encoder = Encoder(threads=encoder_threads)
+    reader = Reader(encoder, Hints.load())
+    heads = load_heads()
+    named = (("moderation", MODERATION_NAMES), ("injection", INJECTION_NAMES))
+    return Learned(encoder, {name: Classifier(name, heads[name], names, reader) for name, names in named})

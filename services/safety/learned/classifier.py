@@ -1,0 +1,99 @@
+"""Detectors that judge passages by what heads were taught: moderation and injection.
+
+A passage is judged when it is complete, together with those before it: vectors of passages are pooled, so that a window
+slides over a long text without any token being encoded twice. A finding covers the passage that completed it. Where the
+policy blocks, a stream is held until its passage is judged; where it only flags, nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+from services.safety.detectors.detector import Match
+from services.safety.learned.features import Counted, Floats
+from services.safety.learned.heads import LinearHeads, pooled
+from services.safety.learned.passages import PASSAGE_MAX, passage_end
+from services.safety.learned.reading import Reader, Reading
+
+# How many passages a window reaches over: about 400 words. The heads were trained on as much.
+WINDOW_PASSAGES = 8
+# More passages than this are scored in a thread; one takes about a millisecond.
+INLINE_PASSAGES = 2
+
+Scorer = Callable[[Floats, Counted], Mapping[str, float]]
+
+
+class Classifier:
+    """A detector made of heads.
+
+    Args:
+        name: What policies call it.
+        heads: The heads; a category that `names` lacks is not reported.
+        names: What the categories are called, by the name of the head.
+        reader: Shared by all detectors of the process.
+    """
+
+    optional_categories: frozenset[str] = frozenset()
+    context = 0
+    hold = PASSAGE_MAX
+    inline_code_points = 0
+
+    def __init__(self, name: str, heads: LinearHeads, names: Mapping[str, str], reader: Reader) -> None:
+        self.name = name
+        self.categories = tuple(names.values())
+        self._heads = heads
+        self._names = names
+        self._reader = reader
+
+    def cursor(self, categories: Collection[str]) -> ClassifierCursor:
+        """Begins to read a text."""
+        wanted = frozenset(categories)
+        names = {head: category for head, category in self._names.items() if category in wanted}
+        return ClassifierCursor(self._reader, self._heads.score, names)
+
+
+class ClassifierCursor:
+    """One reading of one text; see `detector.AwaitedCursor`."""
+
+    def __init__(self, reader: Reader, score: Scorer, names: Mapping[str, str]) -> None:
+        self.safe = 0
+        self._reader = reader
+        self._score = score
+        self._names = names
+        self._arrived = 0
+        self._unread = ""
+        self._window: deque[tuple[str, Floats]] = deque(maxlen=WINDOW_PASSAGES)
+
+    def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
+        """See `detector.AwaitedCursor.begin`."""
+        self._unread += text[self._arrived - offset :]
+        self._arrived = offset + len(text)
+        complete = []
+        at = 0
+        while (end := passage_end(self._unread, at, final)) is not None:
+            complete.append(self._unread[at:end])
+            at = end
+        self._unread = self._unread[at:]
+        return self._judge(complete) if complete else None
+
+    async def _judge(self, passages: list[str]) -> list[Match]:
+        readings = await self._reader.read(passages)
+        if len(passages) <= INLINE_PASSAGES:
+            return self._matches(passages, readings)
+        return await asyncio.to_thread(self._matches, passages, readings)
+
+    def _matches(self, passages: list[str], readings: list[Reading]) -> list[Match]:
+        matches = []
+        for passage, reading in zip(passages, readings, strict=True):
+            self._window.append((passage, reading.vector))
+            end = self.safe + len(passage)
+            matches += [Match(self.safe, end, category, score) for category, score in self._scores().items()]
+            self.safe = end
+        return matches
+
+    def _scores(self) -> dict[str, float]:
+        counted = self._reader.counted("".join(passage for passage, _ in self._window))
+        scores = self._score(pooled([vector for _, vector in self._window]), counted)
+        return {category: scores[head] for head, category in self._names.items()}

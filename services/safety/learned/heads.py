@@ -1,0 +1,98 @@
+"""Linear heads: arrays that turn what is known of a text into a probability for each category.
+
+A head is a weight per number of the vector, per counted hint and per hashed word and letter group, and nothing else, so
+that what was learned fits into a small file and costs microseconds. The file is refused unless it is the one that the
+code was written for. Heads are trained by tools/train_safety.py; how well they do is in docs/safety-models.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kit.errors import FailedPrecondition
+from services.safety.learned.features import BUCKET_COUNT, Counted, Floats
+
+ARRAYS = Path(__file__).with_name("heads.npz")
+DIGEST = ARRAYS.with_suffix(".sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHeads:
+    """Heads over one set of features.
+
+    Attributes:
+        names: The categories, one for each column.
+        dense: float32, shape (vector + hints, categories); the standardisation of training is folded in.
+        sparse: float32, shape (2 * BUCKET_COUNT, categories); zeros for groups that training never saw.
+        rarity: Inverse document frequency of each bucket, float32, shape (2 * BUCKET_COUNT,).
+        bias: float32, shape (categories,).
+        whether: The column that knows whether there is anything at all; -1 when there is none.
+    """
+
+    names: tuple[str, ...]
+    dense: Floats
+    sparse: Floats
+    rarity: Floats
+    bias: Floats
+    whether: int = -1
+
+    def score(self, vector: Floats, counted: Counted) -> dict[str, float]:
+        """Returns the probability of each category."""
+        logits = np.concatenate([vector, counted.hints]) @ self.dense + self.bias
+        for kind in (0, 1):
+            of_kind = counted.buckets // BUCKET_COUNT == kind
+            buckets = counted.buckets[of_kind]
+            values = counted.weights[of_kind] * self.rarity[buckets]
+            if length := float(np.linalg.norm(values)):
+                logits += (values / length) @ self.sparse[buckets]
+        return dict(zip(self.names, probabilities(logits, self.whether).tolist(), strict=True))
+
+
+def probabilities(logits: Floats, whether: int) -> Floats:
+    """Turns logits into probabilities, shape (..., categories).
+
+    Each category's own head knows its harm. One more, taught by the rows of all, knows whether there is any: the most
+    likely category meets it half way, so that the highest score of a text ranks texts by whether they do harm.
+    """
+    result = np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    if whether >= 0:
+        others = np.where(np.arange(result.shape[-1]) == whether, -1.0, result)
+        top = others.argmax(axis=-1)[..., None]
+        met = (np.take_along_axis(result, top, -1) + result[..., whether : whether + 1]) / 2
+        np.put_along_axis(result, top, met, -1)
+    return result
+
+
+def pooled(vectors: Sequence[Floats]) -> Floats:
+    """The vector of several passages: their mean."""
+    return np.asarray(np.mean(np.stack(vectors), axis=0), np.float32)
+
+
+def load_heads(path: Path = ARRAYS) -> dict[str, LinearHeads]:
+    """Reads every set of heads of a file.
+
+    Raises:
+        FailedPrecondition: HEADS_NOT_GENUINE: the file is not the one whose digest lies beside it.
+    """
+    content = path.read_bytes()
+    found, wanted = hashlib.sha256(content).hexdigest(), path.with_suffix(".sha256").read_text().strip()
+    if found != wanted:
+        message = f"{path} has SHA-256 {found}, not {wanted}; install the package anew or train the heads again"
+        raise FailedPrecondition("HEADS_NOT_GENUINE", message)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        kinds = sorted({name.partition(".")[0] for name in arrays.files if name.endswith(".names")})
+        return {kind: _heads(kind, arrays) for kind in kinds}
+
+
+def _heads(kind: str, arrays: np.lib.npyio.NpzFile) -> LinearHeads:
+    names = tuple(map(str, arrays[f"{kind}.names"]))
+    dense, sparse, rarity, bias = (
+        arrays[f"{kind}.{part}"].astype(np.float32) for part in ("dense", "sparse", "rarity", "bias")
+    )
+    return LinearHeads(names, dense, sparse, rarity, bias, int(arrays[f"{kind}.whether"]))

@@ -1,0 +1,143 @@
+"""Reads passages with the encoder, once for all heads and once for all callers.
+
+What is kept of a passage is its numbers, under a digest of its text: the same passage in a later turn of a chat, in
+another detector or in another call costs nothing. No text is kept, and nothing outlives the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from kit.encoder import Encoded
+from kit.errors import InvalidArgument
+from services.safety.learned.features import Counted, Floats, Hints, count
+
+# A vector is 1.5 KB, so this is about 12 MB with its book-keeping.
+READINGS_MAX = 4096
+# What is counted in a window is up to 60 KB.
+COUNTED_MAX = 128
+
+T = TypeVar("T")
+
+
+class TextEncoder(Protocol):
+    """What encodes; `kit.encoder.Encoder` is one."""
+
+    async def token_states(self, texts: Sequence[str]) -> Sequence[Encoded]:
+        """Returns vectors and the states of all tokens, in one pass."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The numbers of one passage: its vector, float32, shape (dimension,)."""
+
+    vector: Floats
+
+
+class Reader:
+    """Reads passages; belongs to one event loop."""
+
+    def __init__(self, encoder: TextEncoder, hints: Hints, readings_max: int = READINGS_MAX) -> None:
+        self._encoder = encoder
+        self._hints = hints
+        self._readings = _Recent[_Place](readings_max)
+        self._counted = _Recent[Counted](COUNTED_MAX)
+
+    async def read(self, passages: Sequence[str]) -> list[Reading]:
+        """Reads passages, those that are new in one pass.
+
+        A pass goes on when who asked for it leaves, for others may wait for it; a failed one is not remembered.
+
+        Raises:
+            MillraceError: The encoder refuses: it is not ready, or too many wait.
+        """
+        keys = [_digest(passage) for passage in passages]
+        places = {key: place for key in keys if (place := self._readings.get(key))}
+        new = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in places}
+        if new:
+            task = asyncio.get_running_loop().create_task(self._vectors(list(new.values())))
+            places |= {key: _Place(task, row) for row, key in enumerate(new)}
+            for key in new:
+                self._readings.put(key, places[key])
+            task.add_done_callback(functools.partial(self._forget_failed, tuple(new)))
+        return [Reading((await asyncio.shield(places[key].task))[places[key].row]) for key in keys]
+
+    def counted(self, window: str) -> Counted:
+        """Counts words and letters of a text; heads that look at the same window share the work. Safe for threads."""
+        key = _digest(window)
+        if (found := self._counted.get(key)) is None:
+            found = count(window, self._hints)
+            self._counted.put(key, found)
+        return found
+
+    def _forget_failed(self, keys: tuple[bytes, ...], task: asyncio.Task[list[Floats]]) -> None:
+        if task.cancelled() or task.exception():
+            for key in keys:
+                self._readings.drop(key)
+
+    async def _vectors(self, passages: list[str]) -> list[Floats]:
+        try:
+            return [encoded.vector for encoded in await self._encoder.token_states(passages)]
+        except InvalidArgument:  # a script of which one letter is several tokens
+            return [await self._vector(passage) for passage in passages]
+
+    async def _vector(self, passage: str) -> Floats:
+        """Reads a passage by halves, as far as it must be."""
+        try:
+            (encoded,) = await self._encoder.token_states([passage])
+            return encoded.vector
+        except InvalidArgument:
+            middle = len(passage) // 2
+            if not middle:
+                raise
+            halves = [await self._vector(half) for half in (passage[:middle], passage[middle:])]
+            return np.asarray((halves[0] + halves[1]) / 2, np.float32)
+
+
+class _Place(NamedTuple):
+    """Where a vector is, or will be: a row of a pass."""
+
+    task: asyncio.Task[list[Floats]]
+    row: int
+
+
+class _Recent(Generic[T]):
+    """A table of bounded size that forgets what was not asked for longest. Safe for threads."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._values: OrderedDict[bytes, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> T | None:
+        """Finds a value, and marks it as used."""
+        with self._lock:
+            if (value := self._values.get(key)) is not None:
+                self._values.move_to_end(key)
+            return value
+
+    def put(self, key: bytes, value: T) -> None:
+        """Keeps a value."""
+        with self._lock:
+            self._values[key] = value
+            if len(self._values) > self._size_max:
+                self._values.popitem(last=False)
+
+    def drop(self, key: bytes) -> None:
+        """Forgets a value."""
+        with self._lock:
+            self._values.pop(key, None)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,38 @@
+"""Features: deterministic, blind to dress, and sparse vectors of bounded size."""
+
+import numpy as np
+import pytest
+
+from services.safety.learned.features import BUCKET_COUNT, Hints, count, plain
+
+HINTS = Hints({"threat": "kill stab.", "self": "my. me."})
+
+
+def test_dress_does_not_change_what_is_counted():
+    """Capitals, full-width letters, invisible characters and line breaks leave the features as they are."""
+    bare = count("give me my money", HINTS)
+    dressed = count("GIVE\u200b me\n my ｍｏｎｅｙ", HINTS)
+
+    assert np.array_equal(bare.buckets, dressed.buckets)
+    assert np.array_equal(bare.hints, dressed.hints)
+
+
+def test_stems_match_beginnings_and_whole_words_only_themselves():
+    """A stem counts every word that begins with it; one with a full stop counts itself alone."""
+    logs = count("killing stab stabbing my mystery", HINTS).hints[:2]
+
+    assert np.expm1(logs).round().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\ud800", "a", "🏴" * 50, "x" * 10_000])
+def test_any_text_has_features(text):
+    """Empty texts, lone surrogates and one letter ten thousand times are counted without an error."""
+    counted = count(text, HINTS)
+
+    assert counted.buckets.max(initial=0) < 2 * BUCKET_COUNT
+    assert np.isfinite(counted.weights).all()
+
+
+def test_plain_text_has_single_spaces():
+    """Runs of white space become one space."""
+    assert plain("A \t\n B") == "a b"

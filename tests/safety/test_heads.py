@@ -1,0 +1,54 @@
+"""Heads: probabilities from arrays, and arrays that are the ones they should be."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from kit.errors import FailedPrecondition
+from services.safety.learned.assembly import INJECTION_NAMES, MODERATION_NAMES
+from services.safety.learned.features import BUCKET_COUNT, Counted
+from services.safety.learned.heads import ARRAYS, LinearHeads, load_heads, probabilities
+
+
+def test_the_shipped_heads_know_every_category_that_is_reported():
+    """What the detectors report, the arrays have a column for; and the file stays small."""
+    heads = load_heads()
+
+    assert MODERATION_NAMES.keys() <= set(heads["moderation"].names)
+    assert INJECTION_NAMES.keys() <= set(heads["injection"].names)
+    assert ARRAYS.stat().st_size < 2_000_000
+
+
+def test_changed_arrays_are_refused(tmp_path):
+    """One flipped bit keeps the heads from loading."""
+    changed = tmp_path / ARRAYS.name
+    content = bytearray(ARRAYS.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed.write_bytes(content)
+    shutil.copy(ARRAYS.with_suffix(".sha256"), tmp_path)
+
+    with pytest.raises(FailedPrecondition) as refusal:
+        load_heads(changed)
+
+    assert refusal.value.reason == "HEADS_NOT_GENUINE"
+
+
+def test_a_score_is_the_sum_of_its_parts():
+    """Vector, hints, words and letters add up to the log odds; each kind of hashed feature has length 1."""
+    sparse = np.zeros((2 * BUCKET_COUNT, 1), np.float32)
+    sparse[3], sparse[BUCKET_COUNT + 5] = 2, 4
+    heads = LinearHeads(
+        ("harm",), np.ones((3, 1), np.float32), sparse, np.ones(2 * BUCKET_COUNT, np.float32), np.float32([-8])
+    )
+    counted = Counted(np.array([3, BUCKET_COUNT + 5]), np.float32([7, 9]), np.float32([0.5]))
+
+    assert heads.score(np.float32([0.5, 1]), counted)["harm"] == pytest.approx(0.5)
+
+
+def test_the_likeliest_category_meets_the_head_that_knows_whether():
+    """Only the top category moves, half way to the probability that there is any harm."""
+    logits = np.log(np.array([0.2, 0.6, 0.9]) / (1 - np.array([0.2, 0.6, 0.9])))
+
+    assert probabilities(logits, 2) == pytest.approx([0.2, 0.75, 0.9])
+    assert probabilities(logits, -1) == pytest.approx([0.2, 0.6, 0.9])

@@ -1,0 +1,39 @@
+"""Passages: cut by the text alone, bounded, and nothing lost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.safety.learned.passages import PASSAGE_MAX, passage_end, passages
+
+TEXTS = st.lists(st.sampled_from(["word ", "Stop. ", "\n", "x" * 90, "。", "é", "5 "]), max_size=200).map("".join)
+
+
+def arriving(text: str, sizes: list[int]) -> list[str]:
+    """Cuts a text that arrives in pieces."""
+    found, unread, at = [], "", 0
+    pieces = []
+    for size in sizes:
+        pieces.append(text[at : at + size])
+        at += size
+    pieces.append(text[at:])
+    for number, piece in enumerate(pieces, 1):
+        unread += piece
+        while (end := passage_end(unread, 0, number == len(pieces))) is not None:
+            found.append(unread[:end])
+            unread = unread[end:]
+    return found
+
+
+@given(TEXTS)
+def test_passages_are_the_text(text):
+    """Joined they are the text again, and none is longer than the encoder was promised."""
+    cut = list(passages(text))
+
+    assert "".join(cut) == text
+    assert all(0 < len(passage) <= PASSAGE_MAX for passage in cut)
+
+
+@given(TEXTS, st.lists(st.integers(1, 300), max_size=40))
+def test_a_stream_is_cut_like_the_whole(text, sizes):
+    """However a text arrives, its passages are the same."""
+    assert arriving(text, sizes) == list(passages(text))

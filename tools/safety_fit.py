@@ -1,0 +1,153 @@
+"""Fits linear heads and says what they are worth on rows that they have not seen.
+
+A head is the sum of two logistic regressions, one over vector and hints and one over hashed words and letter groups:
+fitted together, the many rare groups would drown the few dense numbers. Folds decide how the sum is turned into a
+probability, so that nothing is calibrated on what was fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+
+from services.safety.learned.features import BUCKET_COUNT, Floats
+from services.safety.learned.heads import LinearHeads
+from tools.safety_rows import Row
+
+# Found by cross-validation on moderation-openai-half.
+DENSE_C, SPARSE_C = 0.1, 5.0
+VECTOR_SCALE, HINTS_SCALE = 4.0, 3.0
+SPARSE_SHARE = 0.7
+# How far the weight of rare positives is raised towards that of the negatives; 1 is all the way.
+BALANCE = 0.75
+FOLD_COUNT = 5
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Rows as matrices: dense and sparse features, labels by category (UNKNOWN where they say nothing), weights."""
+
+    rows: Sequence[Row]
+    dense: Floats
+    sparse: Any
+    labels: Any
+    weights: Floats
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], names: Sequence[str], weight_of: Mapping[str, float]) -> Lesson:
+        """Gathers filled rows; `weight_of` says what a row of each source weighs."""
+        counts = np.cumsum([0, *(len(row.buckets) for row in rows)])
+        values = np.concatenate([row.weights for row in rows])
+        buckets = np.concatenate([row.buckets for row in rows])
+        sparse = scipy.sparse.csr_matrix((values, buckets, counts), shape=(len(rows), 2 * BUCKET_COUNT))
+        dense = np.stack([np.concatenate([row.vector, row.hints]) for row in rows])
+        labels = np.array([[row.labels.get(name, UNKNOWN) for name in names] for row in rows])
+        return cls(rows, dense, sparse, labels, np.array([weight_of[row.source] for row in rows], np.float64))
+
+    def folds(self) -> list[tuple[Any, Any]]:
+        """Splits the rows so that those of one group stay together; the same split each time."""
+        groups = [row.group or row.text for row in self.rows]
+        kinds = [f"{row.source} {max(row.labels.values(), default=0)}" for row in self.rows]
+        splitter = StratifiedGroupKFold(FOLD_COUNT, shuffle=True, random_state=0)
+        return list(splitter.split(self.dense, kinds, groups))
+
+
+def fit(lesson: Lesson, names: Sequence[str], at: Any | None = None, whether: int = -1) -> LinearHeads:
+    """Fits heads to the rows at some places, or to all. Their sums are logits of no scale yet.
+
+    What is usual in a text, by which features are scaled, is learned from the rows of the greatest weight alone: those
+    of other sets teach what they know, and not how texts look.
+    """
+    at = np.arange(len(lesson.rows)) if at is None else at
+    vector_size = lesson.dense.shape[1] - len(lesson.rows[0].hints)
+    own = at[lesson.weights[at] == lesson.weights.max()]
+    mean, spread = lesson.dense[own].mean(axis=0), lesson.dense[own].std(axis=0) + 1e-6
+    hints_size = lesson.dense.shape[1] - vector_size
+    scale = (
+        np.repeat([VECTOR_SCALE / vector_size**0.5, HINTS_SCALE / hints_size**0.5], [vector_size, hints_size]) / spread
+    )
+    dense = (lesson.dense - mean) * scale
+    rarity = np.concatenate([_rarity(part[own]) for part in _kinds(lesson.sparse)])
+    sparse = weighted(lesson.sparse, rarity)
+    columns = [_column(lesson, number, dense, sparse, at) for number in range(len(names))]
+    weights = np.stack([column[0] for column in columns], axis=1) * scale[:, None]
+    bias = np.array([column[2] for column in columns]) - mean @ weights
+    return LinearHeads(
+        tuple(names), weights, np.stack([column[1] for column in columns], axis=1), rarity, bias, whether
+    )
+
+
+def logits(heads: LinearHeads, lesson: Lesson, at: Any) -> Floats:
+    """Computes the sums of all heads for many rows at once, shape (rows, categories)."""
+    sparse = weighted(lesson.sparse[at], heads.rarity)
+    return np.asarray(lesson.dense[at] @ heads.dense + sparse @ heads.sparse + heads.bias)
+
+
+def unseen_logits(lesson: Lesson, names: Sequence[str]) -> Floats:
+    """The sums for each row by heads that were fitted without its fold."""
+    result = np.zeros((len(lesson.rows), len(names)))
+    for seen, unseen in lesson.folds():
+        result[unseen] = logits(fit(lesson, names, seen), lesson, unseen)
+    return result
+
+
+def calibrated(heads: LinearHeads, lesson: Lesson, unseen: Floats, judges: Any) -> tuple[LinearHeads, Floats]:
+    """Scales heads so that their sums are log odds on the rows that `judges` picks; the unseen sums alike."""
+    slopes, shifts = np.ones(len(heads.names)), np.zeros(len(heads.names))
+    for number in range(len(heads.names)):
+        known = judges & (lesson.labels[:, number] != UNKNOWN)
+        model = LogisticRegression(C=10.0).fit(unseen[known, number : number + 1], lesson.labels[known, number])
+        slopes[number], shifts[number] = model.coef_[0, 0], model.intercept_[0]
+    scaled = LinearHeads(
+        heads.names,
+        heads.dense * slopes,
+        heads.sparse * slopes,
+        heads.rarity,
+        heads.bias * slopes + shifts,
+        heads.whether,
+    )
+    return scaled, unseen * slopes + shifts
+
+
+def weighted(sparse: Any, rarity: Floats) -> Any:
+    """Weighs groups by how rare they are and brings words and letters to length 1 each."""
+    parts = []
+    for part, weights in zip(_kinds(sparse), (rarity[:BUCKET_COUNT], rarity[BUCKET_COUNT:]), strict=True):
+        product = part.multiply(weights).tocsr()
+        length = np.sqrt(product.multiply(product).sum(axis=1)).A1 if product.nnz else np.ones(product.shape[0])
+        parts.append(scipy.sparse.diags(1 / np.maximum(length, 1e-12)) @ product)
+    return scipy.sparse.hstack(parts).tocsr()
+
+
+def _kinds(sparse: Any) -> tuple[Any, Any]:
+    return sparse[:, :BUCKET_COUNT], sparse[:, BUCKET_COUNT:]
+
+
+def _rarity(sparse: Any) -> Floats:
+    return np.asarray(TfidfTransformer().fit(sparse).idf_, np.float32)
+
+
+def _column(lesson: Lesson, number: int, dense: Floats, sparse: Any, at: Any) -> tuple[Floats, Floats, float]:
+    """Fits one head: its dense weights, its sparse weights and its bias."""
+    rows = at[lesson.labels[at, number] != UNKNOWN]
+    labels = lesson.labels[rows, number]
+    weights = lesson.weights[rows].copy()
+    positive = weights[labels == 1].sum()
+    weights[labels == 1] *= (weights[labels == 0].sum() / positive) ** BALANCE
+    first = LogisticRegression(C=DENSE_C, max_iter=300).fit(dense[rows], labels, weights)
+    second = LogisticRegression(C=SPARSE_C, solver="liblinear", random_state=0).fit(sparse[rows], labels, weights)
+    own = rows[lesson.weights[rows] == lesson.weights.max()]
+    shares = (
+        1 / first.decision_function(dense[own]).std(),
+        SPARSE_SHARE / second.decision_function(sparse[own]).std(),
+    )
+    bias = first.intercept_[0] * shares[0] + second.intercept_[0] * shares[1]
+    return first.coef_[0] * shares[0], second.coef_[0] * shares[1], float(bias)

@@ -1,0 +1,119 @@
+"""What the heads of the safety service learn from: rows of public files and lessons made of sentences, as numbers.
+
+Reads and encodes; learns nothing. Encodings are kept in a folder, for they take minutes and never change.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from kit import bert_onnx
+from kit.sentence_model import find
+from services.safety.learned.classifier import WINDOW_PASSAGES
+from services.safety.learned.features import Floats, Hints, count
+from services.safety.learned.heads import pooled
+from services.safety.learned.passages import passages
+
+LESSONS_FILE = Path(__file__).with_name("safety_lessons") / "injection.yaml"
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(slots=True)
+class Row:
+    """One labelled text.
+
+    Attributes:
+        labels: 1 or 0 by category; what is missing is unknown.
+        source: The set that it is from.
+        group: Rows of one group are never on both sides of a split.
+    """
+
+    text: str
+    labels: dict[str, int]
+    source: str
+    group: str = ""
+    vector: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    hints: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    buckets: Any = None
+    weights: Any = None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads JSON lines, compressed or not."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+        return [json.loads(line) for line in lines]
+
+
+def lessons(seed: int, repeats: int, path: Path = LESSONS_FILE) -> Iterator[Row]:
+    """Makes lessons about injection from the sentences of this project, `repeats` of each."""
+    content = yaml.safe_load(path.read_text())
+    chance = random.Random(seed)
+    for kind, label in (("attacks", 1), ("planted", 1), ("benign", 0), ("everyday", 0)):
+        for number, sentence in enumerate(content[kind]):
+            made = {_fill(sentence, content["words"], chance) for _ in range(repeats)}
+            category = "planted" if kind == "planted" else "direct"
+            labels = {category: label} if label else {"direct": 0, "planted": 0}
+            yield from (Row(text, labels, "lessons", f"{kind}{number}") for text in sorted(made))
+
+
+def _fill(sentence: str, words: dict[str, list[str]], chance: random.Random) -> str:
+    text = _SLOT.sub(lambda slot: chance.choice(words[slot.group(1)]), sentence)
+    style = chance.random()
+    if style < 0.15:
+        return text.lower().rstrip(".")
+    if style < 0.2:
+        return text.upper()
+    return text[0].upper() + text[1:]
+
+
+class Numbers:
+    """Turns texts into what heads see."""
+
+    def __init__(self, cache: Path) -> None:
+        self._network = bert_onnx.BertOnnx(find("all-minilm-l6-v2"), 1)
+        self._network.tokenizer.no_truncation()
+        self._network.tokenizer.no_padding()
+        self._hints = Hints.load()
+        self._file = cache / "vectors.npz"
+        self._known: dict[str, Floats] = {}
+        if self._file.exists():
+            with np.load(self._file) as known:
+                self._known = dict(zip(known["keys"].tolist(), known["vectors"], strict=True))
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Computes vectors, hints and counts of all rows."""
+        cut = [list(passages(row.text))[:WINDOW_PASSAGES] or [" "] for row in rows]
+        new = {passage for parts in cut for passage in parts if _key(passage) not in self._known}
+        self._encode(sorted(new, key=lambda passage: (len(passage), passage)))
+        for row, parts in zip(rows, cut, strict=True):
+            row.vector = pooled([self._known[_key(part)] for part in parts])
+            counted = count("".join(parts), self._hints)
+            row.hints, row.buckets, row.weights = counted.hints, counted.buckets, counted.weights
+
+    def _encode(self, texts: Sequence[str]) -> None:
+        limit = self._network.token_max
+        for begin in range(0, len(texts), 16):
+            part = texts[begin : begin + 16]
+            encodings = map(self._network.tokenizer.encode, part)
+            ids = [encoding.ids[: limit - 1] + encoding.ids[-1:] for encoding in encodings]
+            vectors, _ = self._network.run(ids)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            self._known.update(zip(map(_key, part), vectors, strict=True))
+        if texts:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(self._file, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

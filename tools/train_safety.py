@@ -1,0 +1,152 @@
+"""Trains the embedded heads of the safety service: `python -m tools.train_safety --help`; minutes, the same each time.
+
+    python -m tools.train_safety --moderation FILE --tweets FILE --injection FILE --everyday FILE --cache FOLDER
+
+The files are JSON lines, compressed or not, in the formats of `millrace bench safety`; docs/safety-models.md names
+those that the shipped heads were taught by. What is printed is measured on rows that were not fitted: five folds, in
+which lessons that were made from one sentence stay together. It writes services/safety/learned/heads.npz and its
+digest, and downloads nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from services.safety.learned.features import Floats
+from services.safety.learned.heads import ARRAYS, DIGEST, LinearHeads, probabilities
+from tools.safety_fit import UNKNOWN, Lesson, calibrated, fit, unseen_logits
+from tools.safety_rows import Numbers, Row, lessons, read_rows
+
+MODERATION = ("sexual", "hate", "violence", "harassment", "self-harm", "hate/threatening", "violence/graphic", "any")
+INJECTION = ("direct", "planted")
+# Tweets teach slurs, but their labels are others' and their style is no prompt's.
+MODERATION_WEIGHTS = {"moderation": 1.0, "benign": 0.1, "tweets": 0.05}
+INJECTION_WEIGHTS = {"injection": 1.0, "lessons": 1.0, "everyday": 0.5}
+TWEETS_OF_EACH_LABEL = 2000
+LESSON_REPEATS = 5
+# Of the everyday files (bank questions, made-up sentences with personal data, messages) every so-manieth row is taken.
+EVERYDAY_STEPS = (40, 3, 10)
+# Kinds of planted instructions that are what any user might ask: only where they stand makes them attacks.
+ORDINARY = (
+    "Task Automation",
+    "Business Intelligence",
+    "Conversational Agent",
+    "Research Assistance",
+    "Sentiment Analysis",
+)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def main() -> None:
+    """Trains, measures and writes the heads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("moderation", "tweets", "injection", "cache"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument(
+        "--everyday", type=Path, required=True, nargs=len(EVERYDAY_STEPS), help="texts that are no attack"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the lessons")
+    args = parser.parse_args()
+    numbers = Numbers(args.cache)
+    harms = moderation_rows(args.moderation, args.injection, args.tweets)
+    attacks = injection_rows(args.injection, args.everyday, args.seed)
+    moderation = _learn(numbers, harms, MODERATION, MODERATION_WEIGHTS)
+    write({"moderation": moderation, "injection": _learn(numbers, attacks, INJECTION, INJECTION_WEIGHTS)})
+
+
+def moderation_rows(moderation: Path, injection: Path, tweets: Path) -> list[Row]:
+    """Rows of harm: labelled texts, benign prompts that look frightening, and tweets for slurs."""
+    rows = [Row(row["text"], _labels(row["labels"]), "moderation") for row in read_rows(moderation)]
+    harmless = dict.fromkeys(MODERATION, 0)
+    rows += [Row(row["text"], harmless, "benign") for row in read_rows(injection) if not row["injection"]]
+    calm = (row for row in lessons(seed=0, repeats=1) if row.group.startswith(("benign", "everyday")))
+    rows += [Row(row.text, harmless, "benign") for row in calm]
+    known = [row for row in read_rows(tweets) if "hate" in row["labels"]]
+    for label in (0, 1):
+        of_label = [row for row in known if row["labels"]["hate"] == label][:TWEETS_OF_EACH_LABEL]
+        rows += [Row(row["text"], {"hate": label}, "tweets") for row in of_label]
+    return rows
+
+
+def injection_rows(injection: Path, everyday: Sequence[Path], seed: int) -> list[Row]:
+    """Rows of attacks and of what is none: labelled prompts, lessons of this project, everyday questions."""
+    raw = read_rows(injection)
+    planted = {row["text"] for row in raw if row.get("kind")}
+    rows = []
+    ordinary = {row["text"] for row in raw if row.get("kind", "").removeprefix("indirect:") in ORDINARY}
+    for row in raw:
+        if row["text"] in ordinary:
+            continue
+        labels = dict.fromkeys(INJECTION, 0)
+        if row["injection"]:
+            labels = {"planted" if row["text"] in planted else "direct": 1}
+        rows.append(Row(row["text"], labels, "injection", row.get("kind", "")))
+    rows += lessons(seed, LESSON_REPEATS)
+    plain = [row for file, step in zip(everyday, EVERYDAY_STEPS, strict=True) for row in read_rows(file)[::step]]
+    rows += [Row(row["text"], dict.fromkeys(INJECTION, 0), "everyday") for row in plain]
+    return rows
+
+
+def write(kinds: Mapping[str, LinearHeads], path: Path = ARRAYS) -> None:
+    """Writes all heads in half precision, and the digest of the file."""
+    arrays: dict[str, Any] = {}
+    for kind, heads in kinds.items():
+        arrays[f"{kind}.names"] = np.array(heads.names)
+        arrays[f"{kind}.whether"] = np.array(heads.whether)
+        arrays[f"{kind}.bias"] = heads.bias.astype(np.float32)
+        for part in ("dense", "sparse", "rarity"):
+            arrays[f"{kind}.{part}"] = getattr(heads, part).astype(np.float16)
+    np.savez_compressed(path, **arrays)
+    DIGEST.write_text(hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def _labels(labels: Mapping[str, int]) -> dict[str, int]:
+    known = {name: label for name, label in labels.items() if name in MODERATION}
+    return known | {"any": int(any(labels.values()))}
+
+
+def _learn(numbers: Numbers, rows: Sequence[Row], names: Sequence[str], weights: Mapping[str, float]) -> LinearHeads:
+    numbers.fill(rows)
+    lesson = Lesson.of(rows, names, weights)
+    unseen = unseen_logits(lesson, names)
+    judges = np.array([weights[row.source] == 1 for row in rows])
+    whether = names.index("any") if "any" in names else -1
+    heads, unseen = calibrated(fit(lesson, names, whether=whether), lesson, unseen, judges)
+    report(lesson, names, probabilities(unseen, whether), judges)
+    return heads
+
+
+def report(lesson: Lesson, names: Sequence[str], scores: Floats, judges: Any) -> None:
+    """Prints what unseen rows were given."""
+    for number, name in enumerate(names):
+        rows = judges & (lesson.labels[:, number] != UNKNOWN)
+        _print_ranking(name, lesson.labels[rows, number], scores[rows, number])
+    kinds = np.array([row.source for row in lesson.rows])
+    harm = lesson.labels.max(axis=1) == 1
+    top = scores[:, [number for number, name in enumerate(names) if name != "any"]].max(axis=1)
+    _print_ranking("highest score", harm[judges], top[judges])
+    for threshold in THRESHOLDS:
+        shares = [
+            f"{kind} {'recall' if label else 'false alarms'} {(top[rows] >= threshold).mean():.3f}"
+            for kind in dict.fromkeys(kinds)
+            for label in (True, False)
+            if (rows := (kinds == kind) & (harm == label)).any()
+        ]
+        print(f"at {threshold}: {', '.join(shares)}")
+
+
+def _print_ranking(name: str, labels: Any, scores: Floats) -> None:
+    auprc = average_precision_score(labels, scores)
+    print(f"{name:18} rows {len(labels):5} positive {labels.sum():4} auprc {auprc:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
