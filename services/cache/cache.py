@@ -3,13 +3,15 @@
 This is where a lookup's steps are told. It never reads an answer, and a store that fails only ever makes it miss.
 """
 
+from __future__ import annotations
+
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kit.errors import FailedPrecondition
 from kit.identity import remaining_s
@@ -29,17 +31,29 @@ from services.cache.query import (
     MissReason,
     Query,
     Restarted,
+    ShadowVerdict,
     judge,
 )
 from services.cache.refresh import RefreshWatch
 from services.cache.stats import Stats
 from services.cache.store import Clock, EntryStore, Selector, StoreUnavailable
 
+if TYPE_CHECKING:  # its libraries take time and memory that a service without semantic lookups need not spend
+    from services.cache.semantic.matcher import Matcher
+
 # Part of a caller's remaining time that a wait leaves, so that the miss still reaches it; and the most that it leaves.
 DEADLINE_MARGIN = 0.1
 DEADLINE_MARGIN_MAX_S = 0.25
 
 UNAVAILABLE: Final = Miss(MissReason.STORE_UNAVAILABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of an answer that was kept while it was produced: what it saves, and what a comparison came to."""
+
+    savings: Savings | None = None
+    verdict: ShadowVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,7 @@ class Cache:
         keys: Where what is kept is.
         lifetime: How long entries live.
         watch: Tells which of them to produce anew.
+        matcher: Finds answers to similar questions; None where only the same question will do.
         clock: Milliseconds since the epoch.
         random: Numbers in [0, 1), for the jitter.
     """
@@ -73,11 +88,13 @@ class Cache:
         keys: KeySpace,
         lifetime: Lifetime,
         watch: RefreshWatch,
+        matcher: Matcher | None = None,
         *,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
         self.store, self.flights, self.stats, self.keys = store, flights, stats, keys
+        self.matcher = matcher
         self._keeping: dict[bytes, Entry] = {}  # What the store is just being given; found all the same.
         self._lifetime, self._watch, self._clock, self._random = lifetime, watch, clock, random
 
@@ -117,7 +134,12 @@ class Cache:
             yield Restarted()
 
     async def keep(
-        self, draft: EntryDraft, chunks: Sequence[bytes], savings: Savings | None, streamed: Flight | None = None
+        self,
+        draft: EntryDraft,
+        chunks: Sequence[bytes],
+        savings: Savings | None,
+        verdict: ShadowVerdict | None = None,
+        streamed: Flight | None = None,
     ) -> Entry:
         """Gives a complete answer to those who wait, and to those who followed it as `streamed`, and keeps it.
 
@@ -126,7 +148,7 @@ class Cache:
         """
         entry = self._entry(draft, chunks, savings)
         digest = entry.address.entry
-        kept = asyncio.ensure_future(self.store.put(entry))
+        kept = asyncio.ensure_future(self._put(entry, verdict))
         self._keeping[digest] = entry
         self.flights.land(entry, kept, streamed)
         try:
@@ -140,11 +162,11 @@ class Cache:
     async def keep_stream(
         self,
         draft: EntryDraft,
-        chunks: AsyncIterator[bytes | Savings | None],
+        chunks: AsyncIterator[bytes | Finish],
         lease_id: str,
         on_followed: Callable[[], Awaitable[None]] | None = None,
     ) -> Entry:
-        """Keeps an answer while it is produced; what is not bytes ends it and says what it saves.
+        """Keeps an answer while it is produced; what is not bytes ends it.
 
         `on_followed` is called once, when somebody waits for the answer.
 
@@ -157,7 +179,7 @@ class Cache:
         try:
             async for chunk in chunks:
                 if not isinstance(chunk, bytes):
-                    return await self.keep(draft, kept, chunk, flight)
+                    return await self.keep(draft, kept, chunk.savings, chunk.verdict, flight)
                 kept.append(chunk)
                 if flight is not None and not flight.settled:
                     self.flights.append(flight, chunk)
@@ -177,12 +199,14 @@ class Cache:
                     del self._keeping[digest]
         return count
 
-    async def report_false_hit(self, namespace: Namespace, entry_id: str) -> bool:
-        """Removes an entry that did not fit; false if it was gone."""
+    async def report_false_hit(self, namespace: Namespace, entry_id: str, compare_text: str | None = None) -> bool:
+        """Removes an entry that did not fit the text that was looked up; false if it was gone."""
         entry = parse_entry_id(entry_id)
         if entry is None:
             return False
         tenant = self.keys.tenant(namespace.tenant)
+        if self.matcher is not None:
+            await self.matcher.report(tenant, entry_id, compare_text)
         removed = await self.delete(Selector(tenant, self.keys.namespace(namespace), entry))
         if removed:
             self.stats.count_false_hit(tenant)
@@ -197,7 +221,7 @@ class Cache:
             What was found; and if `streamed`, a flight whose chunks have begun, in which case what was found is a miss.
         """
         mark, since = self.flights.mark(), _now()
-        found = await self._find(query, address, arrived_ms)
+        found = await self._similar(query, address, await self._find(query, address, arrived_ms), arrived_ms)
         if query.lease is None:
             return found, None
         if isinstance(found, Hit):
@@ -265,6 +289,16 @@ class Cache:
                 return UNAVAILABLE
         return judge(entry, query, arrived_ms)
 
+    async def _similar(self, query: Query, address: Address, found: Found, arrived_ms: int) -> Found:
+        """Where the same question was missed, looks for the answer to a similar one."""
+        if self.matcher is None or isinstance(found, Hit) or found == UNAVAILABLE:
+            return found
+        return await self.matcher.find(query, address, found, arrived_ms)
+
+    async def _put(self, entry: Entry, verdict: ShadowVerdict | None) -> None:
+        """Stores an entry, with what semantic lookups need of it."""
+        await self.store.put(entry if self.matcher is None else await self.matcher.complete(entry, verdict))
+
     async def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""
         flight = await self.flights.lead(lease_id, self.keys.address(draft.key))
@@ -291,6 +325,7 @@ class Cache:
             savings=savings,
             compare_text=draft.compare_text,
             context_digest=draft.key.context_digest,
+            canonical_version=draft.key.canonical_version,
         )
 
 

@@ -47,6 +47,30 @@ class CacheSettings(ServeSettings):
         0.1, ge=0, le=1, description="Last share of a life in which an answer may be produced anew; 0 for never."
     )
     refresh_hits_min: int = Field(3, ge=1, description="Hits that make an answer worth producing anew.")
+    semantic: bool = Field(
+        False, description="Whether answers to similar questions are given to those who ask for that."
+    )
+    semantic_error_max: float = Field(
+        0.02, gt=0, le=1, description="Most wrong answers among those to similar questions; callers may be stricter."
+    )
+    semantic_similarity_min: float = Field(
+        0, ge=0, le=1, description="Least cosine similarity of such questions; callers may be stricter."
+    )
+    semantic_held_share_max: float = Field(
+        0.1, gt=0, le=0.5, description="Most of such answers that are held back, to be compared with fresh ones."
+    )
+    semantic_timeout_s: float = Field(
+        0.15, gt=0, le=5, description="Longest that a similar question is looked for; after that it is a miss."
+    )
+    semantic_guards: bool = Field(
+        True,
+        description="Whether differences in numbers, negations, names and the like forbid it; false to measure only.",
+    )
+    semantic_entries_max: int = Field(1_000_000, ge=1, description="Most entries that can be found by similarity.")
+    embedding_model: str = Field(
+        "all-minilm-l6-v2", min_length=1, description="Model that compares questions: a name on the hub or a directory."
+    )
+    embedding_threads: int = Field(1, ge=1, le=64, description="Threads that it runs with.")
     lease_ttl_default_s: float = Field(
         60, ge=0.1, le=600, description="How long a lease lasts where the caller does not say."
     )

@@ -46,7 +46,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A stored answer. Instants are milliseconds since the epoch.
 
     `compare_text` is the text that it answers, and `embedding` that text's vector in the space that `embedding_version`
-    names; both are empty where the entry takes no part in semantic lookups.
+    names; both are empty where the entry takes no part in semantic lookups. `meaning` is shared by entries that were
+    found to say the same; empty, it is one of its own.
     """
 
     address: Address
@@ -63,6 +64,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     context_digest: bytes = b""
     embedding: bytes = b""
     embedding_version: str = ""
+    canonical_version: int = 0
+    meaning: str = ""
 
     @property
     def entry_id(self) -> str:

@@ -44,6 +44,15 @@ class LeaseQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class SemanticQuery:
+    """Asks for answers to similar texts, within bounds that may be stricter than the operator's."""
+
+    compare_text: str
+    similarity_min: float = 0.0
+    error_max: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What is looked for. `age_max_ms` of 0 finds only what is stored while the lookup waits; None finds any age."""
 
@@ -52,6 +61,7 @@ class Query:
     age_max_ms: int | None = None
     allow_stale: bool = False
     lease: LeaseQuery | None = None
+    semantic: SemanticQuery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,33 @@ class Lease:
 
     lease_id: str
     ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Why a similar entry was accepted, or would have been; `fit_probability` is None where none was calculated."""
+
+    similarity: float
+    fit_probability: float | None
+    error_max: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A similar entry that is to be compared with the fresh answer."""
+
+    shadow_id: str
+    entry: Entry
+    acceptance: Acceptance
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowVerdict:
+    """What a comparison came to: whether the entry says the same as the fresh answer."""
+
+    shadow_id: str
+    fits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +111,7 @@ class Hit:
     age_ms: int
     refresh: Lease | None = None
     shared: bool = False
+    acceptance: Acceptance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +120,7 @@ class Miss:
 
     reason: MissReason
     lease: Lease | None = None
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from millrace.cache.v1 import entry_pb2 as entry_pb
 from millrace.cache.v1 import lookup_pb2 as lookup_pb
 from services.cache.entry import EntryDraft, Savings, parse_entry_id
 from services.cache.key import EntryKey, KeySpace, Namespace
-from services.cache.query import LeaseQuery, Query
+from services.cache.query import LeaseQuery, Query, SemanticQuery, ShadowVerdict
 from services.cache.store import Selector
 
 DIGEST_BYTES: Final = 32
@@ -49,14 +49,13 @@ def read_request_id(value: str) -> str:
 
 def read_query(query: lookup_pb.Query, limits: Limits) -> Query:
     """Reads what a lookup asks for."""
-    if query.HasField("semantic"):
-        _check_semantic(query.semantic)
     return Query(
         key=_key("query.key", query.key),
         schema_tag=_text("query.schema_tag", query.schema_tag, 1, LABEL_MAX),
         age_max_ms=_ms("query.age_max", query.age_max, 0, DURATION_MAX_MS) if query.HasField("age_max") else None,
         allow_stale=query.allow_stale,
         lease=_lease(query.lease, limits) if query.HasField("lease") else None,
+        semantic=_semantic(query.semantic) if query.HasField("semantic") else None,
     )
 
 
@@ -137,9 +136,11 @@ def read_lease_id(value: str, *, required: bool = False) -> str:
     return _text("lease_id", value, 1 if required else 0, NAME_MAX)
 
 
-def read_shadow_verdict(field: str, verdict: lookup_pb.ShadowVerdict) -> None:
-    """Checks a verdict; while semantic lookups are off every comparison is unknown, so that nothing is made of it."""
-    _text(f"{field}.shadow_id", verdict.shadow_id, 0, NAME_MAX)
+def read_shadow_verdict(field: str, message: service_pb.StoreRequest | service_pb.StoreFinish) -> ShadowVerdict | None:
+    """Reads what a comparison came to, if one was made."""
+    verdict = message.shadow_verdict
+    shadow_id = _text(f"{field}.shadow_id", verdict.shadow_id, 0, NAME_MAX)
+    return ShadowVerdict(shadow_id, verdict.fits) if shadow_id else None
 
 
 def read_namespace(field: str, namespace: entry_pb.Namespace) -> Namespace:
@@ -209,12 +210,16 @@ def _lease(lease: lookup_pb.LeaseQuery, limits: Limits) -> LeaseQuery:
     return LeaseQuery(ttl_s, _ms("query.lease.wait", lease.wait, 0, high_ms) / 1000, lease.refresh)
 
 
-def _check_semantic(semantic: lookup_pb.SemanticQuery) -> None:
-    _text("query.semantic.compare_text", semantic.compare_text, 1, COMPARE_TEXT_MAX)
+def _semantic(semantic: lookup_pb.SemanticQuery) -> SemanticQuery:
     if semantic.HasField("similarity_min") and not 0 <= semantic.similarity_min <= 1:
         raise InvalidArgument("query.semantic.similarity_min", "must be between 0 and 1")
     if semantic.HasField("error_max") and not 0 < semantic.error_max <= 1:
         raise InvalidArgument("query.semantic.error_max", "must be above 0 and at most 1")
+    return SemanticQuery(
+        _text("query.semantic.compare_text", semantic.compare_text, 1, COMPARE_TEXT_MAX),
+        semantic.similarity_min,
+        semantic.error_max if semantic.HasField("error_max") else 1.0,
+    )
 
 
 def _text(field: str, value: str, low: int, high: int) -> str:

@@ -1,6 +1,8 @@
 """Writes nouns as the contract's responses. This module decides nothing."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,10 +11,23 @@ from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import entry_pb2 as entry_pb
 from millrace.cache.v1 import lookup_pb2 as lookup_pb
 from services.cache.entry import Entry, Savings
-from services.cache.query import Completed, Following, Found, Hit, Lease, LookupEvent, Miss, Restarted
+from services.cache.query import (
+    Acceptance,
+    Completed,
+    Following,
+    Found,
+    Hit,
+    Lease,
+    LookupEvent,
+    Miss,
+    Restarted,
+)
 from services.cache.stats import Tally
 from services.cache.store import Size
 from services.cache.worth import EvictionReason, Evictions
+
+if TYPE_CHECKING:  # see cache.py
+    from services.cache.semantic.estimate import Estimate
 
 # A sum that has grown past what the contract can hold stays there.
 INT64_MAX: Final = 2**63 - 1
@@ -84,6 +99,17 @@ def write_size(stats: service_pb.Stats, size: Size) -> None:
     stats.entry_count, stats.size_bytes = size.entry_count, size.size_bytes
 
 
+def write_error(stats: service_pb.Stats, estimate: Estimate | None) -> None:
+    """Adds what is known of wrong semantic hits to the figures."""
+    stats.semantic_enabled = True
+    if estimate is not None:
+        share, count = estimate.share, estimate.sample_count
+        error = service_pb.ErrorEstimate(
+            share=share, share_low=estimate.low, share_high=estimate.high, sample_count=count
+        )
+        stats.semantic_error.CopyFrom(error)
+
+
 def write_evictions(stats: service_pb.Stats, evictions: Evictions) -> None:
     """Adds what was let go to the figures."""
     stats.eviction_count = evictions[EvictionReason.ENTRIES] + evictions[EvictionReason.BYTES]
@@ -99,6 +125,7 @@ def _hit(hit: Hit, *, chunks: bool) -> lookup_pb.Hit:
         entry=_entry(hit.entry, chunks=chunks),
         age=_duration(hit.age_ms),
         refresh=None if hit.refresh is None else _lease(hit.refresh),
+        acceptance=None if hit.acceptance is None else _acceptance(hit.acceptance),
     )
 
 
@@ -106,7 +133,20 @@ def _miss(miss: Miss) -> lookup_pb.Miss:
     written = lookup_pb.Miss(reason=f"MISS_REASON_{miss.reason.name}")
     if miss.lease is not None:
         written.lease.CopyFrom(_lease(miss.lease))
+    if miss.shadow is not None:
+        shadow = miss.shadow
+        entry, acceptance = _entry(shadow.entry, chunks=True), _acceptance(shadow.acceptance)
+        written.shadow.CopyFrom(lookup_pb.Shadow(shadow_id=shadow.shadow_id, entry=entry, acceptance=acceptance))
     return written
+
+
+def _acceptance(acceptance: Acceptance) -> lookup_pb.Acceptance:
+    return lookup_pb.Acceptance(
+        similarity=min(1.0, max(0.0, acceptance.similarity)),
+        fit_probability=acceptance.fit_probability,
+        error_max=acceptance.error_max,
+        reason=acceptance.reason,
+    )
 
 
 def _lease(lease: Lease) -> lookup_pb.Lease:

@@ -12,8 +12,7 @@ from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
 from services.cache import request_wire as read
 from services.cache import response_wire as write
-from services.cache.cache import Cache
-from services.cache.entry import Savings
+from services.cache.cache import Cache, Finish
 from services.cache.query import Hit, Miss
 from services.cache.store import StoreUnavailable
 
@@ -52,8 +51,8 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         draft = read.read_draft("draft", request.draft)
         chunks = read.read_chunks("chunks", request.chunks, self._limits)
         savings = read.read_savings("savings", request)
-        read.read_shadow_verdict("shadow_verdict", request.shadow_verdict)
-        entry = await self._cache.keep(draft, chunks, savings)
+        verdict = read.read_shadow_verdict("shadow_verdict", request)
+        entry = await self._cache.keep(draft, chunks, savings, verdict)
         expire_time = write.write_time(entry.expires_ms)
         return service_pb.StoreResponse(request_id=request_id, entry_id=entry.entry_id, expire_time=expire_time)
 
@@ -92,8 +91,8 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         request_id = read.read_request_id(request.request_id)
         namespace = read.read_namespace("namespace", request.namespace)
         entry_id = read.read_entry_id(request.entry_id)
-        read.read_compare_text(request.compare_text)
-        removed = await self._cache.report_false_hit(namespace, entry_id)
+        text = read.read_compare_text(request.compare_text)
+        removed = await self._cache.report_false_hit(namespace, entry_id, text)
         return service_pb.ReportFalseHitResponse(request_id=request_id, removed=removed)
 
     async def GetStats(self, request: service_pb.GetStatsRequest, context: Any) -> service_pb.GetStatsResponse:
@@ -104,8 +103,8 @@ class CacheServicer(service_grpc.CacheServiceServicer):
 
     async def _chunks(
         self, requests: AsyncIterable[service_pb.StoreStreamRequest]
-    ) -> AsyncGenerator[bytes | Savings | None, None]:
-        """The chunks of a stream, then what it saves."""
+    ) -> AsyncGenerator[bytes | Finish, None]:
+        """The chunks of a stream, then its end."""
         meter = read.ChunkMeter("chunk", self._limits)
         async for request in requests:
             match request.WhichOneof("message"):
@@ -114,8 +113,8 @@ class CacheServicer(service_grpc.CacheServiceServicer):
                     yield request.chunk
                 case "finish":
                     meter.finish()
-                    read.read_shadow_verdict("finish.shadow_verdict", request.finish.shadow_verdict)
-                    yield read.read_savings("finish.savings", request.finish)
+                    verdict = read.read_shadow_verdict("finish.shadow_verdict", request.finish)
+                    yield Finish(read.read_savings("finish.savings", request.finish), verdict)
                     return
                 case "start":
                     raise InvalidArgument("start", "must be the first message only")
@@ -128,6 +127,8 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         stats.start_time.CopyFrom(write.write_time(cache.stats.start_ms))
         stats.store, stats.store_available = cache.store.name, cache.store.available
         stats.lease_count = cache.flights.lease_count
+        if cache.matcher is not None:
+            write.write_error(stats, cache.matcher.verifiers.estimate(tenant))
         if tenant is None:
             write.write_evictions(stats, cache.store.evictions)
         try:

@@ -1,10 +1,13 @@
 """The one place where the cache's parts meet. Tests hand in other parts; nothing is decided here."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -32,6 +35,9 @@ from services.cache.sqlite_store import SqliteStore
 from services.cache.stats import Stats
 from services.cache.store import EntryStore
 
+if TYPE_CHECKING:
+    from services.cache.semantic.semantics import Model, Semantics
+
 FULL_NAME = service_pb.DESCRIPTOR.services_by_name["CacheService"].full_name
 # The health of Redis, apart from the service's own: without it the service goes on, and misses.
 REDIS_HEALTH = "dependency/redis"
@@ -45,6 +51,7 @@ class CacheService:
     registrations: tuple[Registration, ...]
     link: RedisLink | None
     metrics: CacheMetrics
+    semantics: Semantics | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def warm(self, server: Server) -> None:
@@ -53,6 +60,8 @@ class CacheService:
         if link is not None:
             link.on_change(lambda available: server.set_serving(REDIS_HEALTH, available))
         await store.open()
+        if self.semantics is not None:
+            self.cache.matcher = await self.semantics.open()
         self.cache.flights.start()
         self.tasks.add(asyncio.create_task(self.metrics.keep_measuring()))
         if link is not None:
@@ -62,10 +71,14 @@ class CacheService:
         """Closes the store."""
         await cancel_all(self.tasks)
         await self.cache.flights.close()
+        if self.semantics is not None:
+            await self.semantics.close()
         await self.cache.store.close()
 
 
-async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore | None = None) -> CacheService:
+async def build(
+    settings: CacheSettings, telemetry: Telemetry, store: EntryStore | None = None, model: Model | None = None
+) -> CacheService:
     """Joins the parts that the settings name."""
     link = redis_link(settings) if settings.store == "redis" and store is None else None
     store = store or build_store(settings, link)
@@ -83,7 +96,25 @@ async def build(settings: CacheSettings, telemetry: Telemetry, store: EntryStore
     registration = Registration(FULL_NAME, service_grpc.add_CacheServiceServicer_to_server, servicer)
     metrics = CacheMetrics(cache)
     telemetry.registry.register(metrics)
-    return CacheService(cache, (registration,), link, metrics)
+    semantics = build_semantics(settings, store, model) if settings.semantic else None
+    return CacheService(cache, (registration,), link, metrics, semantics)
+
+
+def build_semantics(settings: CacheSettings, store: EntryStore, model: Model | None) -> Semantics:
+    """Makes what finds answers to similar questions; imported here, for its libraries take time and memory."""
+    from kit.encoder import Encoder
+    from services.cache.semantic.matcher import Bounds
+    from services.cache.semantic.semantics import Semantics, SemanticSettings
+
+    bounds = Bounds(
+        settings.semantic_error_max,
+        settings.semantic_similarity_min,
+        settings.semantic_timeout_s,
+        settings.semantic_guards,
+    )
+    limits = SemanticSettings(bounds, settings.semantic_held_share_max, settings.semantic_entries_max)
+    model = model or Encoder(settings.embedding_model, threads=settings.embedding_threads)
+    return Semantics(model, store, limits, now_ms, random.random)
 
 
 def build_store(settings: CacheSettings, link: RedisLink | None) -> EntryStore:

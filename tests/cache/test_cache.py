@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import FailedPrecondition
-from services.cache.cache import Cache, Lifetime
+from services.cache.cache import Cache, Finish, Lifetime
 from services.cache.changes import Behind, Change
 from services.cache.entry import Entry, EntryDraft, Savings
 from services.cache.flight import FlightTable
@@ -296,7 +296,7 @@ async def test_broken_store_only_makes_misses(clock: ManualClock):
     assert cache.stats.tally(None).store_count == 0
 
 
-async def chunks_of(*parts: bytes | Savings | None) -> AsyncIterator[bytes | Savings | None]:
+async def chunks_of(*parts: bytes | Finish) -> AsyncIterator[bytes | Finish]:
     for part in parts:
         yield part
 
@@ -305,17 +305,17 @@ class Feed:
     """Chunks that a test hands to a stream one by one."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[bytes | Savings | EOFError | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[bytes | Finish | EOFError] = asyncio.Queue()
         self.send = self._queue.put_nowait
 
-    async def __aiter__(self) -> AsyncIterator[bytes | Savings | None]:
+    async def __aiter__(self) -> AsyncIterator[bytes | Finish]:
         while not isinstance(part := await self._queue.get(), EOFError):
             yield part
 
 
 async def test_stream_is_replayed_in_its_chunks(cache: Cache):
     """An answer kept as a stream is found with the same chunks, and replayed as them."""
-    entry = await cache.keep_stream(DRAFT, chunks_of(b"a", b"bc", b"d", None), "")
+    entry = await cache.keep_stream(DRAFT, chunks_of(b"a", b"bc", b"d", Finish()), "")
     events = [event async for event in cache.lookup_stream(QUERY)]
 
     assert events == [Hit(HitKind.EXACT, entry, 0), b"a", b"bc", b"d", Completed(entry, 3)]
@@ -376,7 +376,7 @@ async def test_followers_see_an_answer_while_it_is_made(cache: Cache):
     assert await anext(follower) == b"two"
     assert not keeping.done()
 
-    feed.send(Savings(1, 2))
+    feed.send(Finish(Savings(1, 2)))
     assert await anext(follower) == Completed(await keeping, 2)
     assert [event async for event in follower] == []
 
@@ -406,7 +406,7 @@ async def test_followers_restart_when_the_leader_breaks_off(cache: Cache):
         for _ in seen:
             await torn_count.acquire()
         keeping.cancel()
-        entry = await cache.keep_stream(DRAFT, chunks_of(b"whole ", b"answer", None), await lead.get())
+        entry = await cache.keep_stream(DRAFT, chunks_of(b"whole ", b"answer", Finish()), await lead.get())
 
     assert lead.empty()
     torn = [Following(), b"torn", Restarted()]
@@ -425,7 +425,7 @@ async def test_stream_of_another_schema_is_not_followed(cache: Cache):
     follower = cache.lookup_stream(replace(QUERY, lease=LEASE))
     first = asyncio.ensure_future(anext(follower))
     feed.send(b"other")
-    feed.send(None)
+    feed.send(Finish())
     await keeping
 
     event = await first
@@ -437,7 +437,7 @@ async def test_stream_cannot_lead_under_another_key(cache: Cache):
     """A lease lets its holder write for its own key only."""
     lease_id = leased(await cache.lookup(replace(QUERY, lease=LEASE)))
     stranger = replace(DRAFT, key=make_key("other"))
-    await cache.keep_stream(stranger, chunks_of(b"foreign", None), lease_id)
+    await cache.keep_stream(stranger, chunks_of(b"foreign", Finish()), lease_id)
 
     assert await cache.lookup(replace(QUERY, lease=LeaseQuery(5, 0))) == Miss(MissReason.LEASED)
 
@@ -450,10 +450,10 @@ async def test_second_stream_of_a_lease_is_not_mixed_in(cache: Cache):
     feed.send(b"first")
     follower = cache.lookup_stream(replace(QUERY, lease=LEASE))
     assert [await anext(follower), await anext(follower)] == [Following(), b"first"]
-    await cache.keep_stream(DRAFT, chunks_of(b"second", None), lease_id)
+    await cache.keep_stream(DRAFT, chunks_of(b"second", Finish()), lease_id)
     await cache.keep(DRAFT, [b"third"], None)
     feed.send(b" answer")
-    feed.send(None)
+    feed.send(Finish())
 
     assert [event async for event in follower] == [b" answer", Completed(await keeping, 2)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cache.cache import Cache
+from services.cache.cache import Cache, Finish
 from services.cache.entry import EntryDraft
 from services.cache.key import EntryKey, Namespace
 from services.cache.query import Completed, Hit, LeaseQuery, Miss, Query, Restarted
@@ -89,7 +89,7 @@ class Crowd:
         elif way == 1:
             await self._cache.keep(draft, answer_to(key), None)
         else:
-            await self._cache.keep_stream(draft, chunks_of(*answer_to(key), None), miss.lease.lease_id)
+            await self._cache.keep_stream(draft, chunks_of(*answer_to(key), Finish()), miss.lease.lease_id)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from services.cache import redis_leases, shared_flight
-from services.cache.cache import Cache
+from services.cache.cache import Cache, Finish
 from services.cache.entry import Savings
 from services.cache.flight import new_lease_id
 from services.cache.query import (
@@ -187,7 +187,7 @@ async def test_streams_are_followed_over_replicas(make_replica: MakeReplica):
         await follower.until(Following(), b"one", b"two")
     for number in range(100):
         feed.send(bytes([number]))
-    feed.send(Savings(1, 2))
+    feed.send(Finish(Savings(1, 2)))
     entry = await keeping
 
     for follower in followers:
@@ -212,7 +212,7 @@ async def test_followers_restart_with_one_of_them(make_replica: MakeReplica):
     assert len(done) == 1
     (leader,) = (follower for follower in followers if follower.task in done)
     assert leader.seen[:3] == [Following(), b"torn", Restarted()]
-    entry = await replicas[1].keep_stream(DRAFT, chunks_of(b"whole ", b"answer", None), leased(leader.seen[3]))  # type: ignore[arg-type]
+    entry = await replicas[1].keep_stream(DRAFT, chunks_of(b"whole ", b"answer", Finish()), leased(leader.seen[3]))  # type: ignore[arg-type]
 
     for follower in followers:
         if follower is not leader:
@@ -232,7 +232,7 @@ async def test_lease_may_be_used_at_any_replica(make_replica: MakeReplica):
     feed.send(b"one")
     for follower in followers:
         await follower.until(Following(), b"one")
-    feed.send(None)
+    feed.send(Finish())
     entry = await keeping
 
     for follower in followers:
@@ -286,7 +286,7 @@ async def test_dead_replica_is_taken_over(make_replica: MakeReplica, brisk):
     )
     assert len(done) == 1
     (leader,) = (follower for follower in followers if follower.task in done)
-    entry = await replicas[1].keep_stream(DRAFT, chunks_of(b"whole", None), leased(leader.seen[3]))  # type: ignore[arg-type]
+    entry = await replicas[1].keep_stream(DRAFT, chunks_of(b"whole", Finish()), leased(leader.seen[3]))  # type: ignore[arg-type]
     for follower in followers:
         await follower.task
     keeping.cancel()
@@ -323,7 +323,7 @@ async def test_nothing_is_sent_that_nobody_follows(make_replica: MakeReplica):
     await follower.until(Following(), b"one")
     keys = f"{PREFIX}:{{{ADDRESS.tenant.hex()}}}"
     assert not await replica.link.client.exists(f"{keys}:flight:{ADDRESS.entry.hex()}")
-    feed.send(None)
+    feed.send(Finish())
     await keeping
     await replica.flights.close()
 
@@ -342,7 +342,7 @@ async def test_streamed_answer_is_not_cut_by_another(make_replica: MakeReplica, 
         await follower.until(Following(), b"first ")
     await other.keep(DRAFT, [b"second"], None)
     feed.send(b"answer")
-    feed.send(None)
+    feed.send(Finish())
     entry = await keeping
 
     for follower in followers:
@@ -382,7 +382,7 @@ async def test_frozen_redis_leaves_flights_of_ones_own(own_redis: RedisServer, c
         done, _ = await asyncio.wait([each.task for each in followers], return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
         (leader,) = (follower for follower in followers if follower.task in done)
-        own = other.keep_stream(DRAFT, chunks_of(b"own", None), leased(leader.seen[3]))  # type: ignore[arg-type]
+        own = other.keep_stream(DRAFT, chunks_of(b"own", Finish()), leased(leader.seen[3]))  # type: ignore[arg-type]
         assert isinstance((await asyncio.gather(own, return_exceptions=True))[0], Exception)  # It could not be kept.
         for follower in followers:
             await follower.task

@@ -39,31 +39,27 @@ EVIDENCE_MIN: Final = 20.0
 NEVER: Final = 2.0
 
 
-class Label(msgspec.Struct, frozen=True, array_like=True):
+@dataclass(frozen=True, slots=True)
+class Label:
     """One comparison: what was seen, whether the answer fitted, how many such lookups it stands for, and its number."""
 
-    seen: tuple[float, ...]
+    seen: Floats
     fits: bool
     weight: float
     number: int
 
 
+# A label's fields as they are kept over a restart.
+SavedLabel = tuple[list[float], bool, float, int]
+
+
 class Saved(msgspec.Struct, frozen=True, array_like=True):
     """Labels as they are kept over a restart."""
 
-    near: list[Label]
-    far: list[Label]
+    near: list[SavedLabel]
+    far: list[SavedLabel]
     label_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A share of wrong answers, its 95 % interval, and the comparisons that it rests on."""
-
-    share: float
-    low: float
-    high: float
-    sample_count: int
+    held: list[tuple[float, bool]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +96,8 @@ class Calibration:
     """The labels of one tenant and the model fitted to them."""
 
     def __init__(self, saved: Saved | None = None) -> None:
-        self._near: deque[Label] = deque(saved.near if saved else (), NEAR_MAX)
-        self._far: deque[Label] = deque(saved.far if saved else (), FAR_MAX)
+        self._near: deque[Label] = deque(map(_read, saved.near if saved else ()), NEAR_MAX)
+        self._far: deque[Label] = deque(map(_read, saved.far if saved else ()), FAR_MAX)
         self.label_count = saved.label_count if saved else 0
         self._fit_at = FIT_MIN
         self.fitted = Fitted((features.PRIOR, features.PRIOR))
@@ -113,7 +109,7 @@ class Calibration:
 
     def learn(self, seen: Floats, probability: float, *, fits: bool, weight: float = 1.0) -> None:
         """Adds a label; `weight` is one over the probability with which the lookup was chosen to be compared."""
-        label = Label(tuple(np.round(seen, 3).tolist()), fits, weight, self.label_count)
+        label = Label(seen, fits, weight, self.label_count)
         (self._far if probability < FAR_PROBABILITY else self._near).append(label)
         self.label_count += 1
 
@@ -129,21 +125,9 @@ class Calibration:
         self.fitted = Fitted(self.fitted.halves)
         self._fit_at = self.label_count + FIT_MIN
 
-    def estimate(self, error_max: float) -> Estimate | None:
-        """What is known of the lookups that are hits at an error bound; None while there are none."""
-        threshold = self.fitted.threshold(error_max)
-        accepted = [label for label in self._near if self.fitted.probability(np.array(label.seen)) >= threshold]
-        if not accepted:
-            return None
-        weights = np.array([label.weight for label in accepted])
-        wrong = sum(label.weight for label in accepted if not label.fits)
-        count = float(weights.sum() ** 2 / (weights**2).sum())
-        share = wrong / float(weights.sum())
-        return Estimate(share, *wilson(share, count), len(accepted))
-
     def save(self) -> Saved:
         """What to keep over a restart."""
-        return Saved(list(self._near), list(self._far), self.label_count)
+        return Saved(list(map(_write, self._near)), list(map(_write, self._far)), self.label_count)
 
 
 def fit(labels: Sequence[Label], start: Fitted) -> Fitted:
@@ -151,7 +135,7 @@ def fit(labels: Sequence[Label], start: Fitted) -> Fitted:
 
     Takes some 10 ms for 4,000 labels, and may run in a thread.
     """
-    seen = np.array([label.seen for label in labels])
+    seen = np.stack([label.seen for label in labels])
     fits = np.array([label.fits for label in labels], float)
     weights = np.array([label.weight for label in labels])
     odd = np.array([label.number % 2 for label in labels], bool)
@@ -163,6 +147,15 @@ def fit(labels: Sequence[Label], start: Fitted) -> Fitted:
     order = np.argsort(-unseen, kind="stable")
     probabilities = logistic.sigmoid(unseen[order])
     return Fitted((halves[0], halves[1]), probabilities, *_bounds(probabilities, fits[order], weights[order]))
+
+
+def _read(saved: SavedLabel) -> Label:
+    seen, fits, weight, number = saved
+    return Label(np.array(seen), fits, weight, number)
+
+
+def _write(label: Label) -> SavedLabel:
+    return np.round(label.seen, 4).tolist(), label.fits, label.weight, label.number
 
 
 def _bounds(probabilities: Floats, fits: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
@@ -188,10 +181,3 @@ def gamma_quantile(shape: Floats, z: float) -> Floats:
     """
     quantile: Floats = shape * (1 - 1 / (9 * shape) + z / (3 * np.sqrt(shape))) ** 3
     return quantile
-
-
-def wilson(share: float, count: float, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share seen in that many samples (Wilson 1927)."""
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z / (1 + z * z / count) * ((share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5)
-    return max(0.0, middle - reach), min(1.0, middle + reach)

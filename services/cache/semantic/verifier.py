@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from services.cache.semantic.calibration import NEVER, Calibration, Estimate, Saved, fit
+import msgspec
+
+from services.cache.semantic.calibration import NEVER, Calibration, Saved, fit
 from services.cache.semantic.drift import DriftWatch
+from services.cache.semantic.estimate import HeldBack
 from services.cache.semantic.logistic import Floats
 
 # Would-be hits are held back with at least and at most that probability, so that none stands for too many.
@@ -29,6 +32,8 @@ UNCERTAINTY_START: Final = 0.15
 HEADROOM: Final = 5
 # An error bound of 1 allows everything: nothing is to be learned then, and nothing is held back.
 UNBOUNDED: Final = 1.0
+# Bounds that are watched apart.
+WATCHES_MAX: Final = 32
 
 
 class Outcome(Enum):
@@ -43,13 +48,14 @@ class Outcome(Enum):
 class Decision:
     """What was decided on a candidate, and what a comparison will need to be learned from.
 
-    `probability` is that the answer fits, None where nothing was calculated; `weight` is how many lookups like it the
-    comparison stands for.
+    `probability` is that the answer fits, None where nothing was calculated; `error_max` is the bound that was kept to;
+    `weight` is how many lookups like it the comparison stands for.
     """
 
     outcome: Outcome
     seen: Floats
     probability: float | None
+    error_max: float
     weight: float = 1.0
 
 
@@ -57,19 +63,17 @@ class Verifier:
     """Decides by what one tenant's comparisons have taught.
 
     Args:
-        error_max: The operator's bound: most wrong answers among those given, 0 to 1.
         held_share_max: Most would-be hits that are held back, 0 to 1.
         random: Numbers in [0, 1).
         saved: What was learned before a restart.
     """
 
-    def __init__(
-        self, error_max: float, held_share_max: float, random: Callable[[], float], saved: Saved | None = None
-    ) -> None:
-        self._error_max, self._held_share_max, self._random = error_max, held_share_max, random
-        self._watch = DriftWatch(error_max, 1 / HOLD_MIN)
+    def __init__(self, held_share_max: float, random: Callable[[], float], saved: Saved | None = None) -> None:
+        self._held_share_max, self._random = held_share_max, random
+        self._watches: dict[float, DriftWatch] = {}
         self._uncertainty = UNCERTAINTY_START
         self.calibration = Calibration(saved)
+        self.held_back = HeldBack(saved.held if saved else ())
         self.would_be_count = self.held_count = self.alarm_count = 0
 
     def decide(self, seen: Floats, error_max: float, *, restated: bool, strikes: int = 0) -> Decision:
@@ -82,20 +86,20 @@ class Verifier:
             strikes: How often answers around this one were reported wrong; each halves the doubt that is allowed.
         """
         if error_max >= UNBOUNDED:
-            return Decision(Outcome.ACCEPTED, seen, None)
+            return Decision(Outcome.ACCEPTED, seen, None, error_max)
         probability = self.calibration.fitted.probability(seen)
         threshold = self.calibration.fitted.threshold(error_max)
         if threshold < NEVER:
             threshold = 1 - (1 - threshold) / 2**strikes
         if probability < threshold and not (restated and not strikes):
-            return Decision(Outcome.UNSURE, seen, probability)
+            return Decision(Outcome.UNSURE, seen, probability, error_max)
         self.would_be_count += 1
         chance = self._chance(probability)
         allowed = self.held_count + 1 <= self._held_share_max * (self.would_be_count + HEADROOM)
         if allowed and self._random() < chance:
             self.held_count += 1
-            return Decision(Outcome.HELD_BACK, seen, probability, 1 / chance)
-        return Decision(Outcome.ACCEPTED, seen, probability)
+            return Decision(Outcome.HELD_BACK, seen, probability, error_max, 1 / chance)
+        return Decision(Outcome.ACCEPTED, seen, probability, error_max)
 
     def learn(self, decision: Decision, *, fits: bool) -> None:
         """Learns from a comparison, and forgets what no longer holds."""
@@ -103,18 +107,28 @@ class Verifier:
             return
         number = self.calibration.label_count
         self.calibration.learn(decision.seen, decision.probability, fits=fits, weight=decision.weight)
-        if decision.outcome is Outcome.HELD_BACK and self._watch.see(fits=fits, weight=decision.weight, number=number):
+        if decision.outcome is not Outcome.HELD_BACK:
+            return
+        self.held_back.add(decision.weight, fits=fits)
+        watch = self._watch(decision.error_max)
+        if watch.see(fits=fits, weight=decision.weight, number=number):
             self.alarm_count += 1
-            self.calibration.forget_before(self._watch.since)
+            self.calibration.forget_before(watch.since)
 
     def refit(self) -> None:
         """Fits to what was learned, if enough is new."""
         if self.calibration.due:
             self.calibration.fitted = fit(self.calibration.snapshot(), self.calibration.fitted)
 
-    def estimate(self) -> Estimate | None:
-        """The share of wrong answers at the operator's bound, as far as it is known."""
-        return self.calibration.estimate(self._error_max)
+    def save(self) -> Saved:
+        """What to keep over a restart."""
+        return msgspec.structs.replace(self.calibration.save(), held=list(self.held_back.samples))
+
+    def _watch(self, error_max: float) -> DriftWatch:
+        """The watch over lookups of one bound; callers may ask for many, but seldom do."""
+        if error_max not in self._watches and len(self._watches) >= WATCHES_MAX:
+            self._watches.clear()
+        return self._watches.setdefault(error_max, DriftWatch(error_max, 1 / HOLD_MIN))
 
     def _chance(self, probability: float) -> float:
         """How probably a would-be hit is held back: in proportion to its uncertainty, the aim on average."""

@@ -34,11 +34,12 @@ CONTRACTIONS: Final = (
     (re.compile(r"'(?:re|ve|ll|m|s|d)\b"), ""),
 )
 FUNCTION_WORDS: Final = frozenset(
-    """a an the this that these those there here it its i me my mine myself you your yours u ur we us our ours he him
-    his she her they them their theirs am is are was were be been being do does did doing done have has had having will
-    would shall should can could may might must to of in on at for by with from into onto as if so then than and or but
-    about up out off over under before after any some no-one one ones please just really actually also very too quite
-    let which what who whom whose how when where why hi hello hey thanks thank possible way able""".split()
+    """a an the this that these those there here it its i me my mine myself you your yours u ur we us our ours he
+    him his she her they them their theirs am is are was were be been being do does did doing done have has had
+    having will would shall should can could may might must to of in on at for by per with from into onto as if
+    so then than and or but about up out off over under before after any some no-one one ones please just really
+    actually also very too quite let which what who whom whose how when where why hi hello hey thanks thank
+    possible way able""".split()
 )
 NEGATIONS: Final = frozenset(
     """not no never none nobody nothing nowhere neither nor without hardly barely unless except lack lacking fail refuse
