@@ -8,8 +8,8 @@ probability, so that nothing is calibrated on what was fitted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse
@@ -96,7 +96,7 @@ def unseen_logits(lesson: Lesson, names: Sequence[str]) -> Floats:
     result = np.zeros((len(lesson.rows), len(names)))
     for seen, unseen in lesson.folds():
         result[unseen] = logits(fit(lesson, names, seen), lesson, unseen)
-    return result
+    return cast("Floats", result)
 
 
 def calibrated(heads: LinearHeads, lesson: Lesson, unseen: Floats, judges: Any) -> tuple[LinearHeads, Floats]:
@@ -106,15 +106,9 @@ def calibrated(heads: LinearHeads, lesson: Lesson, unseen: Floats, judges: Any) 
         known = judges & (lesson.labels[:, number] != UNKNOWN)
         model = LogisticRegression(C=10.0).fit(unseen[known, number : number + 1], lesson.labels[known, number])
         slopes[number], shifts[number] = model.coef_[0, 0], model.intercept_[0]
-    scaled = LinearHeads(
-        heads.names,
-        heads.dense * slopes,
-        heads.sparse * slopes,
-        heads.rarity,
-        heads.bias * slopes + shifts,
-        heads.whether,
-    )
-    return scaled, unseen * slopes + shifts
+    dense, sparse, bias = heads.dense * slopes, heads.sparse * slopes, heads.bias * slopes + shifts
+    scaled = replace(heads, dense=dense, sparse=sparse, bias=bias)
+    return scaled, cast("Floats", unseen * slopes + shifts)
 
 
 def weighted(sparse: Any, rarity: Floats) -> Any:
