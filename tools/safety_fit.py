@@ -106,7 +106,8 @@ def calibrated(heads: LinearHeads, lesson: Lesson, unseen: Floats, judges: Any) 
         known = judges & (lesson.labels[:, number] != UNKNOWN)
         model = LogisticRegression(C=10.0).fit(unseen[known, number : number + 1], lesson.labels[known, number])
         slopes[number], shifts[number] = model.coef_[0, 0], model.intercept_[0]
-    dense, sparse, bias = heads.dense * slopes, heads.sparse * slopes, heads.bias * slopes + shifts
+    dense, sparse = cast("Floats", heads.dense * slopes), cast("Floats", heads.sparse * slopes)
+    bias = cast("Floats", heads.bias * slopes + shifts)
     scaled = replace(heads, dense=dense, sparse=sparse, bias=bias)
     return scaled, cast("Floats", unseen * slopes + shifts)
 
