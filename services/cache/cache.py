@@ -221,7 +221,10 @@ class Cache:
             What was found; and if `streamed`, a flight whose chunks have begun, in which case what was found is a miss.
         """
         mark, since = self.flights.mark(), _now()
-        found = await self._similar(query, address, await self._find(query, address, arrived_ms), arrived_ms)
+        found = await self._find(query, address, arrived_ms)
+        asked_s = _now() - since
+        found = await self._similar(query, address, found, arrived_ms)
+        since = _now() - asked_s  # Looking for similar questions has a time of its own.
         if query.lease is None:
             return found, None
         if isinstance(found, Hit):
@@ -297,7 +300,12 @@ class Cache:
 
     async def _put(self, entry: Entry, verdict: ShadowVerdict | None) -> None:
         """Stores an entry, with what semantic lookups need of it."""
-        await self.store.put(entry if self.matcher is None else await self.matcher.complete(entry, verdict))
+        if self.matcher is None:
+            await self.store.put(entry)
+            return
+        entry = await self.matcher.complete(entry, verdict)
+        await self.store.put(entry)
+        await self.matcher.note(entry)
 
     async def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""

@@ -97,11 +97,9 @@ class Suite:
         return await self.cache.lookup(replace(query, **changes))  # type: ignore[arg-type]
 
     async def keep(self, text: str, key: EntryKey | None = None, verdict: ShadowVerdict | None = None) -> Entry:
-        """Stores an answer, and waits until it can be found."""
+        """Stores an answer."""
         draft = EntryDraft(key or make_key(text), "test.v1", text, TTL_MS, 0)
-        entry = await self.cache.keep(draft, [f"answer to {text}".encode()], None, verdict)
-        await until(lambda: self.known(entry))
-        return entry
+        return await self.cache.keep(draft, [f"answer to {text}".encode()], None, verdict)
 
     def known(self, entry: Entry) -> bool:
         """Whether an entry can be found."""
@@ -412,6 +410,18 @@ async def test_a_restart_keeps_what_was_known(store: EntryStore, clock: ManualCl
         after = await matcher.verifiers.get(suite.cache.keys.tenant("acme"))
 
         assert after.calibration.label_count == before.calibration.label_count > 0
+
+
+async def test_what_another_replica_stored_is_found(store: EntryStore, clock: ManualClock):
+    """An index follows the store: what was stored, replaced or deleted elsewhere is so here."""
+    async with serving(store, clock, STATIC) as here, serving(store, clock, STATIC) as there:
+        entry = await there.keep(ASKED)
+        await until(lambda: here.known(entry))
+        assert isinstance(await here.ask(SIMILAR), Hit)
+        again = await there.keep(ASKED)
+        await until(lambda: here.known(again))
+        await there.cache.report_false_hit(Namespace("acme"), again.entry_id)
+        await until(lambda: not here.known(again))
 
 
 async def test_expired_entries_leave_the_index(static: Suite):

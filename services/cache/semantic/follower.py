@@ -66,7 +66,9 @@ class Follower:
             case Behind():
                 await self._hydrate()
             case Stored(entry):
-                await self._add([entry])
+                known = self._records.get(entry.address.entry)
+                if known is None or known.nonce != entry.nonce:  # else it was stored and noted here
+                    await self._add([entry])
             case Removed(versions):
                 await self._remove(versions)
 

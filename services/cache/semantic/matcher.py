@@ -9,6 +9,7 @@ answer; where a step fails or takes too long, there is no similar entry.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,13 @@ class Matcher:
         return msgspec.structs.replace(
             entry, embedding=to_bytes(vector), embedding_version=self._encoder.version, meaning=meaning
         )
+
+    async def note(self, entry: Entry) -> None:
+        """Takes an entry that was just stored here into the index, so that its producer's next lookup can find it."""
+        item = self.records.add(entry) if entry.embedding else None
+        if item is not None:
+            with contextlib.suppress(MillraceError):  # the store tells of it once more
+                await self._index.add([item])
 
     async def report(self, tenant: bytes, entry_id: str, text: str | None) -> None:
         """Learns that an entry was given and did not fit: what is near it must be surer from now on."""
