@@ -33,6 +33,7 @@ OPPOSITES: Final = tuple(
     off/onto by/to""".split()
 )
 NEGATING_PREFIXES: Final = ("un", "in", "im", "il", "ir", "non", "non-", "dis", "mis", "de", "anti", "anti-")
+PARTICLES: Final = frozenset("up out off over under down".split())
 COMMUTING: Final = frozenset("and or between & vs versus".split())
 SKIPPED: Final = frozenset("a an the my your our their his her its this that these those".split())
 
@@ -157,9 +158,13 @@ def _negates(word: str, other: str) -> bool:
 
 def _replaces(edit: Edit, ours: Words, theirs: Words) -> bool:
     """Whether words of content stand in place of others, and it is no misspelling."""
-    mine = [ours.stems[at] for at in edit.ours if is_content(ours.tokens[at])]
-    other = [theirs.stems[at] for at in edit.theirs if is_content(theirs.tokens[at])]
+    mine = [ours.stems[at] for at in edit.ours if _tells(ours.tokens[at])]
+    other = [theirs.stems[at] for at in edit.theirs if _tells(theirs.tokens[at])]
     return bool(mine and other) and not (len(mine) == len(other) == 1 and misspelt(mine[0], other[0]))
+
+
+def _tells(token: str) -> bool:
+    return token in PARTICLES or is_content(token)
 
 
 def misspelt(mine: str, other: str) -> bool:
