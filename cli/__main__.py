@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cli.bench_cache.options import add_arguments
 from cli.errors import CommandError
 from kit.errors import MillraceError
 
@@ -62,6 +63,19 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--url", help="base URL of the edge (default: as the settings say)")
     models.set_defaults(run=_models)
 
+    bench = commands.add_parser("bench", help="measure a service on labelled data")
+    measures = bench.add_subparsers(required=True, metavar="WHAT")
+    cache = measures.add_parser("cache", help="what the cache answers, and how much of that is wrong, by policy")
+    add_arguments(cache)
+    cache.set_defaults(run=_bench_cache)
+    safety = measures.add_parser("safety", help="what the safety service finds, and how fast")
+    for name, rows in (("moderation", "labels"), ("pii", "spans"), ("injection", "injection")):
+        safety.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"JSON lines with text and {rows}; also .gz")
+    safety.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as flat records")
+    safety.add_argument("--profile", default="", help="policy profile (default: default)")
+    safety.add_argument("--target", metavar="HOST:PORT", help="a running service (default: start one)")
+    safety.set_defaults(run=_bench_safety)
+
     config = commands.add_parser("config", help="print every setting as a Markdown table")
     where = config.add_mutually_exclusive_group()
     where.add_argument("--write", type=Path, metavar="FILE", help="put the table between the markers of a document")
@@ -95,6 +109,18 @@ def _models(args: argparse.Namespace) -> int:
     from cli.models import print_models
 
     return print_models(args.url or _edge_url())
+
+
+def _bench_cache(args: argparse.Namespace) -> int:
+    from cli.bench_cache.command import run
+
+    return run(args)
+
+
+def _bench_safety(args: argparse.Namespace) -> int:
+    from cli.bench_safety import Options, bench_safety
+
+    return bench_safety(Options(args.moderation, args.pii, args.injection, args.json, args.target, args.profile))
 
 
 def _config(args: argparse.Namespace) -> int:
