@@ -12,6 +12,7 @@ from services.cache import redis_leases, shared_flight
 from services.cache.cache import Cache, Finish
 from services.cache.entry import Savings
 from services.cache.flight import new_lease_id
+from services.cache.key import Address
 from services.cache.query import (
     Completed,
     Following,
@@ -22,6 +23,7 @@ from services.cache.query import (
     LookupEvent,
     Miss,
     MissReason,
+    Query,
     Restarted,
 )
 from services.cache.redis_leases import RedisLeases
@@ -348,6 +350,29 @@ async def test_streamed_answer_is_not_cut_by_another(make_replica: MakeReplica, 
     for follower in followers:
         await follower.task
         assert follower.seen == [Following(), b"first ", b"answer", Completed(entry, 2)]
+
+
+class SlowMatcher:
+    """Looks for similar questions for longer than a lookup may ask Redis, and finds none."""
+
+    async def find(self, query: Query, address: Address, missed: Miss, arrived_ms: int) -> Found:
+        await asyncio.sleep(0.5)
+        return missed
+
+
+async def test_time_to_find_similar_questions_is_apart(shared_redis: RedisServer, clock: ManualClock):
+    """However long the search for similar questions took, the lease is claimed where all replicas see it."""
+    shared_redis.command("flushall")
+    replicas = [await started(redis_link(shared_redis.url, read_timeout_s=0.4), clock) for _ in range(2)]
+    try:
+        for replica in replicas:
+            replica.matcher = SlowMatcher()  # type: ignore[assignment]
+        query = replace(QUERY, lease=LeaseQuery(ttl_s=30, wait_s=0))
+        leased(await replicas[0].lookup(query))
+        assert await replicas[1].lookup(query) == Miss(MissReason.LEASED)
+    finally:
+        for replica in replicas:
+            await stop(replica)
 
 
 async def test_lookup_that_hangs_up_while_it_claims_leaves_no_lease(make_replica: MakeReplica):
