@@ -16,9 +16,20 @@ INJECTION = [
     {"text": "How do I override a method in Java?", "injection": False},
 ]
 
+# So that the test holds whatever the embedded profiles switch on.
+POLICIES = """
+profiles:
+  default:
+    description: Reports all that is measured here.
+    strictness: 50
+    input: {pii: {action: flag}, moderation: {action: flag}, injection: {action: flag, threshold: 0.5}}
+"""
+
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path, monkeypatch):
+    (tmp_path / "policies.yaml").write_text(POLICIES)
+    monkeypatch.setenv("MILLRACE_SAFETY_POLICIES_FILE", str(tmp_path / "policies.yaml"))
     for name, rows in (("moderation", MODERATION), ("pii", PII), ("injection", INJECTION)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
