@@ -4,10 +4,12 @@ They are read when Prometheus asks, in a thread of its own; a lookup pays nothin
 tell (sizes, leases) is measured now and then. No label holds a tenant's name.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -17,6 +19,10 @@ from services.cache.cache import Cache
 from services.cache.query import HitKind, MissReason
 from services.cache.store import Size, StoreUnavailable
 from services.cache.worth import EvictionReason
+
+if TYPE_CHECKING:  # see cache.py
+    from services.cache.semantic.estimate import Estimate
+    from services.cache.semantic.matcher import Matcher
 
 # How often what is held is counted: on Redis that is one call for each tenant.
 MEASURE_INTERVAL_S: Final = 30.0
@@ -31,6 +37,7 @@ class CacheMetrics(Collector):
         self._cache = cache
         self._size: Size | None = None
         self._lease_count = 0
+        self._error: Estimate | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Yields every figure as it is now."""
@@ -49,13 +56,29 @@ class CacheMetrics(Collector):
         yield _count(names.CACHE_SAVED_SECONDS, "Generation time that hits saved.", tally.saved_generation_ms / 1000)
         yield GaugeMetricFamily(names.CACHE_LEASES, "Leases held by callers.", self._lease_count)
         yield GaugeMetricFamily(names.CACHE_STORE_UP, "Whether the store answers.", int(cache.store.available))
+        if cache.matcher is not None:
+            yield from self._semantic(cache.matcher)
         if self._size is not None:
             yield GaugeMetricFamily(names.CACHE_ENTRIES, "Entries held.", self._size.entry_count)
             yield GaugeMetricFamily(names.CACHE_BYTES, "Bytes held.", self._size.size_bytes)
 
+    def _semantic(self, matcher: Matcher) -> Iterator[Metric]:
+        yield GaugeMetricFamily(names.CACHE_SEMANTIC_ENTRIES, "Entries found by similarity.", len(matcher.records))
+        alarms = matcher.verifiers.alarm_count
+        yield _count(names.CACHE_SEMANTIC_ALARMS, "Times that hits were found to have become wrong.", alarms)
+        if self._error is not None:
+            error = self._error
+            help_text = "Wrong answers among semantic hits, as estimated, with the 95 % interval."
+            family = GaugeMetricFamily(names.CACHE_SEMANTIC_ERROR, help_text, labels=[names.LABEL_END])
+            for end, value in {"share": error.share, "low": error.low, "high": error.high}.items():
+                family.add_metric([end], value)
+            yield family
+
     async def measure(self) -> None:
-        """Counts what is held."""
+        """Counts what is held, and estimates what was wrong."""
         self._lease_count = self._cache.flights.lease_count
+        if self._cache.matcher is not None:
+            self._error = self._cache.matcher.verifiers.estimate(None)
         try:
             self._size = await self._cache.store.size(None)
         except StoreUnavailable:

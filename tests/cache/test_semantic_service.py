@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kit import telemetry
+from kit.serve import Server
 from millrace.cache.v1.cache_service_pb2 import (
     GetStatsRequest,
     LookupRequest,
@@ -24,6 +26,8 @@ from millrace.cache.v1.lookup_pb2 import (
     SemanticQuery,
     ShadowVerdict,
 )
+from services.cache.config import CacheSettings
+from services.cache.wiring import build
 from tests.cache.test_semantic_guards import NEGATED, NUMBERED, OPPOSITE, SWAPPED_ENTITY, rows
 from tests.cache.test_servicer import serving
 
@@ -127,3 +131,28 @@ async def test_a_text_too_long_to_compare_is_a_miss(static: Caller):
 
     assert (await static.ask(page)).hit.kind == HIT_KIND_EXACT
     assert (await static.ask(page + "more")).miss.reason == MISS_REASON_NOT_FOUND
+
+
+async def test_prometheus_reads_the_error(tmp_path: Path):
+    """The metrics page has the entries found by similarity, and the share of wrong answers once it can be estimated."""
+    settings = CacheSettings(port=0, path=tmp_path / "entries", semantic=True)
+    service = await build(settings, telemetry.off())
+    server = Server("cache", settings, service.registrations, telemetry.off())
+    await server.start()
+    await service.warm(server)
+    matcher = service.cache.matcher
+    assert matcher is not None
+    (await matcher.verifiers.get(b"tenant")).held_back.add(1.0, fits=False)
+    await service.metrics.measure()
+    figures = {
+        (sample.name, sample.labels.get("end")): sample.value
+        for metric in service.metrics.collect()
+        for sample in metric.samples
+    }
+    await server.stop(0)
+    await service.close()
+
+    assert figures["millrace_cache_semantic_entries", None] == 0
+    assert figures["millrace_cache_semantic_drift_alarms_total", None] == 0
+    assert figures["millrace_cache_semantic_error_ratio", "share"] == 1.0
+    assert figures["millrace_cache_semantic_error_ratio", "low"] < 1.0

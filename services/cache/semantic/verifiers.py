@@ -95,6 +95,11 @@ class Verifiers:
         chosen = [kept.verifier.held_back.samples for name, kept in self._kept.items() if tenant in (None, name)]
         return estimate(chain.from_iterable(chosen))
 
+    @property
+    def alarm_count(self) -> int:
+        """How often the hits of those in memory were found to have become wrong."""
+        return sum(kept.verifier.alarm_count for kept in list(self._kept.values()))
+
     async def save(self) -> None:
         """Keeps what has changed since the last time; what cannot be kept now stays to be kept."""
         for tenant, kept in list(self._kept.items()):
