@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -17,7 +17,7 @@ from kit.errors import MillraceError
 from services.cache.changes import Behind, Change, Removed, Stored, Version
 from services.cache.entry import Entry
 from services.cache.semantic.index import VectorIndex
-from services.cache.semantic.records import Records
+from services.cache.semantic.records import Record, Records
 from services.cache.semantic.verifiers import Verifiers
 from services.cache.store import Clock, EntryStore
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Entries that go into the index together: some 2 ms of work, so that lookups come in between.
 PAGE_COUNT: Final = 32
+# Records that are looked at together for what has gone: a millisecond of work.
+DROP_COUNT: Final = 5000
 # How often expired entries are looked for, and what was learned is kept.
 SWEEP_EVERY_S: Final = 60.0
 RETRY_S: Final = 1.0
@@ -58,7 +60,8 @@ class Follower:
 
     async def tidy(self) -> None:
         """Forgets what has expired, and keeps what was learned."""
-        await self._remove(list(self._records.gone(self._clock())))
+        now_ms = self._clock()
+        await self._drop(lambda record: record.gone_ms <= now_ms)
         await self._verifiers.save()
 
     async def _apply(self, change: Change) -> None:
@@ -84,11 +87,12 @@ class Follower:
             return
 
     async def _read_all(self) -> None:
-        missing = dict(self._records.versions())
-        page: list[Entry] = []
+        known_before, seen, page = self._records.next_number, set[bytes](), list[Entry]()
         async with aclosing(self._store.outlines()) as outlines:
             async for entry in outlines:
-                if missing.pop(entry.address, None) == entry.nonce:
+                seen.add(entry.address.entry)
+                known = self._records.get(entry.address.entry)
+                if known is not None and known.nonce == entry.nonce:
                     continue
                 page.append(entry)
                 if len(page) == PAGE_COUNT:
@@ -96,7 +100,13 @@ class Follower:
                     page = []
                     await asyncio.sleep(0)
         await self._add(page)
-        await self._remove(list(missing.items()))
+        await self._drop(lambda record: record.number < known_before and record.address.entry not in seen)
+
+    async def _drop(self, gone: Callable[[Record], bool]) -> None:
+        """Forgets what has gone, while lookups go on."""
+        for page in self._records.pages(DROP_COUNT):
+            await self._remove([(record.address, record.nonce) for record in page if gone(record)])
+            await asyncio.sleep(0)
 
     async def _add(self, entries: Sequence[Entry]) -> None:
         items = [(entry, self._records.add(entry)) for entry in entries]

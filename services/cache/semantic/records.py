@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.cache.changes import Version
 from services.cache.entry import Entry
 from services.cache.key import Address
 from services.cache.semantic.encoding import from_bytes
@@ -25,7 +24,10 @@ PARTITION_BYTES: Final = 16
 
 @dataclass(slots=True)
 class Record:
-    """One entry. Entries of one `meaning` are known to fit the same questions; `strikes` counts reports nearby."""
+    """One entry. Entries of one `meaning` are known to fit the same questions; `strikes` counts reports nearby.
+
+    `number` tells which records are older.
+    """
 
     address: Address
     nonce: str
@@ -33,6 +35,7 @@ class Record:
     meaning: str
     gone_ms: int
     home: Home
+    number: int
     strikes: int = 0
 
 
@@ -52,6 +55,7 @@ class Records:
         self._version, self._dimension = version, dimension
         self._records: dict[bytes, Record] = {}
         self._homes: dict[bytes, Home] = {}
+        self.next_number = 0
 
     def __len__(self) -> int:
         return len(self._records)
@@ -82,8 +86,9 @@ class Records:
         home.frequencies.add(stems_of(entry.compare_text))
         meaning = entry.meaning or entry.nonce
         self._records[entry.address.entry] = Record(
-            entry.address, entry.nonce, entry.compare_text, meaning, entry.gone_ms, home
+            entry.address, entry.nonce, entry.compare_text, meaning, entry.gone_ms, home, self.next_number
         )
+        self.next_number += 1
         return Item(home.key, entry.address.entry, vector)
 
     def remove(self, versions: Iterable[tuple[Address, str | None]]) -> list[bytes]:
@@ -102,15 +107,12 @@ class Records:
                 del self._homes[home.key]
         return removed
 
-    def gone(self, now_ms: int) -> Iterator[Version]:
-        """Yields the entries that have expired for good; nobody tells of them."""
-        for record in list(self._records.values()):
-            if record.gone_ms <= now_ms:
-                yield record.address, record.nonce
-
-    def versions(self) -> list[Version]:
-        """All that is recorded."""
-        return [(record.address, record.nonce) for record in self._records.values()]
+    def pages(self, count: int) -> Iterator[list[Record]]:
+        """Yields all records that are there now and still are when their turn comes, so many at a time."""
+        entries = list(self._records)
+        for begin in range(0, len(entries), count):
+            page = (self._records.get(entry) for entry in entries[begin : begin + count])
+            yield [record for record in page if record is not None]
 
 
 def partition(namespace: bytes, model: str, canonical_version: int, context: bytes, schema_tag: str) -> bytes:
