@@ -464,3 +464,28 @@ def questions_of(seed: int, count: int) -> list[tuple[str, str]]:
     unique = list(dict.fromkeys(f"{text} {number % 3 * '!'}|{thing}" for number, (text, thing) in enumerate(asked)))
     pairs = [tuple(one.split("|")) for one in unique]
     return [(text, thing) for text, thing in (pairs * 10)[:count]]
+
+
+async def test_no_likeness_crosses_a_border(store: EntryStore, clock: ManualClock):
+    """Where anything alike is given, thousands of lookups never get what was stored for another."""
+    source = random.Random(5)
+    keys = [
+        EntryKey(Namespace(tenant, user), model, b"", 1, context)
+        for tenant, user, model, context in itertools.product(
+            ("acme", "globex"), (None, "ann"), ("m", "n"), (b"c" * 32, b"d" * 32)
+        )
+    ]
+    hit_count = 0
+    async with serving(store, clock, Bounds(1.0, 0.0, 5.0, guarded=False)) as suite:
+        for number in range(4000):
+            border = source.choice(keys)
+            text = f"{source.choice(('where', 'when', 'how'))} is my {source.choice(('card', 'order', 'key'))} {number}"
+            key = replace(border, request_digest=hashlib.sha256(text.encode()).digest())
+            found = await suite.ask(text, key)
+            if isinstance(found, Hit):
+                hit_count += 1
+                assert found.entry.chunks == (repr(border).encode(),)
+            if number % 100 < 20:
+                await suite.cache.keep(EntryDraft(key, "test.v1", text, TTL_MS, 0), [repr(border).encode()], None)
+
+    assert hit_count > 3000
