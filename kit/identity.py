@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from kit.errors import InvalidArgument
 
@@ -24,10 +25,49 @@ PRINCIPAL_KEY = "x-millrace-principal"
 DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
 
+Role = Literal["admin", "user", "guest", "service", "anonymous"]
+
 # Longer than any UUID or trace id, short enough for a log line.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Visible ASCII: what gRPC metadata carries unchanged.
 _NAME = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as the service that lets callers in has found out; never the credential itself.
+
+    Attributes:
+        principal: Who acts within the tenant.
+        tenant: Whose data and quotas are meant.
+        role: What the caller may do.
+        key_id: The key that was shown; empty where it was none.
+        key_name: What that key is for; fit for statistics.
+        tier: Name of the caller's limits; empty means the default ones.
+        models: Models that it may use; empty means all. A name may end with `*`.
+        endpoints: Methods that it may call, as `StreamGenerate`; empty means all.
+        safety_profiles: Safety profiles that it may ask for; empty means all.
+        client_id: What an anonymous caller is told apart by: an id that it sends, or its address.
+    """
+
+    principal: str = ANONYMOUS
+    tenant: str = DEFAULT_TENANT
+    role: Role = "anonymous"
+    key_id: str = ""
+    key_name: str = ""
+    tier: str = ""
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    safety_profiles: tuple[str, ...] = ()
+    client_id: str = ""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may act for others: name another tenant or principal, and ask for priority."""
+        return self.role in ("admin", "service")
+
+
+NOBODY = Caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +79,14 @@ class CallContext:
         tenant: Whose data and quotas are meant.
         principal: Who acts within the tenant.
         deadline: Instant of `time.monotonic` at which the call ends; None means never.
+        caller: Who calls, where this service finds that out; it has the tenant and the principal then.
     """
 
     request_id: str
     tenant: str = DEFAULT_TENANT
     principal: str = ANONYMOUS
     deadline: float | None = None
+    caller: Caller = NOBODY
 
     def remaining_s(self, default: float) -> float:
         """Returns the seconds left, at least 0, or `default` where the call has no deadline."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kit.identity import NOBODY, Caller
 from services.inference.generation import Prompt
 
 
@@ -43,6 +44,7 @@ class Request(msgspec.Struct, frozen=True):
     ttft_max_s: float | None = None
     inter_token_max_s: float | None = None
     session_id: str = ""
+    caller: Caller = NOBODY
 
     @property
     def char_count(self) -> int:

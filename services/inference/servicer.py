@@ -116,7 +116,9 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         dimension_count = request.dimension_count if request.HasField("dimension_count") else None
         if dimension_count is not None and dimension_count < 1:
             raise InvalidArgument("dimension_count", "must be at least 1")
-        asked = Request(request_id, call.tenant, request.model, Prompt(streamed=False), call.deadline)
+        asked = Request(
+            request_id, call.tenant, request.model, Prompt(streamed=False), call.deadline, caller=call.caller
+        )
         with _told(asked, context) as receipt:
             done = await self._embeddings.embed(asked, request.texts, dimension_count, receipt)
         return pb2.EmbedResponse(

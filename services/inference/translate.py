@@ -87,6 +87,7 @@ def request(spec: Spec, context: CallContext, request_id: str, streamed: bool) -
         ttft_max_s=_seconds(routing, "ttft_max"),
         inter_token_max_s=_seconds(routing, "inter_token_latency_max"),
         session_id=spec.session_id,
+        caller=context.caller,
     )
 
 

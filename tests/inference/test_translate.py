@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.identity import CallContext
+from kit.identity import CallContext, Caller
 from millrace.inference.v1 import event_pb2
 from millrace.inference.v1 import generation_pb2 as pb
 from services.inference import translate
@@ -48,7 +48,7 @@ from services.inference.generation import (
 )
 from services.inference.request import CacheWish
 
-CALL = CallContext("r1", "acme", deadline=12.5)
+CALL = CallContext("r1", "acme", deadline=12.5, caller=Caller("ada", "acme", "user"))
 SAFETY = SafetyEvent(
     Direction.OUTPUT, Verdict.REDACT, (Finding("EMAIL", 0.9, "pii", 3, 9, 1),), "default", "v1", 0, True
 )
@@ -70,6 +70,7 @@ def test_a_request() -> None:
     asked = translate.request(spec, CALL, "r2", streamed=True)
 
     assert (asked.request_id, asked.tenant, asked.deadline, asked.model) == ("r2", "acme", 12.5, "gpt")
+    assert asked.caller is CALL.caller
     assert asked.cache == CacheWish("refresh", "user", 60.0, False, 0.5, 0.1, 0.5, ("kb",))
     assert (asked.safety_profile, asked.fallbacks, asked.priority) == ("strict", ("other",), -5)
     assert (asked.ttft_max_s, asked.inter_token_max_s, asked.session_id) == (2.0, 0.25, "s1")

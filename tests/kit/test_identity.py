@@ -8,7 +8,7 @@ import pytest
 
 from kit import identity
 from kit.errors import InvalidArgument
-from kit.identity import CallContext
+from kit.identity import CallContext, Caller, Role
 
 
 def test_outside_of_a_call_everybody_is_anonymous() -> None:
@@ -94,3 +94,13 @@ def test_a_name_that_is_none_is_refused(key: str, bad: str) -> None:
 
     assert caught.value.reason == "IDENTITY_INVALID"
     assert caught.value.field_violations[0].field == key
+
+
+@pytest.mark.parametrize(
+    ("role", "trusted"),
+    [("admin", True), ("service", True), ("user", False), ("guest", False), ("anonymous", False)],
+)
+def test_only_services_and_administrators_act_for_others(role: Role, trusted: bool) -> None:
+    """Everybody else is who the credential says, and nobody in particular is nobody's deputy."""
+    assert Caller("ada", "acme", role).is_trusted is trusted
+    assert not CallContext("r").caller.is_trusted
