@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from services.cache.breaker import Breaker
+from kit.breaker import Breaker
 from services.cache.store import StoreUnavailable
 
 # Raise it when what is kept under the keys changes: what older releases kept is then not found, and expires by itself.

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from services.cache.cancelling import cancel_all
+from kit.cancelling import cancel_all
 from services.cache.entry import Entry, outline_of
 from services.cache.flight import Flight, FlightTable, Joined, parse_lease_id
 from services.cache.key import Address

@@ -14,12 +14,12 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from kit.cancelling import cancel_all
 from kit.serve import Registration, Server
 from kit.telemetry import Telemetry
 from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
 from services.cache.cache import Cache, Lifetime
-from services.cache.cancelling import cancel_all
 from services.cache.config import CacheSettings
 from services.cache.flight import FlightTable
 from services.cache.key import KeySpace

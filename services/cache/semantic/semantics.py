@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.cache.cancelling import cancel_all
+from kit.cancelling import cancel_all
 from services.cache.semantic.encoding import Encodes, TextEncoder
 from services.cache.semantic.follower import Follower
 from services.cache.semantic.index import VectorIndex

@@ -6,8 +6,8 @@ Once open, it costs a caller nothing: trials are made by a task of its own, neve
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from kit.cancelling import cancel_all
 from kit.errors import Unavailable
-from services.cache.cancelling import cancel_all
 
 
 class Breaker:

@@ -1,6 +1,6 @@
 import asyncio
 
-from services.cache.cancelling import cancel_all
+from kit.cancelling import cancel_all
 
 
 async def test_stubborn_task_is_ended():

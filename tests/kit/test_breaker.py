@@ -1,7 +1,7 @@
 import asyncio
 
+from kit.breaker import Breaker
 from kit.errors import Unavailable
-from services.cache.breaker import Breaker
 
 
 class Patient:
