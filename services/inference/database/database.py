@@ -1,0 +1,161 @@
+"""The database: short transactions with a deadline, on SQLite or PostgreSQL.
+
+Whoever uses it gets a connection for a block and says what it does with SQLAlchemy Core. Nothing waits for it without
+a bound: a database that is down, frozen or too slow is `Unavailable` (DATABASE_UNAVAILABLE), never a hang and never
+another error. It knows no table; it never retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from kit.errors import ConfigError, Unavailable
+from services.inference.database.settings import DatabaseSettings
+
+RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
+READS = "millrace_reads"
+# Several connections write: who meets another's lock waits for it, since transactions are short.
+SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout={timeout_ms}")
+
+
+class Database:
+    """One database.
+
+    Args:
+        settings: Where it is, and how long anything may take.
+
+    Raises:
+        ConfigError: The URL is none, or names a driver that is not supported.
+    """
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._timeout_s = settings.timeout_s
+        url = _url(settings)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self.engine: AsyncEngine = _sqlite(url, settings) if self.is_sqlite else _postgresql(url, settings)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Lends a connection for a block that only reads.
+
+        Raises:
+            Unavailable: The database did not answer in time, or at all (DATABASE_UNAVAILABLE).
+        """
+        async with self._bounded(), self.engine.connect() as connection:
+            await connection.execution_options(**{READS: True})
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self, timeout_s: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """Lends a connection for one transaction: committed at the end of the block, undone where it raises.
+
+        Args:
+            timeout_s: Longest time for the whole block; None: as the settings say.
+        Raises:
+            Unavailable: The database did not answer in time, or at all (DATABASE_UNAVAILABLE).
+        """
+        async with self._bounded(timeout_s), self.engine.begin() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """Asks whether the database answers.
+
+        Raises:
+            Unavailable: It does not.
+        """
+        async with self.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _bounded(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(timeout_s or self._timeout_s):
+                yield
+        except (TimeoutError, PoolTimeout, OSError) as error:
+            raise _unavailable() from error
+        except DBAPIError as error:
+            if error.connection_invalidated or _is_outage(error):
+                raise _unavailable() from error
+            raise
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(
+        "DATABASE_UNAVAILABLE", "the database does not answer; retry later", retry_after_ms=RETRY_AFTER_MS
+    )
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether the database could not be used at all, in place of refusing what it was told."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    # PostgreSQL: connection, resources, operator intervention, system. SQLite: locked, full, or not to be opened.
+    return state[:2] in ("08", "53", "57", "58") or type(error).__name__ in ("OperationalError", "InterfaceError")
+
+
+def _url(settings: DatabaseSettings) -> URL:
+    try:
+        url = make_url(settings.url.get_secret_value())
+    except ArgumentError:
+        raise ConfigError("MILLRACE_INFERENCE_DATABASE_URL (a secret): is no URL") from None
+    if url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+        allowed = "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST/NAME"
+        raise ConfigError(f"MILLRACE_INFERENCE_DATABASE_URL: {url.drivername!r} is not supported: use {allowed}")
+    return url
+
+
+def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
+    options: dict[str, Any] = {}
+    if url.database and url.database != ":memory:":
+        options = {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.timeout_s}
+        try:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"MILLRACE_INFERENCE_DATABASE_URL: {url.database}: {error.strerror}") from None
+    engine = create_async_engine(url, **options)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+        cursor = connection.cursor()
+        for pragma in SQLITE_PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma.format(timeout_ms=int(settings.timeout_s * 1000))}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer that began as a reader would be refused at once where another has written meanwhile.
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: URL, settings: DatabaseSettings) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.timeout_s,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": settings.timeout_s,
+            "server_settings": {
+                "application_name": "millrace-inference",
+                "statement_timeout": str(int(settings.timeout_s * 1000)),  # the server, too, stops what nobody awaits
+            },
+        },
+    )

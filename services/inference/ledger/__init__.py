@@ -1,0 +1,1 @@
+"""The ledger: what every request and every attempt used, kept for good."""
