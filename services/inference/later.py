@@ -25,8 +25,8 @@ async def _no_keys(self: Any, request: Any, context: Any) -> Any:
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """Not served yet."""
 
-    CreateJob = GetJob = ListJobs = CancelJob = _no_jobs
-    StreamJob = _no_job_stream
+    CreateJob = UploadJob = GetJob = ListJobs = CancelJob = DeleteJob = _no_jobs
+    ReadJob = StreamJob = _no_job_stream
 
 
 class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):

@@ -42,7 +42,8 @@ async def ask(channel: grpc.aio.Channel, service: Any, method: Any) -> MillraceE
     messages = job_service_pb2 if service is JOBS else key_service_pb2
     stubs = job_service_pb2_grpc.JobServiceStub if service is JOBS else key_service_pb2_grpc.KeyServiceStub
     request = getattr(messages, method.input_type.name)()
-    call = getattr(stubs(channel), method.name)(request, timeout=5)
+    asked = iter([request]) if method.client_streaming else request
+    call = getattr(stubs(channel), method.name)(asked, timeout=5)
     try:
         answer = [one async for one in call] if method.server_streaming else await call
     except grpc.aio.AioRpcError as error:

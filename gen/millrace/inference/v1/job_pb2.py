@@ -25,19 +25,26 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from millrace.inference.v1 import event_pb2 as millrace_dot_inference_dot_v1_dot_event__pb2
 from millrace.inference.v1 import generation_pb2 as millrace_dot_inference_dot_v1_dot_generation__pb2
+from millrace.inference.v1 import inference_service_pb2 as millrace_dot_inference_dot_v1_dot_inference__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/inference/v1/job.proto\x12\x15millrace.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/inference/v1/event.proto\x1a&millrace/inference/v1/generation.proto\"\xc3\x02\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.millrace.inference.v1.JobState\x12\x34\n\x05specs\x18\x03 \x03(\x0b\x32%.millrace.inference.v1.GenerationSpec\x12\x1c\n\x14\x63ompleted_item_count\x18\x04 \x01(\x05\x12\x19\n\x11\x66\x61iled_item_count\x18\x05 \x01(\x05\x12\x30\n\x0c\x63reated_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05items\x18\x08 \x03(\x0b\x32\x1e.millrace.inference.v1.JobItem\"e\n\x07JobItem\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x35\n\ngeneration\x18\x02 \x01(\x0b\x32!.millrace.inference.v1.Generation\x12\x14\n\x0c\x65rror_reason\x18\x03 \x01(\t*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/inference/v1/job.proto\x12\x15millrace.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/inference/v1/event.proto\x1a&millrace/inference/v1/generation.proto\x1a-millrace/inference/v1/inference_service.proto\"\xc6\x04\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.millrace.inference.v1.JobState\x12\x1c\n\x14\x63ompleted_item_count\x18\x04 \x01(\x05\x12\x19\n\x11\x66\x61iled_item_count\x18\x05 \x01(\x05\x12\x30\n\x0c\x63reated_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nitem_count\x18\t \x01(\x05\x12\x0c\n\x04kind\x18\n \x01(\t\x12\x36\n\x06labels\x18\x0b \x03(\x0b\x32&.millrace.inference.v1.Job.LabelsEntry\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x03\x10\x04J\x04\x08\x08\x10\tR\x05specsR\x05items\"\xcc\x01\n\x07JobWork\x12\r\n\x05label\x18\x01 \x01(\t\x12;\n\ngeneration\x18\x02 \x01(\x0b\x32%.millrace.inference.v1.GenerationSpecH\x00\x12\x38\n\tembedding\x18\x03 \x01(\x0b\x32#.millrace.inference.v1.EmbedRequestH\x00\x12\x33\n\x07refused\x18\x04 \x01(\x0b\x32 .millrace.inference.v1.ItemErrorH\x00\x42\x06\n\x04work\"\xa8\x02\n\x07JobItem\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05label\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.millrace.inference.v1.JobState\x12\x33\n\x06\x61nswer\x18\x06 \x01(\x0b\x32!.millrace.inference.v1.GenerationH\x00\x12\x37\n\x07vectors\x18\x07 \x01(\x0b\x32$.millrace.inference.v1.EmbedResponseH\x00\x12\x31\n\x05\x65rror\x18\x08 \x01(\x0b\x32 .millrace.inference.v1.ItemErrorH\x00\x42\x08\n\x06resultJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04R\ngenerationR\x0c\x65rror_reason*\xb1\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=596
-  _globals['_JOBSTATE']._serialized_end=750
-  _globals['_JOB']._serialized_start=167
-  _globals['_JOB']._serialized_end=490
-  _globals['_JOBITEM']._serialized_start=492
-  _globals['_JOBITEM']._serialized_end=593
+  _globals['_JOB_LABELSENTRY']._loaded_options = None
+  _globals['_JOB_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_JOBSTATE']._serialized_start=1305
+  _globals['_JOBSTATE']._serialized_end=1482
+  _globals['_JOB']._serialized_start=214
+  _globals['_JOB']._serialized_end=796
+  _globals['_JOB_LABELSENTRY']._serialized_start=725
+  _globals['_JOB_LABELSENTRY']._serialized_end=770
+  _globals['_JOBWORK']._serialized_start=799
+  _globals['_JOBWORK']._serialized_end=1003
+  _globals['_JOBITEM']._serialized_start=1006
+  _globals['_JOBITEM']._serialized_end=1302
 # @@protoc_insertion_point(module_scope)

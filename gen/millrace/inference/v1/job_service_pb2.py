@@ -22,38 +22,56 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from millrace.inference.v1 import generation_pb2 as millrace_dot_inference_dot_v1_dot_generation__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from millrace.inference.v1 import inference_service_pb2 as millrace_dot_inference_dot_v1_dot_inference__service__pb2
 from millrace.inference.v1 import job_pb2 as millrace_dot_inference_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'millrace/inference/v1/job_service.proto\x12\x15millrace.inference.v1\x1a&millrace/inference/v1/generation.proto\x1a-millrace/inference/v1/inference_service.proto\x1a\x1fmillrace/inference/v1/job.proto\"\\\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x34\n\x05specs\x18\x02 \x03(\x0b\x32%.millrace.inference.v1.GenerationSpec\"<\n\x11\x43reateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"9\n\x0eGetJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x10ListJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.millrace.inference.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"<\n\x11\x43\x61ncelJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\":\n\x10StreamJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"w\n\x11StreamJobResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nitem_index\x18\x02 \x01(\x05\x12<\n\x05\x65vent\x18\x03 \x01(\x0b\x32-.millrace.inference.v1.StreamGenerateResponse2\xe2\x03\n\nJobService\x12^\n\tCreateJob\x12\'.millrace.inference.v1.CreateJobRequest\x1a(.millrace.inference.v1.CreateJobResponse\x12U\n\x06GetJob\x12$.millrace.inference.v1.GetJobRequest\x1a%.millrace.inference.v1.GetJobResponse\x12[\n\x08ListJobs\x12&.millrace.inference.v1.ListJobsRequest\x1a\'.millrace.inference.v1.ListJobsResponse\x12^\n\tCancelJob\x12\'.millrace.inference.v1.CancelJobRequest\x1a(.millrace.inference.v1.CancelJobResponse\x12`\n\tStreamJob\x12\'.millrace.inference.v1.StreamJobRequest\x1a(.millrace.inference.v1.StreamJobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'millrace/inference/v1/job_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a-millrace/inference/v1/inference_service.proto\x1a\x1fmillrace/inference/v1/job.proto\"\xca\x01\n\nJobOptions\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12=\n\x06labels\x18\x02 \x03(\x0b\x32-.millrace.inference.v1.JobOptions.LabelsEntry\x12+\n\x08time_max\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bkeep_events\x18\x04 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x89\x01\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x05items\x18\x02 \x03(\x0b\x32\x1e.millrace.inference.v1.JobWork\x12\x32\n\x07options\x18\x03 \x01(\x0b\x32!.millrace.inference.v1.JobOptions\"<\n\x11\x43reateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\"\x89\x01\n\x10UploadJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x05items\x18\x02 \x03(\x0b\x32\x1e.millrace.inference.v1.JobWork\x12\x32\n\x07options\x18\x03 \x01(\x0b\x32!.millrace.inference.v1.JobOptions\"<\n\x11UploadJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"9\n\x0eGetJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\"F\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"U\n\x10ListJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.millrace.inference.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x0eReadJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x13\n\x0bstart_index\x18\x02 \x01(\x05\x12/\n\x06states\x18\x03 \x03(\x0e\x32\x1f.millrace.inference.v1.JobState\"@\n\x0fReadJobResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.millrace.inference.v1.JobItem\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"<\n\x11\x43\x61ncelJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.millrace.inference.v1.Job\"\"\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\":\n\x10StreamJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"\xec\x01\n\x11StreamJobResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nitem_index\x18\x02 \x01(\x05\x12>\n\x05\x65vent\x18\x03 \x01(\x0b\x32-.millrace.inference.v1.StreamGenerateResponseH\x00\x12\x34\n\nended_item\x18\x04 \x01(\x0b\x32\x1e.millrace.inference.v1.JobItemH\x00\x12/\n\tended_job\x18\x05 \x01(\x0b\x32\x1a.millrace.inference.v1.JobH\x00\x42\n\n\x08happened2\x80\x06\n\nJobService\x12^\n\tCreateJob\x12\'.millrace.inference.v1.CreateJobRequest\x1a(.millrace.inference.v1.CreateJobResponse\x12`\n\tUploadJob\x12\'.millrace.inference.v1.UploadJobRequest\x1a(.millrace.inference.v1.UploadJobResponse(\x01\x12U\n\x06GetJob\x12$.millrace.inference.v1.GetJobRequest\x1a%.millrace.inference.v1.GetJobResponse\x12[\n\x08ListJobs\x12&.millrace.inference.v1.ListJobsRequest\x1a\'.millrace.inference.v1.ListJobsResponse\x12Z\n\x07ReadJob\x12%.millrace.inference.v1.ReadJobRequest\x1a&.millrace.inference.v1.ReadJobResponse0\x01\x12^\n\tCancelJob\x12\'.millrace.inference.v1.CancelJobRequest\x1a(.millrace.inference.v1.CancelJobResponse\x12^\n\tDeleteJob\x12\'.millrace.inference.v1.DeleteJobRequest\x1a(.millrace.inference.v1.DeleteJobResponse\x12`\n\tStreamJob\x12\'.millrace.inference.v1.StreamJobRequest\x1a(.millrace.inference.v1.StreamJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEJOBREQUEST']._serialized_start=186
-  _globals['_CREATEJOBREQUEST']._serialized_end=278
-  _globals['_CREATEJOBRESPONSE']._serialized_start=280
-  _globals['_CREATEJOBRESPONSE']._serialized_end=340
-  _globals['_GETJOBREQUEST']._serialized_start=342
-  _globals['_GETJOBREQUEST']._serialized_end=373
-  _globals['_GETJOBRESPONSE']._serialized_start=375
-  _globals['_GETJOBRESPONSE']._serialized_end=432
-  _globals['_LISTJOBSREQUEST']._serialized_start=434
-  _globals['_LISTJOBSREQUEST']._serialized_end=490
-  _globals['_LISTJOBSRESPONSE']._serialized_start=492
-  _globals['_LISTJOBSRESPONSE']._serialized_end=577
-  _globals['_CANCELJOBREQUEST']._serialized_start=579
-  _globals['_CANCELJOBREQUEST']._serialized_end=613
-  _globals['_CANCELJOBRESPONSE']._serialized_start=615
-  _globals['_CANCELJOBRESPONSE']._serialized_end=675
-  _globals['_STREAMJOBREQUEST']._serialized_start=677
-  _globals['_STREAMJOBREQUEST']._serialized_end=735
-  _globals['_STREAMJOBRESPONSE']._serialized_start=737
-  _globals['_STREAMJOBRESPONSE']._serialized_end=856
-  _globals['_JOBSERVICE']._serialized_start=859
-  _globals['_JOBSERVICE']._serialized_end=1341
+  _globals['_JOBOPTIONS_LABELSENTRY']._loaded_options = None
+  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_JOBOPTIONS']._serialized_start=179
+  _globals['_JOBOPTIONS']._serialized_end=381
+  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_start=336
+  _globals['_JOBOPTIONS_LABELSENTRY']._serialized_end=381
+  _globals['_CREATEJOBREQUEST']._serialized_start=384
+  _globals['_CREATEJOBREQUEST']._serialized_end=521
+  _globals['_CREATEJOBRESPONSE']._serialized_start=523
+  _globals['_CREATEJOBRESPONSE']._serialized_end=583
+  _globals['_UPLOADJOBREQUEST']._serialized_start=586
+  _globals['_UPLOADJOBREQUEST']._serialized_end=723
+  _globals['_UPLOADJOBRESPONSE']._serialized_start=725
+  _globals['_UPLOADJOBRESPONSE']._serialized_end=785
+  _globals['_GETJOBREQUEST']._serialized_start=787
+  _globals['_GETJOBREQUEST']._serialized_end=818
+  _globals['_GETJOBRESPONSE']._serialized_start=820
+  _globals['_GETJOBRESPONSE']._serialized_end=877
+  _globals['_LISTJOBSREQUEST']._serialized_start=879
+  _globals['_LISTJOBSREQUEST']._serialized_end=949
+  _globals['_LISTJOBSRESPONSE']._serialized_start=951
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1036
+  _globals['_READJOBREQUEST']._serialized_start=1038
+  _globals['_READJOBREQUEST']._serialized_end=1140
+  _globals['_READJOBRESPONSE']._serialized_start=1142
+  _globals['_READJOBRESPONSE']._serialized_end=1206
+  _globals['_CANCELJOBREQUEST']._serialized_start=1208
+  _globals['_CANCELJOBREQUEST']._serialized_end=1242
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1244
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1304
+  _globals['_DELETEJOBREQUEST']._serialized_start=1306
+  _globals['_DELETEJOBREQUEST']._serialized_end=1340
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1342
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1361
+  _globals['_STREAMJOBREQUEST']._serialized_start=1363
+  _globals['_STREAMJOBREQUEST']._serialized_end=1421
+  _globals['_STREAMJOBRESPONSE']._serialized_start=1424
+  _globals['_STREAMJOBRESPONSE']._serialized_end=1660
+  _globals['_JOBSERVICE']._serialized_start=1663
+  _globals['_JOBSERVICE']._serialized_end=2431
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """Work that outlives the call. Not served yet: every call is answered UNIMPLEMENTED with reason JOBS_NOT_AVAILABLE.
+    """Work that outlives the call: each item is answered as InferenceService would answer it, at least once, and exactly
+    one outcome of it is recorded. Callers see their own jobs only.
     """
 
     def __init__(self, channel):
@@ -40,6 +41,11 @@ class JobServiceStub:
                 request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CreateJobRequest.SerializeToString,
                 response_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CreateJobResponse.FromString,
                 _registered_method=True)
+        self.UploadJob = channel.stream_unary(
+                '/millrace.inference.v1.JobService/UploadJob',
+                request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.UploadJobRequest.SerializeToString,
+                response_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.UploadJobResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/millrace.inference.v1.JobService/GetJob',
                 request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -50,10 +56,20 @@ class JobServiceStub:
                 request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.ReadJob = channel.unary_stream(
+                '/millrace.inference.v1.JobService/ReadJob',
+                request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ReadJobRequest.SerializeToString,
+                response_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ReadJobResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/millrace.inference.v1.JobService/CancelJob',
                 request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/millrace.inference.v1.JobService/DeleteJob',
+                request_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
         self.StreamJob = channel.unary_stream(
                 '/millrace.inference.v1.JobService/StreamJob',
@@ -63,18 +79,26 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """Work that outlives the call. Not served yet: every call is answered UNIMPLEMENTED with reason JOBS_NOT_AVAILABLE.
+    """Work that outlives the call: each item is answered as InferenceService would answer it, at least once, and exactly
+    one outcome of it is recorded. Callers see their own jobs only.
     """
 
     def CreateJob(self, request, context):
-        """Accepts a job.
+        """Accepts a job; it is durable when the call returns.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadJob(self, request_iterator, context):
+        """Accepts a job of many items, which come in pieces; durable, whole, when the call returns.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Gets a job with the answers so far.
+        """Gets a job, without its items.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,15 +111,29 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadJob(self, request, context):
+        """Gets the items of a job with their outcomes, in order, as they are now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
-        """Cancels a job; what is done stays.
+        """Cancels a job; what is done stays. A job that has ended stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Forgets a job; one that runs is cancelled first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamJob(self, request, context):
-        """Follows a job's events from a sequence number on; resumable.
+        """Follows a job from a sequence number on until it ends; resumable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +147,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CreateJobRequest.FromString,
                     response_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CreateJobResponse.SerializeToString,
             ),
+            'UploadJob': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadJob,
+                    request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.UploadJobRequest.FromString,
+                    response_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.UploadJobResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
@@ -119,10 +162,20 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ListJobsRequest.FromString,
                     response_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ListJobsResponse.SerializeToString,
             ),
+            'ReadJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadJob,
+                    request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ReadJobRequest.FromString,
+                    response_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.ReadJobResponse.SerializeToString,
+            ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=millrace_dot_inference_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
             ),
             'StreamJob': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamJob,
@@ -138,7 +191,8 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """Work that outlives the call. Not served yet: every call is answered UNIMPLEMENTED with reason JOBS_NOT_AVAILABLE.
+    """Work that outlives the call: each item is answered as InferenceService would answer it, at least once, and exactly
+    one outcome of it is recorded. Callers see their own jobs only.
     """
 
     @staticmethod
@@ -158,6 +212,33 @@ class JobService:
             '/millrace.inference.v1.JobService/CreateJob',
             millrace_dot_inference_dot_v1_dot_job__service__pb2.CreateJobRequest.SerializeToString,
             millrace_dot_inference_dot_v1_dot_job__service__pb2.CreateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadJob(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/millrace.inference.v1.JobService/UploadJob',
+            millrace_dot_inference_dot_v1_dot_job__service__pb2.UploadJobRequest.SerializeToString,
+            millrace_dot_inference_dot_v1_dot_job__service__pb2.UploadJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -223,6 +304,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def ReadJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/millrace.inference.v1.JobService/ReadJob',
+            millrace_dot_inference_dot_v1_dot_job__service__pb2.ReadJobRequest.SerializeToString,
+            millrace_dot_inference_dot_v1_dot_job__service__pb2.ReadJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelJob(request,
             target,
             options=(),
@@ -239,6 +347,33 @@ class JobService:
             '/millrace.inference.v1.JobService/CancelJob',
             millrace_dot_inference_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             millrace_dot_inference_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.inference.v1.JobService/DeleteJob',
+            millrace_dot_inference_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+            millrace_dot_inference_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

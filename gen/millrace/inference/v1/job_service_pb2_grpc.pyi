@@ -27,41 +27,59 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Work that outlives the call. Not served yet: every call is answered UNIMPLEMENTED with reason JOBS_NOT_AVAILABLE."""
+    """Work that outlives the call: each item is answered as InferenceService would answer it, at least once, and exactly
+    one outcome of it is recorded. Callers see their own jobs only.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]
-    """Accepts a job."""
+    """Accepts a job; it is durable when the call returns."""
+    UploadJob: _grpc.StreamUnaryMultiCallable[_job_service_pb2.UploadJobRequest, _job_service_pb2.UploadJobResponse]
+    """Accepts a job of many items, which come in pieces; durable, whole, when the call returns."""
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
-    """Gets a job with the answers so far."""
+    """Gets a job, without its items."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
     """Lists the caller's jobs, newest first."""
+    ReadJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadJobRequest, _job_service_pb2.ReadJobResponse]
+    """Gets the items of a job with their outcomes, in order, as they are now."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
-    """Cancels a job; what is done stays."""
+    """Cancels a job; what is done stays. A job that has ended stays as it is."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
+    """Forgets a job; one that runs is cancelled first."""
     StreamJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.StreamJobRequest, _job_service_pb2.StreamJobResponse]
-    """Follows a job's events from a sequence number on; resumable."""
+    """Follows a job from a sequence number on until it ends; resumable."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
-    """Work that outlives the call. Not served yet: every call is answered UNIMPLEMENTED with reason JOBS_NOT_AVAILABLE."""
+    """Work that outlives the call: each item is answered as InferenceService would answer it, at least once, and exactly
+    one outcome of it is recorded. Callers see their own jobs only.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]  # type: ignore[assignment]
-    """Accepts a job."""
+    """Accepts a job; it is durable when the call returns."""
+    UploadJob: _aio.StreamUnaryMultiCallable[_job_service_pb2.UploadJobRequest, _job_service_pb2.UploadJobResponse]  # type: ignore[assignment]
+    """Accepts a job of many items, which come in pieces; durable, whole, when the call returns."""
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
-    """Gets a job with the answers so far."""
+    """Gets a job, without its items."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the caller's jobs, newest first."""
+    ReadJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadJobRequest, _job_service_pb2.ReadJobResponse]  # type: ignore[assignment]
+    """Gets the items of a job with their outcomes, in order, as they are now."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job; what is done stays."""
+    """Cancels a job; what is done stays. A job that has ended stays as it is."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Forgets a job; one that runs is cancelled first."""
     StreamJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.StreamJobRequest, _job_service_pb2.StreamJobResponse]  # type: ignore[assignment]
-    """Follows a job's events from a sequence number on; resumable."""
+    """Follows a job from a sequence number on until it ends; resumable."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Work that outlives the call. Not served yet: every call is answered UNIMPLEMENTED with reason JOBS_NOT_AVAILABLE."""
+    """Work that outlives the call: each item is answered as InferenceService would answer it, at least once, and exactly
+    one outcome of it is recorded. Callers see their own jobs only.
+    """
 
     @_abc_1.abstractmethod
     def CreateJob(
@@ -69,7 +87,15 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CreateJobResponse, _abc.Awaitable[_job_service_pb2.CreateJobResponse]]:
-        """Accepts a job."""
+        """Accepts a job; it is durable when the call returns."""
+
+    @_abc_1.abstractmethod
+    def UploadJob(
+        self,
+        request_iterator: _MaybeAsyncIterator[_job_service_pb2.UploadJobRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.UploadJobResponse, _abc.Awaitable[_job_service_pb2.UploadJobResponse]]:
+        """Accepts a job of many items, which come in pieces; durable, whole, when the call returns."""
 
     @_abc_1.abstractmethod
     def GetJob(
@@ -77,7 +103,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.GetJobResponse, _abc.Awaitable[_job_service_pb2.GetJobResponse]]:
-        """Gets a job with the answers so far."""
+        """Gets a job, without its items."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -88,12 +114,28 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the caller's jobs, newest first."""
 
     @_abc_1.abstractmethod
+    def ReadJob(
+        self,
+        request: _job_service_pb2.ReadJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.ReadJobResponse], _abc.AsyncIterator[_job_service_pb2.ReadJobResponse]]:
+        """Gets the items of a job with their outcomes, in order, as they are now."""
+
+    @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _job_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
-        """Cancels a job; what is done stays."""
+        """Cancels a job; what is done stays. A job that has ended stays as it is."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _job_service_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
+        """Forgets a job; one that runs is cancelled first."""
 
     @_abc_1.abstractmethod
     def StreamJob(
@@ -101,6 +143,6 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.StreamJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.StreamJobResponse], _abc.AsyncIterator[_job_service_pb2.StreamJobResponse]]:
-        """Follows a job's events from a sequence number on; resumable."""
+        """Follows a job from a sequence number on until it ends; resumable."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
