@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 
 def raise_open_files() -> int:
@@ -14,3 +18,12 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def resident_mib() -> int:
+    """Memory that this process holds now, in MiB; where the kernel does not say, the most that it ever held."""
+    with suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, but in bytes on macOS
+    return peak >> (20 if sys.platform == "darwin" else 10)

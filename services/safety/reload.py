@@ -63,11 +63,11 @@ class Reload:
         self._seen = seen  # before it is read: what is written meanwhile is seen as another change
         try:
             policies = await asyncio.to_thread(self._load)
+            await self._safety.put_in_force(policies)
         except MillraceError as error:
             _log.error("policy file refused; the one before stays in force: %s", error.message)
             self._board.set_serving(FILE, False)
             return
-        await self._safety.put_in_force(policies)
         self._board.set_serving(FILE, True)
         _log.info("policy file read", extra={"policy_version": policies.version})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from millrace.safety.v1 import safety_service_pb2 as service_pb
 from millrace.safety.v1 import safety_service_pb2_grpc as service_grpc
 from services.safety.anonymising import Anonymiser
 from services.safety.config import SafetySettings
-from services.safety.detectors.detector import AwaitedCursor, Detector
+from services.safety.detectors.detector import Detector
 from services.safety.detectors.encoded import EncodedTerms
 from services.safety.detectors.folding import Folder
 from services.safety.detectors.lexicon import Lexicon
@@ -29,11 +28,6 @@ from services.safety.servicer import SafetyServicer
 
 FULL_NAME = service_pb.DESCRIPTOR.services_by_name["SafetyService"].full_name
 
-# Makes every recogniser compile its patterns and read its tables before the first caller waits for them.
-_WARM_UP = (
-    "a@b.co 212-555-0147 +44 20 7946 0958 4111 1111 1111 1111 DE89 3704 0044 0532 0130 00 212-45-6789 10.0.0.1 a.co"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class SafetyService:
@@ -46,10 +40,8 @@ class SafetyService:
     registrations: tuple[Registration, ...]
 
     async def warm(self, server: Server) -> None:
-        """Has every detector read a text once; then the policy file is watched."""
-        self.safety.announce()
-        await self.encoder.warm()
-        await asyncio.to_thread(self._read_once)
+        """Loads what the policies need; then the policy file is watched."""
+        await self.safety.warm()
         if self.reload:
             self.reload.start(server)
 
@@ -59,12 +51,6 @@ class SafetyService:
             await self.reload.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
         await self.encoder.close()
-
-    def _read_once(self) -> None:
-        for detector in self.safety.detectors.values():
-            cursor = detector.cursor(detector.categories)
-            if not isinstance(cursor, AwaitedCursor):  # the encoder warms itself
-                cursor.scan(_WARM_UP, 0, True)
 
 
 def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = None) -> SafetyService:

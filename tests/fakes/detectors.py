@@ -23,6 +23,20 @@ class FakeDetector:
         return FakeCursor(self._act)
 
 
+class WarmedDetector(FakeDetector):
+    """A detector that counts how often it was loaded, and refuses if it is told to."""
+
+    def __init__(self, name: str, error: Exception | None = None) -> None:
+        super().__init__(name, lambda text: None, inline=1_000_000)
+        self.warm_count = 0
+        self._error = error
+
+    async def warm(self) -> None:
+        self.warm_count += 1
+        if self._error:
+            raise self._error
+
+
 class FakeCursor:
     """Acts on each scan, finds nothing and calls everything safe."""
 

@@ -55,6 +55,19 @@ class AwaitedCursor(Protocol):
         ...
 
 
+@runtime_checkable
+class Warmed(Protocol):
+    """A detector that must load something before it can read: only those that a policy in force needs ever do."""
+
+    async def warm(self) -> None:
+        """Loads it; again and again has no effect.
+
+        Raises:
+            kit.errors.MillraceError: It cannot be loaded.
+        """
+        ...
+
+
 class Detector(Protocol):
     """Finds one kind of thing."""
 

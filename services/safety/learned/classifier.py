@@ -47,6 +47,10 @@ class Classifier:
         self._names = names
         self._reader = reader
 
+    async def warm(self) -> None:
+        """See `detector.Warmed`."""
+        await self._reader.warm()
+
     def cursor(self, categories: Collection[str]) -> ClassifierCursor:
         """Begins to read a text."""
         wanted = frozenset(categories)

@@ -32,6 +32,10 @@ T = TypeVar("T")
 class TextEncoder(Protocol):
     """What encodes; `kit.encoder.Encoder` is one."""
 
+    async def warm(self) -> None:
+        """Loads the model; again and again has no effect."""
+        ...
+
     async def token_states(self, texts: Sequence[str]) -> Sequence[Encoded]:
         """Returns vectors and the states of all tokens, in one pass."""
         ...
@@ -52,6 +56,10 @@ class Reader:
         self._hints = hints
         self._readings = _Recent[_Place](readings_max)
         self._counted = _Recent[Counted](COUNTED_MAX)
+
+    async def warm(self) -> None:
+        """Loads the encoder; needed before `read`."""
+        await self._encoder.warm()
 
     async def read(self, passages: Sequence[str]) -> list[Reading]:
         """Reads passages, those that are new in one pass.
