@@ -54,6 +54,13 @@ redis.call('PUBLISH', ARGV[3], ARGV[1] .. ' ' .. ARGV[2])
 return tonumber(redis.call('HGET', KEYS[1], 'ttl_ms'))
 """
 
+# KEYS: lease, stream. ARGV: token, position. Returns: whether the lease is still that one, and the records behind the
+# position. In one step, for the next lease clears the stream: what was not read by then is gone with its lease.
+READ: Final = """
+local current = redis.call('HGET', KEYS[1], 'token') == ARGV[1]
+return {current and 1 or 0, redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+')}
+"""
+
 # KEYS: lease, stream. ARGV: token, owner, renewal_ms, channel, record. Returns: 1, or 0 if the lease is not ours.
 APPEND: Final = """
 local lease = redis.call('HMGET', KEYS[1], 'token', 'owner')

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from services.cache.entry import MARK_BYTES, Entry, decode, encode
 from services.cache.flight import parse_lease_id
 from services.cache.key import Address
-from services.cache.redis_lease_scripts import ADOPT, APPEND, CHECK, CLAIM, END, RENEW
+from services.cache.redis_lease_scripts import ADOPT, APPEND, CHECK, CLAIM, END, READ, RENEW
 from services.cache.redis_link import PREFIX, PROBE_INTERVAL_S, RedisLink, entry_key, slot
 from services.cache.store import StoreUnavailable
 
@@ -62,11 +62,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was read of a flight: records up to a position, and whether the stream is of a later lease by now."""
+    """What was read of a flight: records up to a position, and whether more can come, for its lease is still there."""
 
     records: list[Record]
     position: str
-    overtaken: bool
+    goes_on: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,10 @@ class RedisLeases:
 
     async def read(self, lease_id: str, position: str) -> News:
         """Reads what was added to a flight after a position."""
-        async with self._link.asking(self._link.write_timeout_s):
-            found = await self._link.client.xrange(_keys(lease_id)[1], min=f"({position}")
-        own = [(place, fields) for place, fields in found if fields[b"token"].decode() == lease_id]
-        records = [_DECODER.decode(fields[b"record"]) for _, fields in own]
-        return News(records, own[-1][0].decode() if own else position, overtaken=len(own) < len(found))
+        current, found = await self._run(READ, lease_id, [lease_id, position])
+        own = [(place, data) for place, (_, token, _, data) in found if token.decode() == lease_id]
+        records = [_DECODER.decode(data) for _, data in own]
+        return News(records, own[-1][0].decode() if own else position, goes_on=bool(current))
 
     async def notices(self) -> AsyncGenerator[Notice | None, None]:
         """Yields what replicas publish, this one included; None when some may have been missed. Never ends."""

@@ -278,7 +278,7 @@ class SharedFlightTable(FlightTable):
             followed.position = news.position
             for record in news.records:
                 await self._apply(flight, record)
-            if news.overtaken:
+            if not news.goes_on:
                 self.abandon(flight)
 
     async def _apply(self, flight: Flight, record: Record) -> None:

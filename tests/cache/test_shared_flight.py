@@ -26,7 +26,7 @@ from services.cache.query import (
     Query,
     Restarted,
 )
-from services.cache.redis_leases import RedisLeases
+from services.cache.redis_leases import News, RedisLeases
 from services.cache.redis_link import PREFIX, RedisLink
 from services.cache.redis_store import RedisStore
 from services.cache.refresh import RefreshWatch
@@ -223,6 +223,33 @@ async def test_followers_restart_with_one_of_them(make_replica: MakeReplica):
             assert follower.seen[:3] == [Following(), b"torn", Restarted()]
             assert follower.seen[4:] == whole
             assert follower.seen[3] == Following() or isinstance(follower.seen[3], Hit)
+
+
+async def test_end_that_was_not_read_in_time_is_seen(make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch):
+    """A replica that comes to look when the next leader has cleared the last one's stream follows that next leader."""
+    monkeypatch.setattr(shared_flight, "BEAT_S", 1e6)  # no later look will mend it
+    ahead, behind = await make_replica(), await make_replica()
+    asked, gate, read = asyncio.Event(), asyncio.Event(), RedisLeases.read
+
+    async def read_late(leases: RedisLeases, lease_id: str, position: str) -> News:
+        asked.set()
+        await gate.wait()
+        return await read(leases, lease_id, position)
+
+    monkeypatch.setattr(RedisLeases, "read", read_late)
+    first = leased(await ahead.lookup(LEASED))
+    waiting = asyncio.create_task(behind.lookup(LEASED))
+    async with asyncio.timeout(SOON_S):
+        await asked.wait()
+    await ahead.flights.release(first)
+    leased(await ahead.lookup(LEASED))
+    gate.set()
+    entry = await ahead.keep(DRAFT, [b"answer"], None)
+
+    async with asyncio.timeout(SOON_S):
+        found = await waiting
+    assert isinstance(found, Hit)
+    assert found.entry == entry
 
 
 async def test_lease_may_be_used_at_any_replica(make_replica: MakeReplica):
