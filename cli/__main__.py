@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--check", type=Path, metavar="FILE", help="fail where a document's table is not current")
     config.set_defaults(run=_config)
 
+    migrate = commands.add_parser("migrate", help="bring the database's schema up to date")
+    migrate.set_defaults(run=_migrate)
+
     version = commands.add_parser("version", help="print the versions of Millrace, Python and gRPC")
     version.set_defaults(run=_version)
     return parser
@@ -133,6 +136,12 @@ def _config(args: argparse.Namespace) -> int:
     elif not tables.is_current(args.check):
         raise CommandError(f"the configuration table of {args.check} is stale: run make docs-config")
     return 0
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    from cli.migrate import migrate
+
+    return migrate()
 
 
 def _version(_: argparse.Namespace) -> int:

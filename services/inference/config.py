@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from kit.config import DialSettings, ServeSettings
+from services.inference.database.settings import DatabaseSettings
 
 EMBEDDED_MODELS_FILE = Path(__file__).with_name("models.yaml")
 
@@ -38,6 +39,7 @@ class InferenceSettings(ServeSettings):
     models_file: Path | None = Field(default=None, description="The models file; unset: the embedded models.")
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
+    database: DatabaseSettings = DatabaseSettings()
     cache_lookup_timeout_ms: int = Field(
         default=100, ge=1, le=10_000, description="Longest wait for a cache lookup; then a miss."
     )

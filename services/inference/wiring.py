@@ -34,6 +34,8 @@ from services.inference.cache_client import CacheClient
 from services.inference.caching import AnswerCache
 from services.inference.catalog import Target, Upstream
 from services.inference.config import EMBEDDED_MODELS_FILE, InferenceSettings
+from services.inference.database.database import Database
+from services.inference.database.watch import DatabaseWatch
 from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
@@ -105,13 +107,18 @@ class Inference:
     cache: AnswerCache
     refreshing: Refreshing
     channels: Mapping[str, grpc.aio.Channel]
+    database: Database
+    migrate: bool | None
     dependency_wait_s: float
     watch: DependencyWatch | None = field(default=None)
+    database_watch: DatabaseWatch | None = field(default=None)
 
     async def warm(self, server: Server) -> None:
         """Loads the models; each is reported as `model/NAME` in the health service as soon as it answers."""
         self.watch = DependencyWatch(self.channels, server.set_serving)
         await self.watch.start()
+        self.database_watch = DatabaseWatch(self.database, self.migrate, server.set_serving)
+        await self.database_watch.start()
         await self.reload.start(server)
         await self.watch.up(self.dependency_wait_s)
 
@@ -123,6 +130,9 @@ class Inference:
         await self.refreshing.close()
         await self.cache.close()
         await self.fleet.close()
+        if self.database_watch:
+            await self.database_watch.close()
+        await self.database.close()
         for channel in self.channels.values():
             await channel.close()
 
@@ -158,7 +168,17 @@ async def build(
     registrations = _registrations(servicer, UsageServicer(settlement, admission, targets))
     reload = Reload(models_file, router, fleet)
     return Inference(
-        registrations, pipeline, router, fleet, reload, cache, refreshing, channels, settings.dependency_wait_s
+        registrations,
+        pipeline,
+        router,
+        fleet,
+        reload,
+        cache,
+        refreshing,
+        channels,
+        Database(settings.database),
+        settings.database.migrate,
+        settings.dependency_wait_s,
     )
 
 

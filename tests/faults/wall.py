@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import httpx
+from pydantic import SecretStr
 
 from kit import telemetry
 from kit.dial import dial
@@ -31,6 +32,7 @@ from services.edge import wiring as edge_wiring
 from services.edge.config import EdgeSettings, InferenceDialSettings
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
+from services.inference.database.settings import DatabaseSettings
 from tests.fakes.certificates import Authority
 from tests.faults.answers import good
 from tests.faults.fault import CALLS, Seen, Wait
@@ -243,7 +245,8 @@ def _secured(authority: Authority, host: str) -> ssl.SSLContext:
 
 async def _serve_inference(stack: AsyncExitStack, models_file: Path) -> str:
     nobody = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
-    settings = InferenceSettings(port=0, models_file=models_file, **nobody)
+    database = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{models_file.parent}/millrace.sqlite3"))
+    settings = InferenceSettings(port=0, models_file=models_file, database=database, **nobody)
     records = telemetry.off()
     inference = await wiring.build(settings, records, {})
     stack.push_async_callback(inference.close)

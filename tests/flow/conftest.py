@@ -49,6 +49,7 @@ class Suite:
             "MILLRACE_INFERENCE_SAFETY_TARGET": self.address("safety"),
             "MILLRACE_INFERENCE_MODELS_FILE": str(folder / "models.yaml"),
             "MILLRACE_CACHE_PATH": str(folder / "cache.sqlite3"),
+            "MILLRACE_INFERENCE_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/millrace.sqlite3",
             **variables,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from services.safety import wiring as safety_wiring
 from services.safety.config import SafetySettings
 from services.safety.wiring import SafetyService
 from tests.fakes.openai_upstream import OpenAIUpstream
+from tests.inference.postgres import PostgresServer
 from tests.inference.suite import Serve, Suite, serve_suite
 
 
@@ -23,6 +24,23 @@ async def upstream() -> AsyncIterator[OpenAIUpstream]:
     await fake.start()
     yield fake
     await fake.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL; each test makes a database of its own, and leaves the server running."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/database.sqlite3"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create_database()
 
 
 @pytest.fixture(scope="session")

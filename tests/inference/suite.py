@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from pydantic import SecretStr
 
 from kit import telemetry
 from kit.dial import dial
@@ -23,6 +24,7 @@ from services.cache import wiring as cache_wiring
 from services.cache.config import CacheSettings
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
+from services.inference.database.settings import DatabaseSettings
 from services.safety.config import SafetySettings
 from services.safety.wiring import SafetyService
 from tests.fakes.openai_upstream import OpenAIUpstream
@@ -99,6 +101,7 @@ async def serve_suite(
     """
     servers: dict[str, Server] = {}
     dials: dict[str, Any] = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
+    dials["database"] = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{folder}/millrace.sqlite3"))
     if cache:
         address = cache if isinstance(cache, str) else await _serve_cache(stack, folder, servers)
         dials["cache"] = CacheDialSettings(target=address)

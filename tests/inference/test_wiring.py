@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import SecretStr
 
 from kit import telemetry
 from kit.config import ConfigError
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
+from services.inference.database.settings import DatabaseSettings
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.inference.parts import request
 from tests.inference.suite import Serve, failure
@@ -27,7 +29,8 @@ defaults: {{safety: {{profile: "off"}}}}
 def settings(folder: Path, text: str) -> InferenceSettings:
     path = folder / "models.yaml"
     path.write_text(text)
-    return InferenceSettings(port=0, models_file=path, **NONE)  # type: ignore[arg-type]
+    database = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{folder}/millrace.sqlite3"))
+    return InferenceSettings(port=0, models_file=path, database=database, **NONE)  # type: ignore[arg-type]
 
 
 async def build(

@@ -1,0 +1,202 @@
+"""The database base: transactions, outages, the schema's history, on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from kit.errors import ConfigError, Unavailable
+from services.inference.database import migrating
+from services.inference.database.database import Database
+from services.inference.database.schema import metadata
+from services.inference.database.settings import DatabaseSettings
+from services.inference.database.watch import DatabaseWatch
+from tests.inference.postgres import PostgresServer
+
+DEADLINE_S = 20.0
+
+
+def open_database(url: str, timeout_s: float = 5.0) -> Database:
+    return Database(DatabaseSettings(url=SecretStr(url), timeout_s=timeout_s))
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An empty database."""
+    opened = open_database(database_url)
+    yield opened
+    await opened.close()
+
+
+async def test_migrations_make_the_schema_of_the_code(database: Database) -> None:
+    """Nothing that the tables declare is missing afterwards, and nothing is there besides."""
+    for declared in Path(migrating.__file__).parents[1].glob("*/tables.py"):
+        import_module(f"services.inference.{declared.parent.name}.tables")
+    await migrating.prepare(database, migrate=True)
+    async with database.reading() as connection:
+        different = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
+
+    assert different == []
+
+
+async def test_replicas_that_start_together_migrate_once(database_url: str) -> None:
+    """Five of them on an empty database all find it up to date."""
+    replicas = [open_database(database_url) for _ in range(5)]
+    await asyncio.gather(*(migrating.prepare(one, migrate=True) for one in replicas))
+    versions = {await migrating.version(one) for one in replicas}
+    for one in replicas:
+        await one.close()
+
+    assert len(versions) == 1
+    assert None not in versions
+
+
+async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    """What a block did is undone where it raises, and there for everybody where it does not."""
+    async with database.writing() as connection:
+        await connection.execute(text("CREATE TABLE things (name VARCHAR(9) PRIMARY KEY)"))
+        await connection.execute(text("INSERT INTO things VALUES ('kept')"))
+
+    async def fail_half_way() -> None:
+        async with database.writing() as connection:
+            await connection.execute(text("INSERT INTO things VALUES ('undone')"))
+            await connection.execute(text("INSERT INTO things VALUES ('kept')"))
+
+    with pytest.raises(IntegrityError):
+        await fail_half_way()
+    async with database.reading() as connection:
+        names = (await connection.execute(text("SELECT name FROM things"))).scalars().all()
+
+    assert names == ["kept"]
+
+
+async def test_writers_wait_for_each_other(database: Database) -> None:
+    """Forty transactions that read and then write on as many tasks all succeed, and none is lost."""
+    async with database.writing() as connection:
+        await connection.execute(text("CREATE TABLE counts (count INTEGER)"))
+        await connection.execute(text("INSERT INTO counts VALUES (0)"))
+
+    async def add() -> None:
+        async with database.writing() as connection:
+            await connection.execute(text("SELECT count FROM counts"))
+            await connection.execute(text("UPDATE counts SET count = count + 1"))
+
+    await asyncio.gather(*(add() for _ in range(40)))
+    async with database.reading() as connection:
+        assert await connection.scalar(text("SELECT count FROM counts")) == 40
+
+
+async def test_a_newer_database_is_refused(database: Database) -> None:
+    """A release that does not know the schema does not start, and says what to do."""
+    await migrating.upgrade(database)
+    async with database.writing() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))
+
+    with pytest.raises(ConfigError, match="9999_later, which this release does not know"):
+        await migrating.prepare(database, migrate=True)
+
+
+async def test_only_sqlite_is_migrated_unasked(database: Database) -> None:
+    """A PostgreSQL may be others' too: there the operator says so, by setting or by command."""
+    if database.is_sqlite:
+        await migrating.prepare(database, migrate=None)
+        assert await migrating.version(database)
+    else:
+        with pytest.raises(ConfigError, match="run `millrace migrate`"):
+            await migrating.prepare(database, migrate=None)
+        assert await migrating.version(database) is None
+
+
+@pytest.mark.parametrize("url", ["mysql://host/name", "postgresql://host/name", "no url"])
+def test_other_databases_are_refused(url: str) -> None:
+    """The message names the variable and what is allowed, never the URL, which holds a password."""
+    with pytest.raises(ConfigError, match="MILLRACE_INFERENCE_DATABASE_URL") as caught:
+        open_database(url)
+
+    assert "host/name" not in caught.value.message
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """The file's place is named."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError, match=r"file/x\.sqlite3"):
+        open_database(f"sqlite+aiosqlite:///{tmp_path}/file/x.sqlite3")
+
+
+async def test_a_frozen_postgresql_is_unavailable_in_time(postgres: PostgresServer) -> None:
+    """Connections that hang cost the timeout, not more, and work again after the thaw."""
+    database = open_database(postgres.create_database(), timeout_s=0.5)
+    await asyncio.gather(*(database.ping() for _ in range(5)))
+    postgres.freeze()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            outcomes = await asyncio.gather(*(database.ping() for _ in range(20)), return_exceptions=True)
+    finally:
+        postgres.thaw()
+
+    assert {type(one) for one in outcomes} == {Unavailable}
+    await _until_up(database)
+    await database.close()
+
+
+async def test_a_postgresql_that_restarts_is_found_again(postgres: PostgresServer) -> None:
+    """While it is down, calls fail at once with DATABASE_UNAVAILABLE; then they go on by themselves."""
+    database = open_database(postgres.create_database())
+    await database.ping()
+    postgres.stop()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            await database.ping()
+    finally:
+        postgres.start()
+
+    assert caught.value.reason == "DATABASE_UNAVAILABLE"
+    await _until_up(database)
+    await database.close()
+
+
+async def test_the_watch_waits_for_a_database_that_is_away(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It starts without one, migrates when it comes, and says each change once."""
+    told: list[tuple[str, bool]] = []
+    database = open_database(postgres.create_database())
+    postgres.stop()
+    watch = DatabaseWatch(database, True, lambda name, is_up: told.append((name, is_up)), 0.01)
+    with caplog.at_level(logging.INFO, "services.inference.database.watch"):
+        try:
+            await watch.start()
+        finally:
+            postgres.start()
+        async with asyncio.timeout(DEADLINE_S):
+            await watch.ready.wait()
+    await watch.close()
+    await database.close()
+
+    assert told[0] == ("dependency/database", False)
+    assert told[-1] == ("dependency/database", True)
+    assert [record.message for record in caplog.records] == [
+        "the database does not answer",
+        "the database answers again",
+    ]
+
+
+async def _until_up(database: Database) -> None:
+    until = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return await database.ping()
+        except Unavailable:
+            assert time.monotonic() < until
