@@ -1,7 +1,6 @@
-"""Admission: how many generations may run at once in this process.
+"""Admission: how many generations may run at once in this process, and what their callers may still use.
 
-Refuses early and says when to come back; it never queues. Queues per target, priorities and budgets stand behind the
-same door when they come.
+Refuses early and says when to come back; it never queues. The queues of the targets stand behind this door.
 """
 
 from __future__ import annotations
@@ -10,14 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kit.errors import ResourceExhausted
+from services.inference.quota.quotas import Quotas, unlimited
 
 RETRY_AFTER_MS = 1_000  # a generation of a hundred tokens is over in about a second
 
 
 class Admission:
-    """A bound on running generations."""
+    """A bound on running generations.
 
-    def __init__(self, running_count_max: int) -> None:
+    Args:
+        running_count_max: Most at once.
+        quotas: What callers may use; None limits nobody.
+    """
+
+    def __init__(self, running_count_max: int, quotas: Quotas | None = None) -> None:
+        self.quotas = quotas or unlimited()
         self.running_count = 0
         self._running_count_max = running_count_max
 

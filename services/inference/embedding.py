@@ -79,6 +79,7 @@ class Embeddings:
             route = _with_time_for(len(texts), self._router.choose_embedding(request.model))
             receipt.model, receipt.created_time = route.model_name, time.time()
             with self._settlement.settle(receipt):
+                await self._admission.quotas.admit_texts(request, texts, route, receipt)
                 async with aclosing(attempts.run(request, route, receipt)) as batches:
                     async for batch in batches:
                         last = batch[-1]

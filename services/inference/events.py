@@ -7,6 +7,8 @@ from enum import IntEnum
 import msgspec
 
 from services.inference.generation import ChoiceFinished, Delta, Usage
+from services.inference.quota.limit import LimitState
+from services.inference.quota.reservation import Reservation
 
 
 class CacheOutcome(IntEnum):
@@ -54,6 +56,7 @@ class Started(msgspec.Struct):
     route_reason: str
     created_time: float
     cache: CacheEvent | None = None
+    limits: tuple[LimitState, ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -119,7 +122,11 @@ class AttemptEvent(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct):
-    """What was done for a request, by whom, how fast and for how much; filled in as the request goes."""
+    """What was done for a request, by whom, how fast and for how much; filled in as the request goes.
+
+    `limits` says where those of the caller stood when it was let in or refused; `reservation` is what it still holds
+    of them, to be settled or released where the request ends.
+    """
 
     request_id: str
     model: str
@@ -136,6 +143,8 @@ class Receipt(msgspec.Struct):
     ttft_s: float | None = None
     system_fingerprint: str = ""
     usage: Usage = Usage()
+    limits: tuple[LimitState, ...] = ()
+    reservation: Reservation | None = None
 
 
 class Completed(msgspec.Struct):

@@ -74,6 +74,7 @@ def check_spec(spec: generation_pb2.GenerationSpec, at: str = "spec") -> None:
     _length(spec.safety.profile, 0, 64, f"{at}.safety.profile")
     _length(spec.end_user_id, 0, 256, f"{at}.end_user_id")
     _length(spec.session_id, 0, 128, f"{at}.session_id")
+    _length(spec.limit, 0, 64, f"{at}.limit")
     _need(len(spec.metadata) <= 16, f"{at}.metadata", "must have at most 16 entries")
     for key, value in spec.metadata.items():
         _need(

@@ -1,6 +1,6 @@
 """The pipeline: the path of every generation, whoever asks for it.
 
-    admit -> route -> safety on the prompt || cache lookup
+    admit -> route -> reserve of the caller's limits -> safety on the prompt || cache lookup
       a kept answer: replay it
       another call makes the same answer: share it, and take over where that call fails
       neither: attempts => safety on the answer -> settle, keep; where every target has failed, a spare answer of the
@@ -91,6 +91,7 @@ class Pipeline:
             route = self._router.choose(request)
             receipt.model, receipt.route_reason, receipt.created_time = route.model_name, route.reason, time.time()
             with self._settlement.settle(receipt):
+                request = await self._admission.quotas.admit(request, route, receipt)
                 async with aclosing(self._answer(request, route, receipt)) as batches:
                     async for batch in batches:
                         yield batch
@@ -273,7 +274,9 @@ def _as_it_is(events: Sequence[Event]) -> Sequence[Event]:
 
 
 def _started(receipt: Receipt) -> Started:
-    return Started(receipt.request_id, receipt.model, receipt.route_reason, receipt.created_time, receipt.cache)
+    return Started(
+        receipt.request_id, receipt.model, receipt.route_reason, receipt.created_time, receipt.cache, receipt.limits
+    )
 
 
 def _is_current(recorded: Recorded, screened: InputScreen) -> bool:

@@ -29,7 +29,7 @@ class CacheWish(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """One generation that was asked for; every limit of the contract has been checked.
 
-    `deadline` is a `time.monotonic()` instant.
+    `deadline` is a `time.monotonic()` instant; `limit` names a limit that it counts against beside its caller's.
     """
 
     request_id: str
@@ -45,6 +45,7 @@ class Request(msgspec.Struct, frozen=True):
     inter_token_max_s: float | None = None
     session_id: str = ""
     caller: Caller = NOBODY
+    limit: str = ""
 
     @property
     def char_count(self) -> int:

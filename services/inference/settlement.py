@@ -14,6 +14,8 @@ import msgspec
 
 from kit.errors import MillraceError
 from services.inference.events import Receipt, Verdict
+from services.inference.generation import Usage
+from services.inference.quota.reservation import Reservation
 
 RECENT_COUNT = 1_000  # enough for a p95 that is not moved by one request
 MODEL_COUNT_MAX = 200  # names behind a pattern are the callers' to invent
@@ -75,6 +77,8 @@ class Settlement:
         finally:
             if not receipt.duration_s:
                 self.complete(receipt)
+            if receipt.reservation:
+                _give_back(receipt, receipt.reservation)
             self.totals.add(receipt, failure)
             self._of_model(receipt.model).add(receipt, failure)
             self.durations_s.append(receipt.duration_s)
@@ -89,6 +93,14 @@ class Settlement:
         if name not in self.totals_by_model and len(self.totals_by_model) >= MODEL_COUNT_MAX:
             name = OTHER
         return self.totals_by_model.setdefault(name, Totals())
+
+
+def _give_back(receipt: Receipt, reservation: Reservation) -> None:
+    """Charges the caller's limits what the request has used; a kept answer was paid for by the one who made it."""
+    if receipt.engine == "cache" or receipt.usage == Usage():
+        reservation.release()
+    else:
+        reservation.settle(receipt.usage, receipt.cost_micro_usd)
 
 
 def percentile(values: deque[float], share: float) -> float | None:

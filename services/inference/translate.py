@@ -33,6 +33,7 @@ from services.inference.generation import (
     ToolChoice,
     Usage,
 )
+from services.inference.quota.limit import LimitState
 from services.inference.request import CacheWish, Request
 
 Spec = generation_pb2.GenerationSpec
@@ -87,6 +88,7 @@ def request(spec: Spec, context: CallContext, request_id: str, streamed: bool) -
         ttft_max_s=_seconds(routing, "ttft_max"),
         inter_token_max_s=_seconds(routing, "inter_token_latency_max"),
         session_id=spec.session_id,
+        limit=spec.limit,
         caller=context.caller,
     )
 
@@ -202,6 +204,19 @@ def started(event: nouns.Started) -> event_pb2.Started:
         route_reason=event.route_reason,
         created_time=timestamp(event.created_time),
         cache=cache(event.cache) if event.cache else None,
+        limits=[limit(one) for one in event.limits],
+    )
+
+
+def limit(state: LimitState) -> event_pb2.LimitState:
+    """LimitState."""
+    return event_pb2.LimitState(
+        name=state.name,
+        unit=int(state.unit),  # type: ignore[arg-type]
+        window=int(state.window),  # type: ignore[arg-type]
+        limit=state.limit,
+        remaining=state.remaining,
+        reset=duration(state.reset_s),
     )
 
 
@@ -312,6 +327,7 @@ def receipt(done: nouns.Receipt) -> event_pb2.Receipt:
         ttft=None if done.ttft_s is None else duration(done.ttft_s),
         system_fingerprint=done.system_fingerprint,
         usage=usage(done.usage),
+        limits=[limit(one) for one in done.limits],
     )
 
 

@@ -51,6 +51,21 @@ class AttemptOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ATTEMPT_OUTCOME_FAILED: _ClassVar[AttemptOutcome]
     ATTEMPT_OUTCOME_CANCELLED: _ClassVar[AttemptOutcome]
     ATTEMPT_OUTCOME_SKIPPED: _ClassVar[AttemptOutcome]
+
+class LimitUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIMIT_UNIT_UNSPECIFIED: _ClassVar[LimitUnit]
+    LIMIT_UNIT_REQUESTS: _ClassVar[LimitUnit]
+    LIMIT_UNIT_TOKENS: _ClassVar[LimitUnit]
+    LIMIT_UNIT_MICRO_USD: _ClassVar[LimitUnit]
+
+class LimitWindow(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIMIT_WINDOW_UNSPECIFIED: _ClassVar[LimitWindow]
+    LIMIT_WINDOW_AT_ONCE: _ClassVar[LimitWindow]
+    LIMIT_WINDOW_MINUTE: _ClassVar[LimitWindow]
+    LIMIT_WINDOW_DAY: _ClassVar[LimitWindow]
+    LIMIT_WINDOW_MONTH: _ClassVar[LimitWindow]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -76,20 +91,31 @@ ATTEMPT_OUTCOME_OK: AttemptOutcome
 ATTEMPT_OUTCOME_FAILED: AttemptOutcome
 ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome
 ATTEMPT_OUTCOME_SKIPPED: AttemptOutcome
+LIMIT_UNIT_UNSPECIFIED: LimitUnit
+LIMIT_UNIT_REQUESTS: LimitUnit
+LIMIT_UNIT_TOKENS: LimitUnit
+LIMIT_UNIT_MICRO_USD: LimitUnit
+LIMIT_WINDOW_UNSPECIFIED: LimitWindow
+LIMIT_WINDOW_AT_ONCE: LimitWindow
+LIMIT_WINDOW_MINUTE: LimitWindow
+LIMIT_WINDOW_DAY: LimitWindow
+LIMIT_WINDOW_MONTH: LimitWindow
 
 class Started(_message.Message):
-    __slots__ = ("request_id", "model", "route_reason", "created_time", "cache")
+    __slots__ = ("request_id", "model", "route_reason", "created_time", "cache", "limits")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ROUTE_REASON_FIELD_NUMBER: _ClassVar[int]
     CREATED_TIME_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     route_reason: str
     created_time: _timestamp_pb2.Timestamp
     cache: CacheEvent
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., route_reason: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ...) -> None: ...
+    limits: _containers.RepeatedCompositeFieldContainer[LimitState]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., route_reason: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[LimitState, _Mapping]]] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("choice_index", "text", "reasoning", "refusal", "tool_calls", "logprobs", "completion_token_count")
@@ -254,7 +280,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_token_count: _Optional[int] = ..., completion_token_count: _Optional[int] = ..., cached_prompt_token_count: _Optional[int] = ..., reasoning_token_count: _Optional[int] = ..., estimated: _Optional[bool] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("request_id", "model", "engine", "target", "target_model", "attempts", "cache", "safety", "cost_micro_usd", "duration", "ttft", "system_fingerprint", "usage")
+    __slots__ = ("request_id", "model", "engine", "target", "target_model", "attempts", "cache", "safety", "cost_micro_usd", "duration", "ttft", "system_fingerprint", "usage", "limits")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +294,7 @@ class Receipt(_message.Message):
     TTFT_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     engine: str
@@ -281,7 +308,24 @@ class Receipt(_message.Message):
     ttft: _duration_pb2.Duration
     system_fingerprint: str
     usage: Usage
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., target_model: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ..., safety: _Optional[_Iterable[_Union[SafetyEvent, _Mapping]]] = ..., cost_micro_usd: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., system_fingerprint: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    limits: _containers.RepeatedCompositeFieldContainer[LimitState]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., target_model: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., cache: _Optional[_Union[CacheEvent, _Mapping]] = ..., safety: _Optional[_Iterable[_Union[SafetyEvent, _Mapping]]] = ..., cost_micro_usd: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., system_fingerprint: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[LimitState, _Mapping]]] = ...) -> None: ...
+
+class LimitState(_message.Message):
+    __slots__ = ("name", "unit", "window", "limit", "remaining", "reset")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    unit: LimitUnit
+    window: LimitWindow
+    limit: int
+    remaining: int
+    reset: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., unit: _Optional[_Union[LimitUnit, str]] = ..., window: _Optional[_Union[LimitWindow, str]] = ..., limit: _Optional[int] = ..., remaining: _Optional[int] = ..., reset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Generation(_message.Message):
     __slots__ = ("request_id", "model", "route_reason", "created_time", "choices", "usage", "receipt")

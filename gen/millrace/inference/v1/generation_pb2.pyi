@@ -78,7 +78,7 @@ REASONING_EFFORT_MEDIUM: ReasoningEffort
 REASONING_EFFORT_HIGH: ReasoningEffort
 
 class GenerationSpec(_message.Message):
-    __slots__ = ("model", "conversation", "raw_prompt", "tools", "tool_choice", "parallel_tool_calls", "sampling", "output_format", "cache", "safety", "routing", "end_user_id", "metadata", "session_id", "reasoning_effort")
+    __slots__ = ("model", "conversation", "raw_prompt", "tools", "tool_choice", "parallel_tool_calls", "sampling", "output_format", "cache", "safety", "routing", "end_user_id", "metadata", "session_id", "reasoning_effort", "limit")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class GenerationSpec(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     model: str
     conversation: Conversation
     raw_prompt: str
@@ -116,7 +117,8 @@ class GenerationSpec(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     session_id: str
     reasoning_effort: ReasoningEffort
-    def __init__(self, model: _Optional[str] = ..., conversation: _Optional[_Union[Conversation, _Mapping]] = ..., raw_prompt: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., output_format: _Optional[_Union[OutputFormat, _Mapping]] = ..., cache: _Optional[_Union[CachePolicy, _Mapping]] = ..., safety: _Optional[_Union[SafetyPolicy, _Mapping]] = ..., routing: _Optional[_Union[RoutingPolicy, _Mapping]] = ..., end_user_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., session_id: _Optional[str] = ..., reasoning_effort: _Optional[_Union[ReasoningEffort, str]] = ...) -> None: ...
+    limit: str
+    def __init__(self, model: _Optional[str] = ..., conversation: _Optional[_Union[Conversation, _Mapping]] = ..., raw_prompt: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., output_format: _Optional[_Union[OutputFormat, _Mapping]] = ..., cache: _Optional[_Union[CachePolicy, _Mapping]] = ..., safety: _Optional[_Union[SafetyPolicy, _Mapping]] = ..., routing: _Optional[_Union[RoutingPolicy, _Mapping]] = ..., end_user_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., session_id: _Optional[str] = ..., reasoning_effort: _Optional[_Union[ReasoningEffort, str]] = ..., limit: _Optional[str] = ...) -> None: ...
 
 class Conversation(_message.Message):
     __slots__ = ("messages",)

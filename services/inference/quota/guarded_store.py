@@ -1,0 +1,107 @@
+"""The counts on Redis, and what is done while Redis is away.
+
+By the operator's choice requests then go on counted in this process, against its share of each limit (`local`), go on
+uncounted (`open`), or are refused (`closed`). What was taken on Redis and ends meanwhile is charged there as soon as
+it is back; what was asked of it and never answered is given back, should it have been granted after all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Literal
+
+import msgspec
+
+from services.inference.quota.limit import Claim, Limit, Standing
+from services.inference.quota.memory_store import MemoryStore
+from services.inference.quota.redis_store import RedisStore
+from services.inference.quota.store import StoreLost
+
+log = logging.getLogger(__name__)
+
+OnLoss = Literal["local", "open", "closed"]
+# Ends that wait for Redis; beyond that the oldest are left to be found overdue.
+OWED_COUNT_MAX = 10_000
+
+
+class GuardedStore:
+    """Counts on Redis where it answers.
+
+    Args:
+        shared: The counts on Redis.
+        on_loss: What is done while they are away.
+        local: The counts of this process.
+        wake: Told that something is owed.
+    """
+
+    def __init__(
+        self, shared: RedisStore, on_loss: OnLoss, local: MemoryStore, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        self._shared, self._on_loss, self._local = shared, on_loss, local
+        self.wake = wake
+        self._owed: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
+
+    async def take(self, claim: Claim) -> tuple[Standing, ...]:
+        """Grants a claim, or tells why not.
+
+        Raises:
+            StoreLost: Redis is away, and requests are to be refused then.
+        """
+        try:
+            return await self._shared.take(claim)
+        except asyncio.CancelledError:
+            self._owe(claim, (0,) * len(claim.amounts))
+            self.wake()
+            raise
+        except StoreLost as lost:
+            if lost.sent:
+                self._owe(claim, (0,) * len(claim.amounts))
+            if self._on_loss == "closed":
+                raise
+        if self._on_loss == "open":
+            return tuple(Standing(True, limit.burst, 0, 0) for limit in claim.limits)
+        return await self._local.take(self._shared_out(claim))
+
+    async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
+        """Charges what was used, where it was taken; later, where Redis is away."""
+        if self._local.holds(claim):
+            return await self._local.end(claim, used)
+        try:
+            return await self._shared.end(claim, used)
+        except StoreLost:
+            self._owe(claim, used)
+            return True
+
+    async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
+        """Keeps a claim, where it was taken."""
+        if self._local.holds(claim):
+            return await self._local.renew(claim, used)
+        return await self._shared.renew(claim, used)
+
+    async def tend(self, slots: Collection[str]) -> None:
+        """Pays what is owed, and ends what nobody renews."""
+        await self._local.tend(slots)
+        for _ in range(len(self._owed)):
+            await self.end(*self._owed.popleft())
+        await self._shared.tend(slots)
+
+    def _owe(self, claim: Claim, used: tuple[int, ...]) -> None:
+        if claim.is_held:
+            self._owed.append((claim, used))
+
+    def _shared_out(self, claim: Claim) -> Claim:
+        """The claim against this process's share of each limit."""
+        count = self._shared.replica_count
+        return (
+            claim
+            if count == 1
+            else msgspec.structs.replace(claim, limits=tuple(_part(one, count) for one in claim.limits))
+        )
+
+
+def _part(limit: Limit, count: int) -> Limit:
+    maximum, burst = max(1, limit.maximum // count), max(1, limit.burst // count)
+    return msgspec.structs.replace(limit, maximum=maximum, burst=burst)

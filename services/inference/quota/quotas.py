@@ -1,0 +1,120 @@
+"""Quotas: lets a request in if every limit of its caller has room for what it may use.
+
+    which limits hold -> what the request may use of each -> claimed all at once, or refused -> a reservation
+
+Callers without limits cost nothing: no store is asked. What a request has used is settled by whoever ends it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from kit.errors import FailedPrecondition
+from services.inference.events import Receipt
+from services.inference.generation import Usage
+from services.inference.quota.applying import Applying, slot_of
+from services.inference.quota.demand import cost_micro_usd_max, prompt_token_count, text_token_count
+from services.inference.quota.exceeding import quota_exceeded
+from services.inference.quota.keeper import Keeper
+from services.inference.quota.limit import Claim, Limit, LimitState, Standing, Unit, Window
+from services.inference.quota.memory_store import MemoryStore
+from services.inference.quota.reservation import Reservation
+from services.inference.quota.store import QuotaStore
+from services.inference.quota.tiers import QuotaRules
+from services.inference.request import Request
+from services.inference.routing import Route
+
+
+class Quotas:
+    """Lets requests in.
+
+    Args:
+        rules: The quotas file.
+        store: Counts.
+        keeper: Looks after reservations.
+    """
+
+    def __init__(self, rules: QuotaRules, store: QuotaStore, keeper: Keeper) -> None:
+        self._applying = Applying(rules)
+        self._store, self._keeper = store, keeper
+
+    def put_in_force(self, rules: QuotaRules) -> None:
+        """Goes by another reading of the quotas file from now on; what is reserved stays as it is."""
+        self._applying = Applying(rules)
+
+    async def admit(self, request: Request, route: Route, receipt: Receipt) -> Request:
+        """Reserves what a generation may use; its reservation, and where the limits stand, go into the receipt.
+
+        Returns:
+            The request, with a bound on its answer where it sets none and tokens or money are limited.
+        Raises:
+            ResourceExhausted: A limit has no room (RATE_LIMITED, TOKENS_LIMITED, BUDGET_EXCEEDED, CONCURRENCY_LIMITED).
+            FailedPrecondition: Money is limited and the price is not known (PRICE_UNKNOWN), where the file minds.
+            InvalidArgument: The request names a limit that there is not.
+            Unavailable: The counts are away and requests are to be refused then (QUOTAS_UNAVAILABLE).
+        """
+        limits = self._limits(request)
+        if not limits:
+            return request
+        if all(limit.unit is Unit.REQUESTS for limit in limits):
+            await self._reserve(request, limits, Usage(), 0, receipt)
+            return request
+        request = self._bounded(request)
+        sampling = request.prompt.sampling
+        usage = Usage(prompt_token_count(request.prompt), (sampling.max_tokens or 0) * sampling.n)
+        await self._reserve(request, limits, usage, self._cost(limits, route, usage), receipt)
+        return request
+
+    async def admit_texts(self, request: Request, texts: Sequence[str], route: Route, receipt: Receipt) -> None:
+        """Reserves what an embedding may use; raises as `admit`."""
+        if limits := self._limits(request):
+            usage = Usage(text_token_count(list(texts)))
+            await self._reserve(request, limits, usage, self._cost(limits, route, usage), receipt)
+
+    def _limits(self, request: Request) -> tuple[Limit, ...]:
+        if request.cache.lease_id:
+            return ()  # the cache has an answer made anew on its own account: whoever asked last did not ask for that
+        return self._applying.limits_of(request.caller, request.limit)
+
+    def _bounded(self, request: Request) -> Request:
+        sampling = request.prompt.sampling
+        if sampling.max_tokens is not None:
+            return request
+        bounded = msgspec.structs.replace(sampling, max_tokens=self._applying.rules.answer_token_count_max)
+        return msgspec.structs.replace(request, prompt=msgspec.structs.replace(request.prompt, sampling=bounded))
+
+    def _cost(self, limits: tuple[Limit, ...], route: Route, usage: Usage) -> int:
+        if all(limit.unit is not Unit.MICRO_USD for limit in limits):
+            return 0
+        cost = cost_micro_usd_max(route, usage)
+        if cost is None and self._applying.rules.unpriced == "refuse":
+            raise FailedPrecondition("PRICE_UNKNOWN", f"no price is known for model {route.model_name!r}; set one")
+        return cost or 0
+
+    async def _reserve(
+        self, request: Request, limits: tuple[Limit, ...], usage: Usage, cost: int, receipt: Receipt
+    ) -> None:
+        by_unit = {Unit.TOKENS: usage.prompt_token_count + usage.completion_token_count, Unit.MICRO_USD: cost}
+        amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
+        claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
+        standings = await self._store.take(claim)
+        receipt.limits = tuple(_state(limit, standing) for limit, standing in zip(limits, standings, strict=True))
+        if not all(standing.fits for standing in standings):
+            raise quota_exceeded(limits, amounts, standings)
+        if claim.is_held:
+            receipt.reservation = Reservation(claim, self._keeper.end)
+            self._keeper.hold(receipt.reservation)
+
+
+def unlimited() -> Quotas:
+    """Quotas that limit nobody."""
+    store = MemoryStore()
+    return Quotas(QuotaRules(version=1), store, Keeper(store))
+
+
+def _state(limit: Limit, standing: Standing) -> LimitState:
+    maximum = limit.burst if limit.window is Window.MINUTE else limit.maximum
+    return LimitState(limit.name, limit.unit, limit.window, maximum, standing.remaining, standing.reset_ms / 1000)

@@ -1,0 +1,182 @@
+"""A lane to Redis: whatever is asked at the same time travels together, within one deadline, through a breaker.
+
+One round trip carries what has come up since the last one began, so that a thousand calls at once are a dozen trips and
+not a thousand. Redis may be slow, frozen or gone: then everybody who waits hears so when the trip's deadline has
+passed, and nobody waits at all once the breaker is open. It knows no key and retries nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from kit.breaker import Breaker
+from kit.cancelling import cancel_all
+from kit.errors import Unavailable
+from services.inference.quota.store import StoreLost
+
+# Most calls of one trip: Redis answers so many in a few milliseconds.
+TRIP_COUNT_MAX: Final = 64
+# Failed trips in a row that open the breaker, and the time between trials to close it.
+FAILURES_MAX: Final = 3
+PROBE_INTERVAL_S: Final = 0.5
+# Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
+# before it has looked at its sockets, and Redis would be blamed for it.
+LAST_LOOK_S: Final = 0.002
+
+Command = tuple[Any, ...]
+Passenger = tuple[Command, asyncio.Future[Any]]
+
+
+class RedisLane:
+    """Carries commands.
+
+    Args:
+        client: Must not retry by itself: a retry would outlive the deadline.
+        timeout_s: Longest that one trip may take.
+        on_change: Told whether Redis is being asked, whenever that changes.
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, timeout_s: float, on_change: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        self._client: Any = client  # redis-py types its commands as sync or async
+        self._timeout_s = timeout_s
+        self._breaker = Breaker(
+            self._try_anew, failures_max=FAILURES_MAX, interval_s=PROBE_INTERVAL_S, on_change=on_change
+        )
+        self._scripts: dict[str, str] = {}
+        self._waiting: list[Passenger] = []
+        self._riding: asyncio.Task[None] | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis is being asked."""
+        return self._breaker.closed
+
+    async def open(self) -> None:
+        """Tries Redis once; where it does not answer, the breaker opens, and closes by itself."""
+        try:
+            await self._ping()
+        except Unavailable:
+            self._breaker.trip()
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Runs a script.
+
+        Raises:
+            StoreLost: Redis did not answer in time, refused, or is known not to answer.
+        """
+        digest = self._scripts.get(script)
+        if digest is None:
+            digest = self._scripts[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        answer = await self._send("EVALSHA", digest, len(keys), *keys, *arguments)
+        if isinstance(answer, NoScriptError):
+            answer = await self._send("EVAL", script, len(keys), *keys, *arguments)
+        return _checked(answer)
+
+    async def ask(self, *command: Any) -> Any:
+        """Sends a command; raises as `run` does."""
+        return _checked(await self._send(*command))
+
+    async def _send(self, *command: Any) -> Any:
+        """Sends a command with the next trip; what Redis complains of is an answer."""
+        if not self._breaker.closed:
+            raise StoreLost(sent=False)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, answer))
+        if self._riding is None:
+            self._riding = asyncio.create_task(self._ride())
+        return await answer
+
+    async def close(self) -> None:
+        """Stops trying, and closes the connections."""
+        await self._breaker.close()
+        if self._riding:
+            await cancel_all({self._riding})
+        await self._client.aclose()
+
+    async def _ride(self) -> None:
+        """Makes trips until nobody waits."""
+        try:
+            while self._waiting:
+                aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
+                await self._carry(aboard)
+        finally:
+            self._riding = None
+            self._give_up(self._waiting, sent=False)  # nobody, but where this was cancelled
+
+    async def _carry(self, aboard: list[Passenger]) -> None:
+        try:
+            answers = await self._trip([command for command, _ in aboard])
+        except BaseException as error:
+            self._give_up(aboard, sent=True)
+            self._give_up(self._waiting, sent=False)  # they have waited as long as they may
+            if not isinstance(error, (RedisError, OSError, TimeoutError)):
+                raise
+            self._breaker.fail()
+            return
+        self._breaker.succeed()
+        for (_, answer), said in zip(aboard, answers, strict=True):
+            if not answer.done():
+                answer.set_result(said)
+
+    def _give_up(self, passengers: list[Passenger], *, sent: bool) -> None:
+        if passengers is self._waiting:
+            self._waiting = []
+        for _, answer in passengers:
+            if not answer.done():
+                answer.set_exception(StoreLost(sent=sent))
+
+    async def _trip(self, commands: list[Command]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as limit:
+            timer = loop.call_later(self._timeout_s, lambda: limit.reschedule(loop.time() + LAST_LOOK_S))
+            try:
+                if len(commands) == 1:
+                    return [await self._single(commands[0])]
+                return await self._several(commands)
+            finally:
+                timer.cancel()
+
+    async def _single(self, command: Command) -> Any:
+        try:
+            return await self._client.execute_command(*command)
+        except ResponseError as error:
+            return error
+
+    async def _several(self, commands: list[Command]) -> list[Any]:
+        cluster = isinstance(self._client, RedisCluster)
+        async with self._client.pipeline() if cluster else self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            return answers
+
+    async def _try_anew(self) -> None:
+        """Drops the connections that lie idle, for they may lead nowhere any more, and tries Redis once."""
+        client = self._client
+        if isinstance(client, RedisCluster):
+            await asyncio.gather(*(node.disconnect_free_connections() for node in client.get_nodes()))
+        else:
+            await client.connection_pool.disconnect(inuse_connections=False)
+        await self._ping()
+
+    async def _ping(self) -> None:
+        try:
+            async with asyncio.timeout(max(self._timeout_s, 1.0)):
+                await self._client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreLost(sent=False) from error
+
+
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, RedisError):  # it is there and does not do it: its memory is full, for one
+        raise StoreLost(sent=False) from answer
+    return answer

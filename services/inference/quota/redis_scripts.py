@@ -1,0 +1,172 @@
+"""The steps on quotas in Redis that must happen as one.
+
+All keys of a tenant carry one hash tag, so that every key of a script is in one slot of a cluster, and every key that a
+script touches is declared. Redis's clock is the one that counts. Of each limit there is one key:
+
+- of a minute (`r`) the text `used at`: units used at an instant. N a minute give back N units a millisecond, and 60,000
+  units are one, so that all of it stays whole numbers. It is a token bucket, told by what is missing from it;
+- of a day or month (`d`, `m`) the text `used start`: what was used in the window that began at `start`;
+- of what runs at once (`c`) a sorted set of the claims that run, by the instant until which they are held.
+
+A held claim has a record, a hash of its `body`, what was `reported` last and the windows it was granted in, and a
+member in the tenant's `open`, a sorted set by the instant from which it is overdue. Keys live a minute longer than what
+they say matters, so that no step of a clock makes them forget.
+"""
+
+from typing import Final
+
+_COMMON: Final = """
+local UNITS, SPARE_MS = 60000, 60000
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function text(used, at) return string.format('%.0f %.0f', used, at) end
+local function read(key)
+  local used, at = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+  return tonumber(used or 0), tonumber(at or 0)
+end
+local function flowed(key, maximum)
+  local used, at = read(key)
+  return math.max(0, used - math.max(0, now - at) * maximum)
+end
+local function put_flow(key, used, maximum)
+  redis.call('SET', key, text(used, now), 'PX', string.format('%.0f', math.ceil(used / maximum) + SPARE_MS))
+end
+"""
+
+# KEYS: record, open, then one per limit.
+# ARGV: now or '', id, hold_ms, record_ms, body or '' where nothing is held, when the months around this one begin (4),
+# then for each limit its kind, maximum, burst and amount.
+# Returns: for each limit whether it fits, what remains, ms until it fits (-1: never) and ms until it is whole.
+TAKE: Final = (
+    _COMMON
+    + """
+local DAY_MS, RETRY_MS, FIRST = 86400000, 1000, 10
+local day = now - now % DAY_MS
+local month, next_month = tonumber(ARGV[6]), tonumber(ARGV[7])
+for i = 7, 8 do
+  if now >= tonumber(ARGV[i]) then month, next_month = tonumber(ARGV[i]), tonumber(ARGV[i + 1]) end
+end
+local granted, found = true, {}
+for i = 3, #KEYS do
+  local at = FIRST + (i - 3) * 4
+  local one = {key = KEYS[i], kind = ARGV[at], maximum = tonumber(ARGV[at + 1]), burst = tonumber(ARGV[at + 2]),
+               amount = tonumber(ARGV[at + 3]), scale = 1}
+  if one.kind == 'r' then
+    one.scale, one.used = UNITS, flowed(one.key, one.maximum)
+  elseif one.kind == 'c' then
+    redis.call('ZREMRANGEBYSCORE', one.key, '-inf', now)
+    one.used = redis.call('ZCARD', one.key)
+  else
+    one.start, one.ends = day, day + DAY_MS
+    if one.kind == 'm' then one.start, one.ends = month, next_month end
+    local used, start = read(one.key)
+    one.used = start == one.start and used or 0
+  end
+  one.fits = one.used + one.amount * one.scale <= one.burst * one.scale
+  granted = granted and one.fits
+  found[#found + 1] = one
+end
+local answer = {}
+for _, one in ipairs(found) do
+  local used, wait, reset = one.used, 0, 0
+  if granted then
+    used = used + one.amount * one.scale
+    if one.kind == 'r' then
+      put_flow(one.key, used, one.maximum)
+    elseif one.kind == 'c' then
+      redis.call('ZADD', one.key, now + ARGV[3], ARGV[2])
+      redis.call('PEXPIRE', one.key, ARGV[3] + SPARE_MS)
+    else
+      redis.call('SET', one.key, text(used, one.start), 'PX', one.ends - now + SPARE_MS)
+    end
+  end
+  if one.kind == 'r' then
+    wait = math.ceil((one.used + (one.amount - one.burst) * UNITS) / one.maximum)
+    reset = math.ceil(used / one.maximum)
+  elseif one.kind == 'c' then
+    wait = RETRY_MS
+  else
+    wait, reset = one.ends - now, one.ends - now
+  end
+  if one.fits then wait = 0 elseif one.amount > one.burst then wait = -1 end
+  answer[#answer + 1] = one.fits and 1 or 0
+  answer[#answer + 1] = math.max(0, math.floor((one.burst * one.scale - used) / one.scale))
+  answer[#answer + 1] = wait
+  answer[#answer + 1] = reset
+end
+if granted and ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[1], 'body', ARGV[5], 'd', day, 'm', month)
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+end
+return answer
+"""
+)
+
+# KEYS: record, open, then one per limit.
+# ARGV: now or '', id, then for each limit its kind, maximum, and what is to be added to what was claimed.
+# Returns: 1, or 0 where the claim had been ended before.
+END: Final = (
+    _COMMON
+    + """
+redis.call('ZREM', KEYS[2], ARGV[2])
+local windows = redis.call('HMGET', KEYS[1], 'd', 'm')
+if redis.call('DEL', KEYS[1]) == 0 then return 0 end
+for i = 3, #KEYS do
+  local at = 3 + (i - 3) * 3
+  local key, kind, maximum, change = KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  if kind == 'c' then
+    redis.call('ZREM', key, ARGV[2])
+  elseif kind == 'r' then
+    if change ~= 0 then put_flow(key, math.max(0, flowed(key, maximum) + change * UNITS), maximum) end
+  else
+    local used, start = read(key)
+    if start == tonumber(windows[kind == 'd' and 1 or 2]) then
+      redis.call('SET', key, text(math.max(0, used + change), start), 'KEEPTTL')
+    end
+  end
+end
+return 1
+"""
+)
+
+# KEYS: record, open, then one per limit on what runs at once. ARGV: now or '', id, hold_ms, record_ms, what was used.
+# Returns: 1, or 0 where the claim had been ended before.
+RENEW: Final = (
+    _COMMON
+    + """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'reported', ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+for i = 3, #KEYS do
+  redis.call('ZADD', KEYS[i], now + ARGV[3], ARGV[2])
+  redis.call('PEXPIRE', KEYS[i], ARGV[3] + SPARE_MS)
+end
+return 1
+"""
+)
+
+# KEYS: open. ARGV: now or '', how many at most. Returns: ids of claims that are overdue.
+OVERDUE: Final = (
+    _COMMON
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+"""
+)
+
+# KEYS: replicas, a sorted set by the instant until which each counts. ARGV: now or '', id, hold_ms. Returns: how many.
+BEAT: Final = (
+    _COMMON
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return redis.call('ZCARD', KEYS[1])
+"""
+)

@@ -1,0 +1,105 @@
+"""The counts that all replicas share, on Redis: each step is one script, and everything it touches is in one slot."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import msgspec
+
+from services.inference.quota.limit import Claim, Standing, Window
+from services.inference.quota.redis_lane import RedisLane
+from services.inference.quota.redis_scripts import BEAT, END, OVERDUE, RENEW, TAKE
+from services.inference.quota.store import HOLD_MS, OVERDUE_COUNT, RECORD_MS
+from services.inference.quota.windows import month_starts
+
+# Raise it when what is kept under the keys changes.
+PREFIX: Final = "millrace:quota:1"
+KINDS: Final = {Window.AT_ONCE: "c", Window.MINUTE: "r", Window.DAY: "d", Window.MONTH: "m"}
+_ENCODER = msgspec.json.Encoder()
+_CLAIM = msgspec.json.Decoder(Claim)
+_AMOUNTS = msgspec.json.Decoder(tuple[int, ...])
+
+
+class RedisStore:
+    """Counts on Redis.
+
+    Args:
+        lane: The way there.
+        clock: Milliseconds since the epoch, in place of Redis's own clock; for tests.
+
+    Attributes:
+        replica_count: How many processes count here, as of the last `tend`.
+    """
+
+    def __init__(self, lane: RedisLane, clock: Callable[[], int] | None = None) -> None:
+        self._lane, self._clock = lane, clock
+        self._months: tuple[int, ...] = ()
+        self._months_day = -1
+        self._id = secrets.token_hex(8)
+        self.replica_count = 1
+
+    async def take(self, claim: Claim) -> tuple[Standing, ...]:
+        """Grants a claim, or tells why not."""
+        body = _ENCODER.encode(claim) if claim.is_held else b""
+        arguments: list[Any] = [self._now(), claim.id, HOLD_MS, RECORD_MS, body, *self._month_starts()]
+        for limit, amount in zip(claim.limits, claim.amounts, strict=True):
+            arguments += (KINDS[limit.window], limit.maximum, limit.burst, amount)
+        said = await self._lane.run(TAKE, _keys(claim), arguments)
+        return tuple(
+            Standing(bool(said[at]), said[at + 1], None if said[at + 2] < 0 else said[at + 2], said[at + 3])
+            for at in range(0, len(said), 4)
+        )
+
+    async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
+        """Charges what was used."""
+        arguments: list[Any] = [self._now(), claim.id]
+        for limit, reserved, amount in zip(claim.limits, claim.amounts, used, strict=True):
+            arguments += (KINDS[limit.window], limit.maximum, amount - reserved)
+        return bool(await self._lane.run(END, _keys(claim), arguments))
+
+    async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
+        """Keeps a claim."""
+        record, open_, *limits = _keys(claim)
+        leases = [key for key, limit in zip(limits, claim.limits, strict=True) if limit.window is Window.AT_ONCE]
+        arguments = [self._now(), claim.id, HOLD_MS, RECORD_MS, _ENCODER.encode(used)]
+        return bool(await self._lane.run(RENEW, [record, open_, *leases], arguments))
+
+    async def tend(self, slots: Collection[str]) -> None:
+        """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""
+        self.replica_count = await self._lane.run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, HOLD_MS])
+        for slot in slots:
+            for id in await self._lane.run(OVERDUE, [_open_key(slot)], [self._now(), OVERDUE_COUNT]):
+                await self._end_overdue(slot, id.decode())
+
+    async def _end_overdue(self, slot: str, id: str) -> None:
+        body, reported = await self._lane.ask("HMGET", _record_key(slot, id), "body", "reported")
+        if body is None:
+            await self._lane.ask("ZREM", _open_key(slot), id)
+            return
+        claim = _CLAIM.decode(body)
+        await self.end(claim, claim.amounts if reported is None else _AMOUNTS.decode(reported))
+
+    def _now(self) -> int | str:
+        return "" if self._clock is None else self._clock()
+
+    def _month_starts(self) -> tuple[int, ...]:
+        now_ms = self._clock() if self._clock else time.time_ns() // 1_000_000
+        if now_ms // 86_400_000 != self._months_day:
+            self._months, self._months_day = month_starts(now_ms), now_ms // 86_400_000
+        return self._months
+
+
+def _keys(claim: Claim) -> list[str]:
+    slot = f"{PREFIX}:{{{claim.slot}}}"
+    return [_record_key(claim.slot, claim.id), _open_key(claim.slot), *(f"{slot}:{one.key}" for one in claim.limits)]
+
+
+def _record_key(slot: str, id: str) -> str:
+    return f"{PREFIX}:{{{slot}}}:claim:{id}"
+
+
+def _open_key(slot: str) -> str:
+    return f"{PREFIX}:{{{slot}}}:open"
