@@ -26,7 +26,7 @@ from services.inference.database.settings import DatabaseSettings
 RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
 READS = "millrace_reads"
 # Several connections write: who meets another's lock waits for it, since transactions are short.
-SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout={timeout_ms}")
+SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout={timeout_ms}")
 
 
 class Database:

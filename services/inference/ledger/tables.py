@@ -1,7 +1,8 @@
-"""The ledger's tables: one row per request, one per attempt, and texts only where they are kept.
+"""The ledger's tables: one row per request, one per attempt, sums by the hour, and texts only where they are kept.
 
-A row's id is a UUID of version 7, so its order is the order of time: pages, spans and retention all go by it, and
-inserts go to the end of every index. Names are kept as they were when the request was made.
+A row's id is a UUID of version 7, so its order is the order of time: pages and retention go by it, and inserts go to
+the end of every index. Names are kept as they were when the request was made. The sums are added up by whoever inserts
+a row, in the same transaction, so that reports stay quick and stay right when old rows are deleted.
 """
 
 from __future__ import annotations
@@ -62,6 +63,33 @@ attempts = Table(
     *_measures(),
     Column("queue_ms", Double),
     Column("hedged", Boolean, nullable=False),
+)
+
+usage = Table(
+    "ledger_usage",
+    metadata,
+    Column("hour_time_ms", BigInteger, primary_key=True),  # when the hour began
+    Column("tenant", String(256), primary_key=True),
+    Column("principal", String(256), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("key_name", String(256), primary_key=True),
+    Column("model", String(256), primary_key=True),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in (
+            "request_count",
+            "failed_request_count",
+            "prompt_token_count",
+            "completion_token_count",
+            "cached_prompt_token_count",
+            "cache_hit_count",
+            "cache_miss_count",
+            "blocked_count",
+            "cost_micro_usd",
+            "unpriced_request_count",
+        )
+    ),
+    Index(None, "tenant", "hour_time_ms"),
 )
 
 texts = Table(

@@ -43,6 +43,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", "number", name="pk_ledger_attempts"),
     )
     op.create_table(
+        "ledger_usage",
+        sa.Column("hour_time_ms", sa.BigInteger(), nullable=False),
+        sa.Column("tenant", sa.String(256), nullable=False),
+        sa.Column("principal", sa.String(256), nullable=False),
+        sa.Column("key_id", sa.String(64), nullable=False),
+        sa.Column("key_name", sa.String(256), nullable=False),
+        sa.Column("model", sa.String(256), nullable=False),
+        sa.Column("request_count", sa.BigInteger(), nullable=False),
+        sa.Column("failed_request_count", sa.BigInteger(), nullable=False),
+        sa.Column("prompt_token_count", sa.BigInteger(), nullable=False),
+        sa.Column("completion_token_count", sa.BigInteger(), nullable=False),
+        sa.Column("cached_prompt_token_count", sa.BigInteger(), nullable=False),
+        sa.Column("cache_hit_count", sa.BigInteger(), nullable=False),
+        sa.Column("cache_miss_count", sa.BigInteger(), nullable=False),
+        sa.Column("blocked_count", sa.BigInteger(), nullable=False),
+        sa.Column("cost_micro_usd", sa.BigInteger(), nullable=False),
+        sa.Column("unpriced_request_count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "hour_time_ms", "tenant", "principal", "key_id", "key_name", "model", name="pk_ledger_usage"
+        ),
+    )
+    op.create_index("ix_ledger_usage_tenant_hour_time_ms", "ledger_usage", ["tenant", "hour_time_ms"])
+    op.create_table(
         "ledger_texts",
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
         sa.Column("prompt", sa.Text(), nullable=False),
