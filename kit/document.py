@@ -66,6 +66,23 @@ def parse_yaml(text: str, model: type[ModelT], name: str) -> ModelT:
         loader.dispose()
 
 
+def place(path: str | Path, at: Location) -> str:
+    """Says where a field stands, as complaints do: `models.yaml:12: models[0].name`.
+
+    For what a model cannot check alone: a name that another file has, a file that must be there.
+
+    Raises:
+        ConfigError: The file cannot be read any more.
+    """
+    path = Path(path)
+    try:
+        root = yaml.SafeLoader(path.read_text(encoding="utf-8")).get_single_node()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    found, line = _locate(root, at)
+    return f"{path.name}:{line}: {_path(found)}"
+
+
 def _true_faults(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     """Returns the errors without those that a list is too short because bad items of it were not counted."""
 

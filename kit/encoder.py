@@ -240,7 +240,7 @@ def _settle(job: _Job, outcome: Encoded | BaseException) -> None:
 
 def _run(network: Network, texts: list[str]) -> list[Encoded | None]:
     """Encodes the texts of one turn, in the thread; None stands for one that is too long."""
-    encodings = [network.tokenizer.encode(text) for text in texts]
+    encodings = [network.tokenizer.encode(_readable(text)) for text in texts]
     fitting = [encoding for encoding in encodings if len(encoding) <= network.token_max]
     if not fitting:
         return [None] * len(texts)
@@ -248,6 +248,11 @@ def _run(network: Network, texts: list[str]) -> list[Encoded | None]:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     results = iter(zip(vectors, states, fitting, strict=True))
     return [_encoded(*next(results)) if len(encoding) <= network.token_max else None for encoding in encodings]
+
+
+def _readable(text: str) -> str:
+    """A text without lone surrogates, which Python strings may hold and no tokenizer reads; as long as before."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _encoded(vector: Floats, states: Floats, encoding: Encoding) -> Encoded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from kit.serve import Registration, Server
 from millrace.safety.v1 import safety_service_pb2 as service_pb
 from millrace.safety.v1 import safety_service_pb2_grpc as service_grpc
 from services.safety.anonymising import Anonymiser
+from services.safety.backends.assembly import BackendPool
 from services.safety.config import SafetySettings
 from services.safety.detectors.detector import Detector
 from services.safety.detectors.encoded import EncodedTerms
@@ -21,7 +23,8 @@ from services.safety.detectors.pii import PersonalData
 from services.safety.detectors.recognisers import load_recognisers
 from services.safety.detectors.terms import ForbiddenTerms
 from services.safety.learned.assembly import assemble
-from services.safety.policy import Policies, load_policies
+from services.safety.policy import Policies
+from services.safety.policy_file import load_policies
 from services.safety.reload import Reload
 from services.safety.safety import Safety
 from services.safety.servicer import SafetyServicer
@@ -37,6 +40,7 @@ class SafetyService:
     reload: Reload | None
     pool: concurrent.futures.Executor
     encoder: Encoder
+    backends: BackendPool
     registrations: tuple[Registration, ...]
 
     async def warm(self, server: Server) -> None:
@@ -50,11 +54,16 @@ class SafetyService:
         if self.reload:
             await self.reload.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
+        await self.backends.close()
         await self.encoder.close()
 
 
-def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = None) -> SafetyService:
-    """Joins the parts; `detectors` replaces those of the same name.
+def build(
+    settings: SafetySettings,
+    detectors: Mapping[str, Detector] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> SafetyService:
+    """Joins the parts; `detectors` replaces those of the same name, `environ` holds the keys of backends.
 
     Raises:
         kit.errors.ConfigError: The policy file is wrong.
@@ -63,6 +72,7 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     personal_data = PersonalData(load_recognisers())
     learned = assemble(settings.encoder_threads)
     folder = Folder()
+    backends = BackendPool(environ)
 
     def detectors_for(policies: Policies) -> Mapping[str, Detector]:
         return {
@@ -72,6 +82,7 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
                 ForbiddenTerms(Lexicon(folder, policies.injections), "injection_phrases")
             ),
             **learned.detectors,
+            **{name: backends.detector(name, *each) for name, each in policies.backends.items()},
             **(detectors or {}),
         }
 
@@ -80,4 +91,4 @@ def build(settings: SafetySettings, detectors: Mapping[str, Detector] | None = N
     path = settings.policies_file
     reload = Reload(path, partial(load_policies, path), safety) if path else None
     registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))
-    return SafetyService(safety, reload, pool, learned.encoder, (registration,))
+    return SafetyService(safety, reload, pool, learned.encoder, backends, (registration,))

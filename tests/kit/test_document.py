@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from kit.document import Document, load_yaml, parse_yaml
+from kit.document import Document, load_yaml, parse_yaml, place
 from kit.errors import ConfigError
 
 
@@ -159,3 +159,14 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_yaml(path, Models)
+
+
+def test_a_place_is_told_as_complaints_tell_it(tmp_path: Path) -> None:
+    """Line and field of what is there; of what is not, those of what would hold it."""
+    path = tmp_path / "models.yaml"
+    path.write_text("a: 1\nmodels:\n  - name: x\n")
+
+    assert place(path, ("models", 0, "name")) == "models.yaml:3: models[0].name"
+    assert place(path, ("models", 0, "cost", "input")) == "models.yaml:3: models[0]"
+    with pytest.raises(ConfigError):
+        place(tmp_path / "gone.yaml", ())

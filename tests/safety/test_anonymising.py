@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from kit.config import ConfigError
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
-from services.safety.policy import load_policies
+from services.safety.policy_file import load_policies
 from tests.safety.messages import prompt, spans
 from tests.safety.test_stream import TEXTS
 

@@ -16,7 +16,7 @@ from services.safety.detectors.lexicon import Lexicon
 from services.safety.detectors.pii import PersonalData
 from services.safety.detectors.recognisers import load_recognisers
 from services.safety.detectors.terms import ForbiddenTerms
-from services.safety.policy import load_policies
+from services.safety.policy_file import load_policies
 from tests.safety.test_stream import TEXTS
 
 PII = PersonalData(load_recognisers())

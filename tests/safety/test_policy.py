@@ -7,7 +7,7 @@ import pytest
 from kit.config import ConfigError
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
-from services.safety.policy import load_policies
+from services.safety.policy_file import load_policies
 from tests.safety.conftest import Serve
 from tests.safety.messages import prompt, spans
 
@@ -39,6 +39,33 @@ def test_embedded_policies_hold_the_promised_profiles() -> None:
         ("terms:\n  - category: illicit\n    phrases: ['make (a bomb']\n", "phrases[0]"),
         ("terms:\n  - category: illicit\n    phrases: ['(a)?']\n", "phrases[0]"),
         ("terms: [\n", "policies.yaml:"),
+        (
+            "profiles:\n  x:\n    description: d\n    strictness: 1\n    input:\n      pii: {action: flag}\n"
+            "      toxicity: {action: flag}\n",
+            "policies.yaml:7: profiles.x.input.toxicity: there is no such detector",
+        ),
+        (
+            "profiles:\n  x:\n    description: d\n    strictness: 1\n    input:\n      moderation:\n"
+            "        action: flag\n        actions:\n          selfharm: block\n",
+            "policies.yaml:9: profiles.x.input.moderation.actions.selfharm",
+        ),
+        (
+            "detectors:\n  toxicity: {backend: huggingfaces_classifier, model: a, labels: {b: c}}\n",
+            ":2: detectors.toxicity",
+        ),
+        (
+            "detectors:\n  toxicity:\n    backend: huggingface_classifier\n    labels: {b: c}\n",
+            "detectors.toxicity.model",
+        ),
+        (
+            "detectors:\n  toxicity:\n    backend: spacy_ner\n    model: m\n    labels: {}\n",
+            ":5: detectors.toxicity.labels",
+        ),
+        (
+            "detectors:\n  toxicity: {backend: huggingface_classifier, model: a, labels: {b: c}}\nprofiles:\n"
+            "  x: {description: d, strictness: 1, input: {toxicity: {action: anonymise}}}\n",
+            ":4: profiles.x.input.toxicity: only prompts are anonymised",
+        ),
     ],
 )
 def test_bad_file_names_line_and_field(tmp_path: Path, text: str, complaint: str) -> None:

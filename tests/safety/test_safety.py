@@ -9,7 +9,8 @@ from kit.errors import FailedPrecondition
 from services.safety import wiring
 from services.safety.config import SafetySettings
 from services.safety.detectors.detector import Detector
-from services.safety.policy import Direction, Policies, load_policies
+from services.safety.policy import Direction, Policies
+from services.safety.policy_file import load_policies
 from services.safety.reload import FILE
 from tests.fakes.detectors import WarmedDetector
 from tests.safety.test_reload import Board

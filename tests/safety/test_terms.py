@@ -5,7 +5,7 @@ import pytest
 from services.safety.detectors.folding import Folder
 from services.safety.detectors.lexicon import Lexicon, parse
 from services.safety.detectors.terms import ForbiddenTerms
-from services.safety.policy import load_policies
+from services.safety.policy_file import load_policies
 
 TERMS = [
     ("illicit/violent", 1.0, "(make|build) (a|the)? (pipe)? (bomb|bombs)"),
