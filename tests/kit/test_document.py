@@ -162,11 +162,11 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_is_told_as_complaints_tell_it(tmp_path: Path) -> None:
-    """Line and field of what is there; of what is not, those of what would hold it."""
+    """Line and field of what is there; of what is not there, those of what would hold it."""
     path = tmp_path / "models.yaml"
     path.write_text("a: 1\nmodels:\n  - name: x\n")
 
     assert place(path, ("models", 0, "name")) == "models.yaml:3: models[0].name"
-    assert place(path, ("models", 0, "cost", "input")) == "models.yaml:3: models[0]"
+    assert place(path, ("models", 0, "cost", "input")) == "models.yaml:3: models[0].input"
     with pytest.raises(ConfigError):
         place(tmp_path / "gone.yaml", ())
