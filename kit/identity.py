@@ -1,8 +1,9 @@
 """Who is calling, under which request id, and until when: the facts that travel with a call.
 
 The server interceptor enters a context for each call and `kit.dial` hands it on to the next service, so code in
-between reads `current()` instead of passing three arguments through every function. The metadata is believed as it
-comes: who may speak to a service at all is decided by where it listens and by mTLS.
+between reads `current()` instead of passing three arguments through every function. Metadata is believed as it comes
+unless a service finds out for itself who calls, as inference does (`kit.interceptors.Identify`): who may speak to the
+others at all is decided by where they listen and by mTLS. Credentials are not part of it and are never handed on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kit.errors import InvalidArgument
 REQUEST_ID_KEY = "x-request-id"
 TENANT_KEY = "x-millrace-tenant"
 PRINCIPAL_KEY = "x-millrace-principal"
+# What tells anonymous callers apart.
+CLIENT_ID_KEY = "x-client-id"
 
 DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
@@ -165,12 +168,13 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]], remaining_s: floa
 
 
 def to_metadata(context: CallContext) -> list[tuple[str, str]]:
-    """Returns the metadata that carries a context to the next service."""
-    return [
-        (REQUEST_ID_KEY, context.request_id),
-        (TENANT_KEY, context.tenant),
-        (PRINCIPAL_KEY, context.principal),
-    ]
+    """Returns the metadata that carries a context to the next service; what is not said there is the default."""
+    metadata = [(REQUEST_ID_KEY, context.request_id)]
+    if context.tenant != DEFAULT_TENANT:
+        metadata.append((TENANT_KEY, context.tenant))
+    if context.principal != ANONYMOUS:
+        metadata.append((PRINCIPAL_KEY, context.principal))
+    return metadata
 
 
 def _name(found: dict[str, str | bytes], key: str, default: str) -> str:

@@ -1,5 +1,7 @@
 """What surrounds every call that a server handles: identity, span, metrics, and errors turned into statuses.
 
+Who calls is read from metadata and believed, unless a service hands in something that finds it out (`Identify`).
+
 One interceptor does it all in one pass, because each layer around a stream costs its every message. It works per call
 and not per message: a streaming handler's messages go from its generator straight to the transport. Servicers only
 return, yield or raise; none aborts.
@@ -13,7 +15,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -23,10 +25,14 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from kit import identity, names, status, telemetry
 from kit.errors import Code, Internal, MillraceError
+from kit.identity import CallContext
 from kit.telemetry import Telemetry
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Any], Any]
+# Finds out who calls: from a method such as `millrace.cache.v1.CacheService/Lookup`, the context that the metadata
+# makes, and grpc's own, to the context that holds. What it raises refuses the call.
+Identify = Callable[[str, CallContext, Any], Awaitable[CallContext]]
 
 # The codes that mean the server failed; the others mean that it told the caller something true.
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
@@ -60,9 +66,13 @@ class CallInterceptor:
         """Returns once no handler runs; a server that has stopped may still have handlers that clean up."""
         await self._idle.wait()
 
-    def wrap(self, method: str, handler: Handler) -> Handler:
+    def wrap(self, method: str, handler: Handler, identify: Identify | None = None) -> Handler:
         """Returns a handler of the same kind whose behaviour is a coroutine, which grpc awaits and does not iterate.
 
+        Args:
+            method: Its full name.
+            handler: What to wrap.
+            identify: Finds out who calls; None believes the metadata.
         Raises:
             TypeError: The handler blocks: it would run on a thread, without identity and cancellation.
         """
@@ -76,7 +86,9 @@ class CallInterceptor:
             record = _Record(self._telemetry, method)
             self._enter()
             try:
-                record.begin(context)
+                call_context = record.begin(context)
+                if identify is not None:
+                    record.enter(await identify(method, call_context, context))
                 response = await run(request, context)
             except BaseException as error:
                 failure = record.fail(error, context)
@@ -110,15 +122,18 @@ class CallInterceptor:
 class Registrar:
     """Stands in for a server while servicers are added to it, and wraps what they add, if it has what to wrap it in."""
 
-    def __init__(self, server: grpc.aio.Server, interceptor: CallInterceptor | None = None) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, interceptor: CallInterceptor | None = None, identify: Identify | None = None
+    ) -> None:
         self._server = server
         self._interceptor = interceptor
+        self._identify = identify
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Adds the handlers of services."""
         handlers = tuple(generic_rpc_handlers)
         if self._interceptor is not None:
-            handlers = tuple(_Wrapping(handler, self._interceptor) for handler in handlers)
+            handlers = tuple(_Wrapping(handler, self._interceptor, self._identify) for handler in handlers)
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
@@ -132,9 +147,10 @@ class Registrar:
 class _Wrapping(grpc.GenericRpcHandler):
     """The handlers of a service, each wrapped when it is first called."""
 
-    def __init__(self, inner: grpc.GenericRpcHandler, interceptor: CallInterceptor) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler, interceptor: CallInterceptor, identify: Identify | None) -> None:
         self._inner = inner
         self._interceptor = interceptor
+        self._identify = identify
         self._wrapped: dict[str, Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -145,7 +161,8 @@ class _Wrapping(grpc.GenericRpcHandler):
             handler = self._inner.service(handler_call_details)
             if handler is None:
                 return None
-            wrapped = self._wrapped[method] = self._interceptor.wrap(method.removeprefix("/"), handler)
+            name = method.removeprefix("/")
+            wrapped = self._wrapped[method] = self._interceptor.wrap(name, handler, self._identify)
         return wrapped
 
 
@@ -162,8 +179,10 @@ class _Record:
         # What holds where a call ends before anything else is known.
         self._code = Code.CANCELLED
 
-    def begin(self, context: Any) -> None:
+    def begin(self, context: Any) -> CallContext:
         """Enters the identity and the trace. The task is the call's own: what is entered dies with it."""
+        if self._telemetry.calls is not None:
+            self._telemetry.calls.active.inc()
         metadata = context.invocation_metadata()
         parent = telemetry.extract(dict(metadata))
         if self._telemetry.recording:
@@ -172,12 +191,15 @@ class _Record:
         if parent:
             otel_context.attach(parent)
         call = identity.from_metadata(metadata, context.time_remaining())
+        self.enter(call)
+        return call
+
+    def enter(self, call: CallContext) -> None:
+        """Makes an identity that of the call."""
         identity.enter(call)
         if self._span.is_recording():
             self._span.set_attribute(names.REQUEST_ID, call.request_id)
             self._span.set_attribute(names.TENANT, call.tenant)
-        if self._telemetry.calls is not None:
-            self._telemetry.calls.active.inc()
 
     def succeed(self, context: Any) -> None:
         """Notes the code that the handler left; one that swallowed its cancellation did not succeed."""

@@ -26,7 +26,7 @@ from kit import telemetry as telemetry_module
 from kit.config import ServeSettings, load
 from kit.errors import ConfigError
 from kit.health import HealthServicer
-from kit.interceptors import CallInterceptor, Registrar
+from kit.interceptors import CallInterceptor, Identify, Registrar
 from kit.process import raise_open_files
 from kit.telemetry import Telemetry
 
@@ -48,11 +48,13 @@ class Registration:
         full_name: As `millrace.cache.v1.CacheService`.
         add: The generated `add_..._to_server`.
         servicer: The servicer.
+        identify: Finds out who calls it; None believes the metadata.
     """
 
     full_name: str
     add: Callable[[Any, Any], None]
     servicer: Any
+    identify: Identify | None = None
 
 
 class Service(Protocol):
@@ -91,20 +93,26 @@ class Server:
         Raises:
             ConfigError: The address cannot be listened on, or the certificate cannot be used.
         """
-        # To generated code they are servers: it only adds handlers to them.
-        recorded: Any = Registrar(self._server, self._interceptor)
-        plain: Any = Registrar(self._server)
+        # To generated code a registrar is a server: it only adds handlers to it.
         for registration in self._registrations:
+            recorded: Any = Registrar(self._server, self._interceptor, registration.identify)
             registration.add(registration.servicer, recorded)
             self.set_serving(registration.full_name, False)
+        plain: Any = Registrar(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, plain)
         if self._settings.reflection:
-            full_names = [registration.full_name for registration in self._registrations]
-            servicer = reflection.aio.ReflectionServicer([*full_names, health.SERVICE_NAME, reflection.SERVICE_NAME])
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, plain)
+            self._reflect()
         port = self._listen()
         await self._server.start()
         return port
+
+    def _reflect(self) -> None:
+        """Answers reflection, to those whom the services let in where they ask who calls."""
+        full_names = [registration.full_name for registration in self._registrations]
+        servicer = reflection.aio.ReflectionServicer([*full_names, health.SERVICE_NAME, reflection.SERVICE_NAME])
+        identify = next((one.identify for one in self._registrations if one.identify is not None), None)
+        registrar: Any = Registrar(self._server, self._interceptor if identify else None, identify)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, registrar)
 
     def set_serving(self, name: str, serving: bool) -> None:
         """Sets the health of a full service name, of a name such as `model/x`, or, by "", of all that is served."""

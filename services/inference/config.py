@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from kit.config import DialSettings, ServeSettings
+from services.inference.access.settings import AccessSettings
 from services.inference.database.settings import DatabaseSettings
 
 EMBEDDED_MODELS_FILE = Path(__file__).with_name("models.yaml")
@@ -40,6 +42,10 @@ class InferenceSettings(ServeSettings):
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     database: DatabaseSettings = DatabaseSettings()
+    access: AccessSettings = AccessSettings()
+    environment: Literal["development", "production"] = Field(
+        default="development", description="`production` refuses to start where calls need no credential."
+    )
     cache_lookup_timeout_ms: int = Field(
         default=100, ge=1, le=10_000, description="Longest wait for a cache lookup; then a miss."
     )
@@ -66,3 +72,9 @@ class InferenceSettings(ServeSettings):
         default=30.0, gt=0, description="Longest wait for a local model; then RESOURCE_EXHAUSTED."
     )
     torch_threads: int = Field(default=0, ge=0, description="Threads of torch; 0 takes what the machine has.")
+
+    @model_validator(mode="after")
+    def _production_asks_who_calls(self) -> Self:
+        if self.environment == "production" and self.access.mode == "open":
+            raise ValueError("ENVIRONMENT=production needs ACCESS_MODE=required: anybody could call")
+        return self

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import replace
 
+from services.inference.access.permission import check_model
 from services.inference.admission import Admission
 from services.inference.attempt import Observe
 from services.inference.attempts import Attempts
@@ -77,6 +78,7 @@ class Embeddings:
         attempts = Attempts(self._targets, use, self._observe)
         with self._admission.admit(), self._router.hold():
             route = _with_time_for(len(texts), self._router.choose_embedding(request.model))
+            check_model(request.caller, [route.model_name])
             receipt.model, receipt.created_time = route.model_name, time.time()
             with self._settlement.settle(receipt):
                 await self._admission.quotas.admit_texts(request, texts, route, receipt)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.errors import Unimplemented
-from millrace.inference.v1 import job_service_pb2_grpc, key_service_pb2_grpc
+from millrace.inference.v1 import job_service_pb2_grpc
 
 
 async def _no_jobs(self: Any, request: Any, context: Any) -> Any:
@@ -18,18 +18,8 @@ async def _no_job_stream(self: Any, request: Any, context: Any) -> AsyncIterator
     yield
 
 
-async def _no_keys(self: Any, request: Any, context: Any) -> Any:
-    raise Unimplemented("KEYS_NOT_AVAILABLE", "keys are not served yet; every caller is let in")
-
-
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """Not served yet."""
 
     CreateJob = UploadJob = GetJob = ListJobs = CancelJob = DeleteJob = _no_jobs
     ReadJob = StreamJob = _no_job_stream
-
-
-class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
-    """Not served yet."""
-
-    CreateKey = ListKeys = RevokeKey = RotateKey = _no_keys

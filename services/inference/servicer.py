@@ -15,6 +15,7 @@ from kit.errors import Internal, InvalidArgument, MillraceError
 from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
+from services.inference.access.permission import check_model, check_route, may_use
 from services.inference.catalog import Model
 from services.inference.embedding import Embeddings
 from services.inference.events import Event, Receipt
@@ -134,6 +135,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         asked = _request(request, streamed=False)
         with self._router.hold() as snapshot:
             route = self._router.choose(asked)
+            check_route(asked, route)
             model = snapshot.catalog.find(route.model_name)
             with self._fleet.use(route.own[0].target) as engine:
                 count = await engine.count_tokens(asked.prompt)
@@ -159,15 +161,17 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         return pb2.ModerateResponse(request_id=request_id, model=f"millrace-moderation-{version}", results=results)
 
     async def ListModels(self, request: pb2.ListModelsRequest, context: Any) -> pb2.ListModelsResponse:
-        """Lists the models that can be named as they stand, by name."""
-        catalog = self._router.catalog
-        models = [self._model(name, catalog.find(name)) for name in catalog.listed_names()]
+        """Lists the models that can be named as they stand and are in the caller's scope, by name."""
+        catalog, caller = self._router.catalog, identity.current().caller
+        usable = [name for name in catalog.listed_names() if may_use(caller, name)]
+        models = [self._model(name, catalog.find(name)) for name in usable]
         return pb2.ListModelsResponse(models=models)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         """Gets one model."""
         if not request.name:
             raise InvalidArgument("name", "must not be empty")
+        check_model(identity.current().caller, [request.name])
         return pb2.GetModelResponse(model=self._model(request.name, self._router.catalog.find(request.name)))
 
     def _model(self, name: str, model: Model) -> model_pb2.Model:

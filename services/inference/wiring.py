@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from kit.serve import Registration, Server
 from kit.telemetry import Telemetry
 from millrace.cache.v1 import cache_service_pb2
 from millrace.inference.v1 import (
+    access_service_pb2,
+    access_service_pb2_grpc,
     inference_service_pb2,
     inference_service_pb2_grpc,
     job_service_pb2,
@@ -28,6 +30,10 @@ from millrace.inference.v1 import (
 )
 from millrace.safety.v1 import safety_service_pb2
 from services.inference.absent import AbsentCache, AbsentSafety
+from services.inference.access import wiring as access_wiring
+from services.inference.access.access_servicer import AccessServicer
+from services.inference.access.key_servicer import KeyServicer
+from services.inference.access.wiring import Access
 from services.inference.admission import Admission
 from services.inference.attempts import Attempts
 from services.inference.cache_client import CacheClient
@@ -40,7 +46,7 @@ from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
 from services.inference.fleet import Fleet
-from services.inference.later import JobServicer, KeyServicer
+from services.inference.later import JobServicer
 from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
 from services.inference.refreshing import Refreshing
@@ -108,6 +114,7 @@ class Inference:
     refreshing: Refreshing
     channels: Mapping[str, grpc.aio.Channel]
     database: Database
+    access: Access
     migrate: bool | None
     dependency_wait_s: float
     watch: DependencyWatch | None = field(default=None)
@@ -119,6 +126,7 @@ class Inference:
         await self.watch.start()
         self.database_watch = DatabaseWatch(self.database, self.migrate, server.set_serving)
         await self.database_watch.start()
+        await self.access.start()
         await self.reload.start(server)
         await self.watch.up(self.dependency_wait_s)
 
@@ -130,6 +138,7 @@ class Inference:
         await self.refreshing.close()
         await self.cache.close()
         await self.fleet.close()
+        await self.access.close()
         if self.database_watch:
             await self.database_watch.close()
         await self.database.close()
@@ -165,7 +174,9 @@ async def build(
     refreshing = Refreshing()
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement, refreshing)
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
-    registrations = _registrations(servicer, UsageServicer(settlement, admission, targets))
+    database = Database(settings.database)
+    access = access_wiring.wire(settings.access, database)
+    registrations = _registrations(servicer, UsageServicer(settlement, admission, targets), access)
     reload = Reload(models_file, router, fleet)
     return Inference(
         registrations,
@@ -176,7 +187,8 @@ async def build(
         cache,
         refreshing,
         channels,
-        Database(settings.database),
+        database,
+        access,
         settings.database.migrate,
         settings.dependency_wait_s,
     )
@@ -202,11 +214,13 @@ def _safety_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Ch
     return SafetyClient(channels["safety"], settings.safety_timeout_ms / 1000)
 
 
-def _registrations(servicer: InferenceServicer, usage: UsageServicer) -> list[Registration]:
+def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Access) -> list[Registration]:
+    """What is served, each behind the question who calls."""
+
     def full_name(module: object, name: str) -> str:
         return str(module.DESCRIPTOR.services_by_name[name].full_name)  # type: ignore[attr-defined]
 
-    return [
+    registrations = [
         Registration(
             full_name(inference_service_pb2, "InferenceService"),
             inference_service_pb2_grpc.add_InferenceServiceServicer_to_server,
@@ -225,9 +239,15 @@ def _registrations(servicer: InferenceServicer, usage: UsageServicer) -> list[Re
         Registration(
             full_name(key_service_pb2, "KeyService"),
             key_service_pb2_grpc.add_KeyServiceServicer_to_server,
-            KeyServicer(),
+            KeyServicer(access.store, access.keyring),
+        ),
+        Registration(
+            full_name(access_service_pb2, "AccessService"),
+            access_service_pb2_grpc.add_AccessServiceServicer_to_server,
+            AccessServicer(access.users),
         ),
     ]
+    return [replace(one, identify=access.authenticator.identify) for one in registrations]
 
 
 def _api_key(name: str, upstream: Upstream, environ: Mapping[str, str]) -> str | None:

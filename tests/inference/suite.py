@@ -23,6 +23,7 @@ from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStu
 from services.cache import wiring as cache_wiring
 from services.cache.config import CacheSettings
 from services.inference import wiring
+from services.inference.access.settings import AccessSettings
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
 from services.inference.database.settings import DatabaseSettings
 from services.safety.config import SafetySettings
@@ -101,6 +102,7 @@ async def serve_suite(
     """
     servers: dict[str, Server] = {}
     dials: dict[str, Any] = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
+    dials["access"] = AccessSettings(pepper_path=folder / "pepper")
     dials["database"] = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{folder}/millrace.sqlite3"))
     if cache:
         address = cache if isinstance(cache, str) else await _serve_cache(stack, folder, servers)

@@ -14,21 +14,17 @@ from kit.dial import dial
 from kit.errors import Code, MillraceError
 from kit.serve import Registration, Server
 from kit.status import from_rpc_error
-from millrace.inference.v1 import job_service_pb2, job_service_pb2_grpc, key_service_pb2, key_service_pb2_grpc
-from services.inference.later import JobServicer, KeyServicer
+from millrace.inference.v1 import job_service_pb2, job_service_pb2_grpc
+from services.inference.later import JobServicer
 
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
-KEYS = key_service_pb2.DESCRIPTOR.services_by_name["KeyService"]
-METHODS = [(one, method) for one in (JOBS, KEYS) for method in one.methods]
+METHODS = list(JOBS.methods)
 
 
 @pytest.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
-    """A server with both services."""
-    registrations = [
-        Registration(JOBS.full_name, job_service_pb2_grpc.add_JobServiceServicer_to_server, JobServicer()),
-        Registration(KEYS.full_name, key_service_pb2_grpc.add_KeyServiceServicer_to_server, KeyServicer()),
-    ]
+    """A server with the service."""
+    registrations = [Registration(JOBS.full_name, job_service_pb2_grpc.add_JobServiceServicer_to_server, JobServicer())]
     server = Server("later", ServeSettings(port=0), registrations, telemetry.off())
     port = await server.start()
     server.set_serving("", True)
@@ -37,13 +33,11 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
     await server.stop(0)
 
 
-async def ask(channel: grpc.aio.Channel, service: Any, method: Any) -> MillraceError:
+async def ask(channel: grpc.aio.Channel, method: Any) -> MillraceError:
     """The error that an empty request ends with."""
-    messages = job_service_pb2 if service is JOBS else key_service_pb2
-    stubs = job_service_pb2_grpc.JobServiceStub if service is JOBS else key_service_pb2_grpc.KeyServiceStub
-    request = getattr(messages, method.input_type.name)()
+    request = getattr(job_service_pb2, method.input_type.name)()
     asked = iter([request]) if method.client_streaming else request
-    call = getattr(stubs(channel), method.name)(asked, timeout=5)
+    call = getattr(job_service_pb2_grpc.JobServiceStub(channel), method.name)(asked, timeout=5)
     try:
         answer = [one async for one in call] if method.server_streaming else await call
     except grpc.aio.AioRpcError as error:
@@ -51,11 +45,11 @@ async def ask(channel: grpc.aio.Channel, service: Any, method: Any) -> MillraceE
     raise AssertionError(f"{method.full_name} answered {answer}")
 
 
-@pytest.mark.parametrize(("service", "method"), METHODS, ids=[method.name for _, method in METHODS])
-async def test_what_comes_later_says_so(channel: grpc.aio.Channel, service: Any, method: Any) -> None:
+@pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
+async def test_what_comes_later_says_so(channel: grpc.aio.Channel, method: Any) -> None:
     """Every method of the contract, those that stream included."""
-    error = await ask(channel, service, method)
+    error = await ask(channel, method)
 
     assert error.code is Code.UNIMPLEMENTED
-    assert error.reason == ("JOBS_NOT_AVAILABLE" if service is JOBS else "KEYS_NOT_AVAILABLE")
+    assert error.reason == "JOBS_NOT_AVAILABLE"
     assert "not served yet" in error.message

@@ -13,8 +13,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kit.errors import Code
 from millrace.inference.v1 import generation_pb2, job_service_pb2, job_service_pb2_grpc, model_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
-from millrace.inference.v1.key_service_pb2 import CreateKeyRequest
-from millrace.inference.v1.key_service_pb2_grpc import KeyServiceStub
 from services.inference.servicer import BATCH_COUNT_MAX
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.suite import Serve, Suite, failure, kinds, only_tasks, spec, tasks_now, text_of
@@ -351,12 +349,10 @@ async def test_moderation_without_safety(suite: Suite) -> None:
 
 
 async def test_what_comes_later_says_so(suite: Suite) -> None:
-    """Jobs and keys are in the contract and UNIMPLEMENTED, with a reason."""
+    """Jobs are in the contract and UNIMPLEMENTED, with a reason."""
     job = await failure(job_service_pb2_grpc.JobServiceStub(suite.channel).GetJob(job_service_pb2.GetJobRequest()))  # type: ignore[arg-type]
-    key = await failure(KeyServiceStub(suite.channel).CreateKey(CreateKeyRequest()))  # type: ignore[arg-type]
 
     assert (job.code, job.reason) == (Code.UNIMPLEMENTED, "JOBS_NOT_AVAILABLE")
-    assert (key.code, key.reason) == (Code.UNIMPLEMENTED, "KEYS_NOT_AVAILABLE")
 
 
 async def test_a_bug_tells_nothing(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/inference/v1/key.proto\x12\x15millrace.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x02\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12,\n\x04role\x18\x05 \x01(\x0e\x32\x1e.millrace.inference.v1.KeyRole\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x0c\n\x04tier\x18\x07 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*t\n\x07KeyRole\x12\x18\n\x14KEY_ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_ROLE_ADMIN\x10\x01\x12\x11\n\rKEY_ROLE_USER\x10\x02\x12\x12\n\x0eKEY_ROLE_GUEST\x10\x03\x12\x14\n\x10KEY_ROLE_SERVICE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/inference/v1/key.proto\x12\x15millrace.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12,\n\x04role\x18\x05 \x01(\x0e\x32\x1e.millrace.inference.v1.KeyRole\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x0c\n\x04tier\x18\x07 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x0b \x01(\t\x12\x11\n\tendpoints\x18\x0c \x03(\t\x12\x17\n\x0fsafety_profiles\x18\r \x03(\t*t\n\x07KeyRole\x12\x18\n\x14KEY_ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_ROLE_ADMIN\x10\x01\x12\x11\n\rKEY_ROLE_USER\x10\x02\x12\x12\n\x0eKEY_ROLE_GUEST\x10\x03\x12\x14\n\x10KEY_ROLE_SERVICE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.key_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYROLE']._serialized_start=385
-  _globals['_KEYROLE']._serialized_end=501
+  _globals['_KEYROLE']._serialized_start=448
+  _globals['_KEYROLE']._serialized_end=564
   _globals['_KEY']._serialized_start=92
-  _globals['_KEY']._serialized_end=383
+  _globals['_KEY']._serialized_end=446
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ KEY_ROLE_GUEST: KeyRole
 KEY_ROLE_SERVICE: KeyRole
 
 class Key(_message.Message):
-    __slots__ = ("key_id", "name", "prefix", "tenant", "role", "models", "tier", "created_time", "expire_time", "revoke_time")
+    __slots__ = ("key_id", "name", "prefix", "tenant", "role", "models", "tier", "created_time", "expire_time", "revoke_time", "principal", "endpoints", "safety_profiles")
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,9 @@ class Key(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     REVOKE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    SAFETY_PROFILES_FIELD_NUMBER: _ClassVar[int]
     key_id: str
     name: str
     prefix: str
@@ -45,4 +48,7 @@ class Key(_message.Message):
     created_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
     revoke_time: _timestamp_pb2.Timestamp
-    def __init__(self, key_id: _Optional[str] = ..., name: _Optional[str] = ..., prefix: _Optional[str] = ..., tenant: _Optional[str] = ..., role: _Optional[_Union[KeyRole, str]] = ..., models: _Optional[_Iterable[str]] = ..., tier: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    principal: str
+    endpoints: _containers.RepeatedScalarFieldContainer[str]
+    safety_profiles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key_id: _Optional[str] = ..., name: _Optional[str] = ..., prefix: _Optional[str] = ..., tenant: _Optional[str] = ..., role: _Optional[_Union[KeyRole, str]] = ..., models: _Optional[_Iterable[str]] = ..., tier: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., principal: _Optional[str] = ..., endpoints: _Optional[_Iterable[str]] = ..., safety_profiles: _Optional[_Iterable[str]] = ...) -> None: ...

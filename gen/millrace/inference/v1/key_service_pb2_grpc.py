@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Keys, for administrators. Not served yet: every call is answered UNIMPLEMENTED with reason KEYS_NOT_AVAILABLE.
+    """Keys, for administrators: others are refused (PERMISSION_DENIED, ROLE_NOT_ALLOWED), also where no key is required. A
+    change holds on every replica within a second. Without the database every call is UNAVAILABLE (DATABASE_UNAVAILABLE).
     """
 
     def __init__(self, channel):
@@ -58,11 +59,12 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Keys, for administrators. Not served yet: every call is answered UNIMPLEMENTED with reason KEYS_NOT_AVAILABLE.
+    """Keys, for administrators: others are refused (PERMISSION_DENIED, ROLE_NOT_ALLOWED), also where no key is required. A
+    change holds on every replica within a second. Without the database every call is UNAVAILABLE (DATABASE_UNAVAILABLE).
     """
 
     def CreateKey(self, request, context):
-        """Makes a key; the secret is in the answer and nowhere else.
+        """Makes a key; the secret is in the answer and nowhere else. INVALID_ARGUMENT names the field that is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,14 +78,15 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Revokes a key at once.
+        """Revokes a key at once and for good; one that is revoked stays so. NOT_FOUND (KEY_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """Gives a key a new secret; the old one works on for a while.
+        """Gives a key a new secret; the old one works on for a while. NOT_FOUND (KEY_NOT_FOUND); FAILED_PRECONDITION
+        (KEY_NOT_ACTIVE) where it is revoked or expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +124,8 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Keys, for administrators. Not served yet: every call is answered UNIMPLEMENTED with reason KEYS_NOT_AVAILABLE.
+    """Keys, for administrators: others are refused (PERMISSION_DENIED, ROLE_NOT_ALLOWED), also where no key is required. A
+    change holds on every replica within a second. Without the database every call is UNAVAILABLE (DATABASE_UNAVAILABLE).
     """
 
     @staticmethod

@@ -27,37 +27,47 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Keys, for administrators. Not served yet: every call is answered UNIMPLEMENTED with reason KEYS_NOT_AVAILABLE."""
+    """Keys, for administrators: others are refused (PERMISSION_DENIED, ROLE_NOT_ALLOWED), also where no key is required. A
+    change holds on every replica within a second. Without the database every call is UNAVAILABLE (DATABASE_UNAVAILABLE).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     CreateKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CreateKeyRequest, _key_service_pb2.CreateKeyResponse]
-    """Makes a key; the secret is in the answer and nowhere else."""
+    """Makes a key; the secret is in the answer and nowhere else. INVALID_ARGUMENT names the field that is wrong."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists keys, newest first."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
-    """Revokes a key at once."""
+    """Revokes a key at once and for good; one that is revoked stays so. NOT_FOUND (KEY_NOT_FOUND)."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
-    """Gives a key a new secret; the old one works on for a while."""
+    """Gives a key a new secret; the old one works on for a while. NOT_FOUND (KEY_NOT_FOUND); FAILED_PRECONDITION
+    (KEY_NOT_ACTIVE) where it is revoked or expired.
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
-    """Keys, for administrators. Not served yet: every call is answered UNIMPLEMENTED with reason KEYS_NOT_AVAILABLE."""
+    """Keys, for administrators: others are refused (PERMISSION_DENIED, ROLE_NOT_ALLOWED), also where no key is required. A
+    change holds on every replica within a second. Without the database every call is UNAVAILABLE (DATABASE_UNAVAILABLE).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CreateKeyRequest, _key_service_pb2.CreateKeyResponse]  # type: ignore[assignment]
-    """Makes a key; the secret is in the answer and nowhere else."""
+    """Makes a key; the secret is in the answer and nowhere else. INVALID_ARGUMENT names the field that is wrong."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists keys, newest first."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
-    """Revokes a key at once."""
+    """Revokes a key at once and for good; one that is revoked stays so. NOT_FOUND (KEY_NOT_FOUND)."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
-    """Gives a key a new secret; the old one works on for a while."""
+    """Gives a key a new secret; the old one works on for a while. NOT_FOUND (KEY_NOT_FOUND); FAILED_PRECONDITION
+    (KEY_NOT_ACTIVE) where it is revoked or expired.
+    """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keys, for administrators. Not served yet: every call is answered UNIMPLEMENTED with reason KEYS_NOT_AVAILABLE."""
+    """Keys, for administrators: others are refused (PERMISSION_DENIED, ROLE_NOT_ALLOWED), also where no key is required. A
+    change holds on every replica within a second. Without the database every call is UNAVAILABLE (DATABASE_UNAVAILABLE).
+    """
 
     @_abc_1.abstractmethod
     def CreateKey(
@@ -65,7 +75,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.CreateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.CreateKeyResponse, _abc.Awaitable[_key_service_pb2.CreateKeyResponse]]:
-        """Makes a key; the secret is in the answer and nowhere else."""
+        """Makes a key; the secret is in the answer and nowhere else. INVALID_ARGUMENT names the field that is wrong."""
 
     @_abc_1.abstractmethod
     def ListKeys(
@@ -81,7 +91,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RevokeKeyResponse, _abc.Awaitable[_key_service_pb2.RevokeKeyResponse]]:
-        """Revokes a key at once."""
+        """Revokes a key at once and for good; one that is revoked stays so. NOT_FOUND (KEY_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def RotateKey(
@@ -89,6 +99,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.RotateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RotateKeyResponse, _abc.Awaitable[_key_service_pb2.RotateKeyResponse]]:
-        """Gives a key a new secret; the old one works on for a while."""
+        """Gives a key a new secret; the old one works on for a while. NOT_FOUND (KEY_NOT_FOUND); FAILED_PRECONDITION
+        (KEY_NOT_ACTIVE) where it is revoked or expired.
+        """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

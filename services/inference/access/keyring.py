@@ -1,0 +1,212 @@
+"""The keyring: every key in memory, so that a call is let in or sent away without asking anybody.
+
+What other replicas change is learned by asking the store twice a second for what is newer than what is known. A
+notification could be lost, and a revoked key would live; a question cannot, and works through every pool and on both
+databases. A key that is not known is looked for at once, but all such questions together are one every tenth of a
+second: whoever tries random keys cannot reach the database through here.
+
+Without the store the keys that are known go on for a set time, and nobody else is let in or called a stranger: that is
+UNAVAILABLE, because nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import msgspec
+
+from kit.errors import MillraceError, Unauthenticated, Unavailable
+from kit.identity import Caller
+from services.inference.access import secret
+from services.inference.access.key import Key, Secret
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 0.1  # between questions for keys that are not known
+RETRY_AFTER_MS = 1_000
+
+
+class ChangesLike(Protocol):
+    """See `key_store.Changes`."""
+
+    @property
+    def version(self) -> int:
+        """What this makes whole."""
+
+    @property
+    def keys(self) -> Iterable[Key]:
+        """The keys."""
+
+    @property
+    def secrets(self) -> Iterable[Secret]:
+        """Every secret of theirs."""
+
+
+class Source(Protocol):
+    """Where keys are kept."""
+
+    async def changes(self, since: int) -> ChangesLike | None:
+        """Returns what changed after a version; raises Unavailable."""
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """What a digest opens. `caller` is made once, not at each call."""
+
+    key: Key
+    caller: Caller
+    expire_time_s: float | None
+
+
+class Keyring:
+    """Knows every key.
+
+    Args:
+        source: Where keys are kept.
+        pepper: The key of the digests.
+        outage_s: How long known keys go on while the source is away.
+        clock: Seconds since the epoch, for expiry.
+        monotonic: Seconds that never jump, for everything else.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pepper: bytes,
+        outage_s: float,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source, self._pepper, self._outage_s = source, pepper, outage_s
+        self._clock, self._monotonic = clock, monotonic
+        self._entries: dict[str, _Entry] = {}
+        self._digests: dict[str, list[str]] = {}  # of each key
+        self._permanent: dict[str, Caller] = {}
+        self._version = -1
+        self._asking = asyncio.Lock()
+        self._asked_time = self._heard_time = -float("inf")  # of the last question, and of the last answer
+        self._is_away = False
+
+    @property
+    def key_count(self) -> int:
+        """Keys that are known, those that open nothing any more included."""
+        return len(self._digests)
+
+    def add_permanent(self, text: str, caller: Caller) -> None:
+        """Adds a key that is in no store and goes on whatever becomes of it."""
+        self._permanent[self.digest(text)] = caller
+
+    def digest(self, text: str) -> str:
+        """What is kept of a key."""
+        return secret.digest(text, self._pepper)
+
+    async def caller_of(self, text: str) -> Caller:
+        """Returns who calls with a key.
+
+        Raises:
+            Unauthenticated: It is none, unknown, expired or revoked (KEY_INVALID, KEY_EXPIRED, KEY_REVOKED).
+            Unavailable: It may be one, but the store is away (STORE_UNAVAILABLE).
+        """
+        if not secret.is_secret(text):
+            raise _invalid()
+        digest = self.digest(text)
+        entry = self._entries.get(digest)
+        if entry is None:
+            if caller := self._permanent.get(digest):
+                return caller
+            await self._look()
+            entry = self._entries.get(digest)
+            if entry is None:
+                raise _invalid()
+        if self._monotonic() - self._heard_time > self._outage_s:
+            raise _away()
+        return self._checked(entry)
+
+    async def refresh(self) -> None:
+        """Learns what has changed.
+
+        Raises:
+            Unavailable: The store is away.
+        """
+        async with self._asking:
+            await self._refresh()
+
+    async def poll(self, interval_s: float) -> None:
+        """Learns what has changed, again and again; for a task of its own."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.refresh()
+            except MillraceError:
+                continue
+            except Exception:  # a poll that died in silence would let revoked keys live
+                log.exception("keys could not be read")
+
+    async def _look(self) -> None:
+        """Asks the store once more for a key that is not known, unless somebody has just asked.
+
+        Whoever waited for another's question takes its answer.
+        """
+        came = self._monotonic()
+        async with self._asking:
+            if self._asked_time < came and self._monotonic() - self._asked_time >= LOOK_INTERVAL_S:
+                try:
+                    await self._refresh()
+                except MillraceError as error:
+                    raise _away() from error
+        if self._heard_time < self._asked_time:
+            raise _away()
+
+    async def _refresh(self) -> None:
+        self._asked_time = self._monotonic()
+        try:
+            changes = await self._source.changes(self._version)
+        except MillraceError:
+            if not self._is_away:
+                log.warning("the store of keys is away", extra={"keys": self.key_count, "outage_s": self._outage_s})
+            self._is_away = True
+            raise
+        if self._is_away:
+            log.info("the store of keys is back")
+        self._is_away = False
+        self._heard_time = self._monotonic()
+        if changes is not None:
+            self._take(changes)
+
+    def _take(self, changes: ChangesLike) -> None:
+        changed = {key.key_id: key for key in changes.keys}
+        for key_id in changed:
+            for digest in self._digests.pop(key_id, ()):
+                del self._entries[digest]
+            self._digests[key_id] = []
+        callers = {key_id: key.caller for key_id, key in changed.items()}
+        for one in changes.secrets:
+            if key := changed.get(one.key_id):
+                self._entries[one.digest] = _Entry(key, callers[one.key_id], _earliest(key, one))
+                self._digests[one.key_id].append(one.digest)
+        self._version = changes.version
+
+    def _checked(self, entry: _Entry) -> Caller:
+        if entry.key.revoke_time_ms is not None:
+            raise Unauthenticated("KEY_REVOKED", f"key {entry.key.prefix}... is revoked")
+        if entry.expire_time_s is not None and self._clock() >= entry.expire_time_s:
+            raise Unauthenticated("KEY_EXPIRED", f"key {entry.key.prefix}... has expired, or was rotated since")
+        return entry.caller
+
+
+def _earliest(key: Key, one: Secret) -> float | None:
+    ends_ms = [end for end in (key.expire_time_ms, one.expire_time_ms) if end is not None]
+    return min(ends_ms) / 1000 if ends_ms else None
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated("KEY_INVALID", "the API key is not valid")
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "STORE_UNAVAILABLE", "keys cannot be checked now; the key may be good: retry", retry_after_ms=RETRY_AFTER_MS
+    )
