@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from kit.config import DialSettings, ServeSettings
 from services.inference.access.settings import AccessSettings
 from services.inference.database.settings import DatabaseSettings
+from services.inference.quota.settings import QuotaSettings
 
 EMBEDDED_MODELS_FILE = Path(__file__).with_name("models.yaml")
 
@@ -42,6 +43,7 @@ class InferenceSettings(ServeSettings):
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     database: DatabaseSettings = DatabaseSettings()
+    quotas: QuotaSettings = QuotaSettings()
     access: AccessSettings = AccessSettings()
     environment: Literal["development", "production"] = Field(
         default="development", description="`production` refuses to start where calls need no credential."

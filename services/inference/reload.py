@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from kit.document import load_yaml
+from kit.document_file import DocumentFile
 from kit.errors import MillraceError
 from services.inference.catalog import Catalog, Model
 from services.inference.fleet import Fleet, State
@@ -36,32 +36,11 @@ class Board(Protocol):
         """Forgets a name."""
 
 
-class ModelsFile:
+class ModelsFile(DocumentFile[Catalog]):
     """The models file, and how it looked when it was read last."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, ...] | None = None
-
-    def read(self) -> Catalog:
-        """Reads the file.
-
-        Raises:
-            ConfigError: It is bad; names file, line and field.
-        """
-        self._seen = self._look()  # before: what is written while it is read is seen as another change
-        return load_yaml(self._path, Catalog)
-
-    def has_changed(self) -> bool:
-        """Whether it is another than was read last, good or bad."""
-        return self._look() != self._seen
-
-    def _look(self) -> tuple[int, ...] | None:
-        try:
-            found = self._path.stat()  # of the file itself: a mounted ConfigMap changes by another link on the way
-        except OSError:
-            return None
-        return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+        super().__init__(path, Catalog)
 
 
 class Reload:

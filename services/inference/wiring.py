@@ -49,6 +49,8 @@ from services.inference.fleet import Fleet
 from services.inference.later import JobServicer
 from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
+from services.inference.quota import wiring as quota_wiring
+from services.inference.quota.wiring import Limiting
 from services.inference.refreshing import Refreshing
 from services.inference.reload import ModelsFile, Reload
 from services.inference.routing import Router
@@ -116,6 +118,7 @@ class Inference:
     database: Database
     access: Access
     migrate: bool | None
+    limiting: Limiting
     dependency_wait_s: float
     watch: DependencyWatch | None = field(default=None)
     database_watch: DatabaseWatch | None = field(default=None)
@@ -127,6 +130,7 @@ class Inference:
         self.database_watch = DatabaseWatch(self.database, self.migrate, server.set_serving)
         await self.database_watch.start()
         await self.access.start()
+        await self.limiting.start(server.set_serving)
         await self.reload.start(server)
         await self.watch.up(self.dependency_wait_s)
 
@@ -138,6 +142,7 @@ class Inference:
         await self.refreshing.close()
         await self.cache.close()
         await self.fleet.close()
+        await self.limiting.close()
         await self.access.close()
         if self.database_watch:
             await self.database_watch.close()
@@ -163,7 +168,9 @@ async def build(
     }
     maker = EngineMaker(settings, environ)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
-    router, admission, settlement = Router(catalog), Admission(settings.running_count_max), Settlement()
+    limiting = quota_wiring.wire(settings.quotas)
+    router, admission = Router(catalog), Admission(settings.running_count_max, limiting.quotas)
+    settlement = Settlement()
     targets = Targets()
     lookup_s, store_s = settings.cache_lookup_timeout_ms / 1000, settings.cache_store_timeout_ms / 1000
     cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s, store_s)
@@ -190,6 +197,7 @@ async def build(
         database,
         access,
         settings.database.migrate,
+        limiting,
         settings.dependency_wait_s,
     )
 

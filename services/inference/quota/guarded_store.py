@@ -8,9 +8,8 @@ it is back; what was asked of it and never answered is given back, should it hav
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -19,8 +18,6 @@ from services.inference.quota.limit import Claim, Limit, Standing
 from services.inference.quota.memory_store import MemoryStore
 from services.inference.quota.redis_store import RedisStore
 from services.inference.quota.store import StoreLost
-
-log = logging.getLogger(__name__)
 
 OnLoss = Literal["local", "open", "closed"]
 # Ends that wait for Redis; beyond that the oldest are left to be found overdue.
@@ -34,14 +31,10 @@ class GuardedStore:
         shared: The counts on Redis.
         on_loss: What is done while they are away.
         local: The counts of this process.
-        wake: Told that something is owed.
     """
 
-    def __init__(
-        self, shared: RedisStore, on_loss: OnLoss, local: MemoryStore, wake: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, shared: RedisStore, on_loss: OnLoss, local: MemoryStore) -> None:
         self._shared, self._on_loss, self._local = shared, on_loss, local
-        self.wake = wake
         self._owed: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
@@ -54,7 +47,6 @@ class GuardedStore:
             return await self._shared.take(claim)
         except asyncio.CancelledError:
             self._owe(claim, (0,) * len(claim.amounts))
-            self.wake()
             raise
         except StoreLost as lost:
             if lost.sent:

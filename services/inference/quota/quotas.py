@@ -7,6 +7,7 @@ Callers without limits cost nothing: no store is asked. What a request has used 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 
@@ -100,7 +101,11 @@ class Quotas:
         by_unit = {Unit.TOKENS: usage.prompt_token_count + usage.completion_token_count, Unit.MICRO_USD: cost}
         amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
         claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
-        standings = await self._store.take(claim)
+        try:
+            standings = await self._store.take(claim)
+        except asyncio.CancelledError:
+            self._keeper.wake()  # it may have been granted to nobody
+            raise
         receipt.limits = tuple(_state(limit, standing) for limit, standing in zip(limits, standings, strict=True))
         if not all(standing.fits for standing in standings):
             raise quota_exceeded(limits, amounts, standings)

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from kit.breaker import Breaker
@@ -29,6 +31,7 @@ PROBE_INTERVAL_S: Final = 0.5
 # Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
 # before it has looked at its sockets, and Redis would be blamed for it.
 LAST_LOOK_S: Final = 0.002
+SOCKET_TIMEOUT_S: Final = 5.0
 
 Command = tuple[Any, ...]
 Passenger = tuple[Command, asyncio.Future[Any]]
@@ -40,16 +43,20 @@ class RedisLane:
     Args:
         client: Must not retry by itself: a retry would outlive the deadline.
         timeout_s: Longest that one trip may take.
+
+    Attributes:
         on_change: Told whether Redis is being asked, whenever that changes.
     """
 
-    def __init__(
-        self, client: Redis | RedisCluster, timeout_s: float, on_change: Callable[[bool], None] = lambda _: None
-    ) -> None:
+    def __init__(self, client: Redis | RedisCluster, timeout_s: float) -> None:
         self._client: Any = client  # redis-py types its commands as sync or async
         self._timeout_s = timeout_s
+        self.on_change: Callable[[bool], None] = lambda available: None
         self._breaker = Breaker(
-            self._try_anew, failures_max=FAILURES_MAX, interval_s=PROBE_INTERVAL_S, on_change=on_change
+            self._try_anew,
+            failures_max=FAILURES_MAX,
+            interval_s=PROBE_INTERVAL_S,
+            on_change=lambda available: self.on_change(available),
         )
         self._scripts: dict[str, str] = {}
         self._waiting: list[Passenger] = []
@@ -174,6 +181,14 @@ class RedisLane:
                 await self._client.ping()
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreLost(sent=False) from error
+
+
+def redis_client(url: str, cluster: bool) -> Redis | RedisCluster:
+    """A client that never retries; its own timeouts only bound what nobody waits for any more."""
+    kind = RedisCluster if cluster else Redis
+    return kind.from_url(
+        url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+    )
 
 
 def _checked(answer: Any) -> Any:

@@ -7,13 +7,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from services.inference.quota.memory_store import MemoryStore
-from services.inference.quota.redis_lane import RedisLane
+from services.inference.quota.redis_lane import RedisLane, redis_client
 from services.inference.quota.redis_store import RedisStore
 from services.inference.quota.store import QuotaStore
 from tests.fakes.redis_server import RedisServer
@@ -54,8 +50,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def redis_lane(url: str, *, cluster: bool = False, timeout_s: float = 5.0) -> RedisLane:
     """A way to a Redis."""
-    client = (RedisCluster if cluster else Redis).from_url(url, retry=Retry(NoBackoff(), 0))
-    return RedisLane(client, timeout_s)
+    return RedisLane(redis_client(url, cluster), timeout_s)
 
 
 @pytest.fixture(params=KINDS)
