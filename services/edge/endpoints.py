@@ -94,6 +94,7 @@ def _chat(chat: ChatEndpoints) -> list[Route]:
         ),
         _own("/chat/smart", chat.chat_smart, "Let the router choose the model.", bodies.SmartChat, bodies.ChatAnswer),
         _own("/chat/safe", chat.chat_safe, "Use the strict safety profile.", bodies.Chat, bodies.ChatAnswer),
+        _own("/chat/limited", chat.chat_limited, "Use a limit per X-Client-Id.", bodies.Chat, bodies.ChatAnswer),
     ]
 
 

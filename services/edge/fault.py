@@ -51,7 +51,14 @@ _STATUS = {
 # RFC 9111, section 5.2.1.7: what only-if-cached is answered where nothing is stored.
 _STATUS_OF_REASON = {"NOT_CACHED": 504}
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_CODE = {"CONTENT_BLOCKED": "content_policy_violation", "INVALID_ARGUMENT": "invalid_value"}
+_CODE = {
+    "CONTENT_BLOCKED": "content_policy_violation",
+    "INVALID_ARGUMENT": "invalid_value",
+    "RATE_LIMITED": "rate_limit_exceeded",
+    "TOKENS_LIMITED": "rate_limit_exceeded",
+    "CONCURRENCY_LIMITED": "rate_limit_exceeded",
+    "BUDGET_EXCEEDED": "insufficient_quota",
+}
 # After these the work may have been done and paid for: a client's automatic retry would pay twice.
 _BILLED = {Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED, Code.CANCELLED}
 # A status that no service of ours wrote has the transport's words, which tell of addresses and sockets.
@@ -61,6 +68,10 @@ _TRANSPORT = {
     Code.UNKNOWN: "Inference failed.",
 }
 _NO_RETRY = (b"x-should-retry", b"false")
+# The SDKs wait no longer than a minute, whatever they are told: they would come back too soon, and again.
+_RETRY_MS_MAX = 60_000
+# Without a time to come back these mean that the request is larger than its limit.
+_QUOTA_REASONS = ("TOKENS_LIMITED", "BUDGET_EXCEEDED")
 
 # The contract's names in the words of the JSON bodies, applied in this order.
 _FIELD_RULES = tuple(
@@ -161,5 +172,7 @@ def _headers_of(error: MillraceError) -> Headers:
     """Says when to come back, or that an automatic retry may be billed twice."""
     if error.retry_after_ms is not None:
         seconds = str(max(1, math.ceil(error.retry_after_ms / 1000))).encode()
-        return (b"retry-after", seconds), (b"retry-after-ms", str(error.retry_after_ms).encode())
-    return (_NO_RETRY,) if error.code in _BILLED else ()
+        waits: Headers = ((b"retry-after", seconds), (b"retry-after-ms", str(error.retry_after_ms).encode()))
+        return (*waits, _NO_RETRY) if error.retry_after_ms > _RETRY_MS_MAX else waits
+    is_hopeless = error.code in _BILLED or error.reason in _QUOTA_REASONS
+    return (_NO_RETRY,) if is_hopeless else ()

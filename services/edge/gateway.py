@@ -17,7 +17,7 @@ from typing import Any
 
 from kit import identity
 from kit.errors import MillraceError
-from services.edge import provenance
+from services.edge import provenance, rate_limits
 from services.edge.body import BodyReader
 from services.edge.exchange import Disconnected, Exchange, Receive, Scope, Send
 from services.edge.fault import Fault
@@ -26,7 +26,11 @@ from services.edge.routes import Bound, Route, Router, allow
 _log = logging.getLogger(__name__)
 _JSON_TYPE = re.compile(rb"^application/(json|[a-z0-9.+-]+\+json)\s*(;|$)", re.IGNORECASE)
 _EXPOSED = ", ".join(
-    ("x-request-id", "x-process-time", *provenance.HEADERS, "retry-after", "retry-after-ms", "x-should-retry")
+    (
+        *("x-request-id", "x-process-time", "retry-after", "retry-after-ms", "x-should-retry"),
+        *provenance.HEADERS,
+        *rate_limits.HEADERS,
+    )
 ).encode()
 _TIMEOUT = b"x-request-timeout-ms"
 _PREFLIGHT_SECONDS = b"600"

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from services.edge import provenance, rate_limits
 from services.edge.fault import ErrorEnvelope
-from services.edge.provenance import HEADERS
 from services.edge.routes import Route
 
 _REF = "#/components/schemas/{name}"
@@ -35,7 +35,8 @@ _HEADERS = {
     "X-Process-Time": {"$ref": "#/components/headers/ProcessTime"},
 }
 _ANSWER_HEADERS = _HEADERS | {
-    name: {"description": description, "schema": {"type": "string"}} for name, description in HEADERS.items()
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in (provenance.HEADERS | rate_limits.HEADERS).items()
 }
 _SHARED_HEADERS = {
     "RequestId": {"description": "The caller's id, or one made here.", "schema": {"type": "string"}, "required": True},

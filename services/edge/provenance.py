@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from millrace.inference.v1 import event_pb2 as pb
 from services.edge.exchange import Exchange
+from services.edge.rate_limits import set_limits
 
 CacheWord: TypeAlias = Literal["exact", "semantic", "stale", "miss", "bypass", "unavailable"]
 CACHE_OUTCOMES: dict[int, CacheWord] = {
@@ -61,6 +62,7 @@ def set_all(exchange: Exchange, *answers: Answer) -> None:
     set_cache(exchange, first.cache)
     if first.HasField("ttft"):
         exchange.set_header(b"x-millrace-ttft-ms", b"%.3f" % milliseconds(first.ttft))
+    set_limits(exchange, (state for one in answers for state in one.receipt.limits))
     _set_count(exchange, b"x-millrace-attempts", sum(made_count(one.receipt.attempts) for one in answers))
     _set_count(exchange, b"x-millrace-prompt-tokens", sum(one.usage.prompt_token_count for one in answers))
     _set_count(exchange, b"x-millrace-completion-tokens", sum(one.usage.completion_token_count for one in answers))
@@ -78,6 +80,7 @@ def set_failed(exchange: Exchange, receipt: pb.Receipt) -> None:
     made = [one for one in receipt.attempts if one.outcome != pb.ATTEMPT_OUTCOME_SKIPPED]
     _set_count(exchange, b"x-millrace-attempts", len(made))
     set_cache(exchange, receipt.cache)
+    set_limits(exchange, receipt.limits)
     if made:
         _set_target(exchange, made[-1].target)
     if len(made) > 1 or any(one.HasField("ttft") for one in made):

@@ -16,6 +16,7 @@ from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 from services.edge.inference_client import InferenceClient
 from services.edge.provenance import set_attempt, set_cache, set_model
+from services.edge.rate_limits import set_limits
 
 
 class Frames(Protocol):
@@ -70,6 +71,7 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
                 frames.open(response.started)
                 set_model(exchange, response.started.model)
                 set_cache(exchange, response.started.cache)
+                set_limits(exchange, response.started.limits)
                 continue
             case "cache":
                 set_cache(exchange, response.cache)

@@ -11,6 +11,9 @@ Any name answers `echo: ` and the prompt. Names with a meaning of their own:
     stall               one delta, then nothing until it is cancelled
     gate                one delta, then the rest once `FakeInference.gate` is set
     late, late-error    nothing until `FakeInference.gate` is set, then the answer, or UNAVAILABLE
+    limited             any answer of it says where limits stand
+    over, over-budget, too-large
+                        refused: a limit is used up for some seconds, for the day, or smaller than the request
     spared              one target failed, one was passed over, the third answered
     base                takes raw prompts only, says the catalogue
     tools, reasoning, refusal, logprobs, filtered, flagged, cached, stale
@@ -28,7 +31,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, error_of
+from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, ResourceExhausted, error_of
 from kit.status import to_status
 from millrace.inference.v1 import event_pb2 as ev
 from millrace.inference.v1 import generation_pb2, model_pb2, usage_pb2, usage_service_pb2
@@ -41,6 +44,11 @@ from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceServicer, a
 
 CREATED_S = 1_700_000_000
 MODELS = ("echo", "org/model-with/slashes", "millrace-embedded", "base")
+_REFUSALS = {
+    "over": ("RATE_LIMITED", 12_001),
+    "over-budget": ("BUDGET_EXCEEDED", 7_200_000),
+    "too-large": ("TOKENS_LIMITED", None),
+}
 CATEGORIES = ("harassment", "hate", "violence", "illicit")
 TARGETS = (
     usage_pb2.TargetStats(
@@ -129,7 +137,9 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         sequence = 1
         created = Timestamp(seconds=CREATED_S)
         model = request.spec.model
-        started = ev.Started(request_id=request.request_id, model=model, created_time=created, cache=_cache(model))
+        started = ev.Started(
+            request_id=request.request_id, model=model, created_time=created, cache=_cache(model), limits=_limits(model)
+        )
         try:
             yield pb.StreamGenerateResponse(sequence=sequence, started=started)
             async for event in self._script(request.spec, request.request_id):
@@ -235,6 +245,9 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         model = spec.model
         if model.startswith("error-"):
             raise _scripted_error(model)
+        if model in _REFUSALS:
+            reason, wait_ms = _REFUSALS[model]
+            raise ResourceExhausted(reason, "a limit is used up", retry_after_ms=wait_ms)
         if model == "blocked":
             metadata = {"categories": "hate,violence"}
             raise FailedPrecondition("CONTENT_BLOCKED", "The prompt was refused by policy default.", metadata=metadata)
@@ -326,7 +339,7 @@ def _receipt(request_id: str, model: str, attempts: list[ev.Attempt]) -> ev.Rece
     return ev.Receipt(
         request_id=request_id, model=model, target="fake-1", attempts=attempts, cache=_cache(model),
         cost_micro_usd=1234, duration=_seconds(0.75), ttft=_seconds(0.25),
-        usage=ev.Usage(estimated=model == "uncounted"),
+        usage=ev.Usage(estimated=model == "uncounted"), limits=_limits(model),
     )  # fmt: skip
 
 
@@ -336,9 +349,25 @@ async def _abort(context: Any, error: MillraceError, request: pb.GenerateRequest
     attempt = ev.Attempt(number=1, engine="fake", target="fake-1", outcome=ev.ATTEMPT_OUTCOME_FAILED)
     if model in ("break", "bug"):
         attempt.ttft.CopyFrom(_seconds(0.25))
-    receipt = ev.Receipt(request_id=request.request_id, model=model, attempts=[attempt], cache=_cache(model))
+    receipt = ev.Receipt(
+        request_id=request.request_id, model=model, attempts=[attempt], cache=_cache(model), limits=_limits(model)
+    )
     status, trailer = to_status(error), ("x-millrace-receipt-bin", receipt.SerializeToString())
     await context.abort(status.code, status.details, (*status.trailing_metadata, trailer))
+
+
+def _limits(model: str) -> list[ev.LimitState]:
+    """Where the limits of the caller of some models stand: requests by the minute twice, and tokens."""
+    if model != "limited" and model not in _REFUSALS:
+        return []
+    left = 0 if model == "over" else 3
+    minute, tokens = ev.LIMIT_WINDOW_MINUTE, ev.LIMIT_UNIT_TOKENS
+    return [
+        ev.LimitState(name="user", unit=1, window=minute, limit=5, remaining=left, reset=_seconds(24.5)),
+        ev.LimitState(name="tenant", unit=1, window=minute, limit=90, remaining=80, reset=_seconds(7)),
+        ev.LimitState(name="user", unit=tokens, window=ev.LIMIT_WINDOW_DAY, limit=9, remaining=1, reset=_seconds(7)),
+        ev.LimitState(name="user", unit=tokens, window=minute, limit=1000, remaining=900, reset=_seconds(100.25)),
+    ]
 
 
 def _deltas(spec: generation_pb2.GenerationSpec) -> list[ev.Delta]:

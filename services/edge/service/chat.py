@@ -1,4 +1,4 @@
-"""POST /chat, /chat/stream, /chat/smart and /chat/safe: one message in, one answer out.
+"""POST /chat, /chat/stream, /chat/smart, /chat/safe and /chat/limited: one message in, one answer out.
 
 A session id is a label on the trace. No history is kept here: callers who want one send a conversation to
 /v1/chat/completions.
@@ -21,6 +21,7 @@ from services.edge.service.bodies import Chat, ChatAnswer, SmartChat
 from services.edge.service.frames import TokenFrames
 
 REFUSAL = "I cannot help with that."
+LIMIT = "chat-limited"  # its name in the quotas file of inference, which counts
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class ChatEndpoints:
         if _is_answer_flagged(generation):
             answer.response = generation.choices[0].refusal or REFUSAL
         return answer
+
+    async def chat_limited(self, exchange: Exchange, body: Chat) -> ChatAnswer:
+        """POST /chat/limited: counts against a limit of its own for each X-Client-Id, whoever else calls."""
+        spec = self._spec(exchange, body, body.model or self._defaults.model)
+        spec.limit = LIMIT
+        return _answer(exchange, spec, await self._generate(exchange, spec))
 
     async def chat_stream(self, exchange: Exchange, body: Chat) -> None:
         """POST /chat/stream."""
