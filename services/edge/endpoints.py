@@ -8,7 +8,8 @@ from services.edge.openai import chat_answer, chat_request, completion_request, 
 from services.edge.openai.endpoints import OpenAIEndpoints
 from services.edge.page import PageEndpoints
 from services.edge.routes import Route
-from services.edge.service import bodies
+from services.edge.service import admin, bodies
+from services.edge.service.admin import AdminEndpoints
 from services.edge.service.chat import ChatEndpoints
 from services.edge.service.health import HealthEndpoints
 from services.edge.service.stats import StatsEndpoint
@@ -24,12 +25,20 @@ class Endpoints:
     text: TextEndpoints
     health: HealthEndpoints
     stats: StatsEndpoint
+    admin: AdminEndpoints
     page: PageEndpoints
 
 
 def table(ends: Endpoints) -> list[Route]:
     """The route table; the busiest first."""
-    return [*_openai(ends.openai), *_chat(ends.chat), *_text(ends.text), *_operations(ends), *_pages(ends.page)]
+    return [
+        *_openai(ends.openai),
+        *_chat(ends.chat),
+        *_text(ends.text),
+        *_access(ends.admin),
+        *_operations(ends),
+        *_pages(ends.page),
+    ]
 
 
 def _openai(openai: OpenAIEndpoints) -> list[Route]:
@@ -108,6 +117,30 @@ def _text(text: TextEndpoints) -> list[Route]:
 
 def _own(path: str, handle: object, summary: str, body: type, answer: object) -> Route:
     return Route("POST", path, handle, summary, "Plain", body=body, answer=answer, explains=True)  # type: ignore[arg-type]
+
+
+def _access(ends: AdminEndpoints) -> list[Route]:
+    return [
+        _admin("POST", "/login", ends.login, "Log in with a name and a password.", admin.LoginBody, admin.LoginAnswer),
+        _admin("POST", "/login/refresh", ends.refresh, "Get new tokens.", admin.RefreshBody, admin.LoginAnswer),
+        _admin("GET", "/admin/keys", ends.list_keys, "List keys, newest first.", None, admin.KeyPage, admin.KeyQuery),
+        _admin("POST", "/admin/keys", ends.create_key, "Make a key.", admin.NewKey, admin.KeyWithSecret),
+        _admin("DELETE", "/admin/keys/{key_id}", ends.revoke_key, "Revoke a key at once.", None, admin.KeyCard),
+        _admin(
+            "POST",
+            "/admin/keys/{key_id}/rotate",
+            ends.rotate_key,
+            "Give a key a new secret.",
+            admin.Rotation,
+            admin.KeyWithSecret,
+        ),
+    ]
+
+
+def _admin(
+    method: str, path: str, handle: object, summary: str, body: type | None, answer: type, query: type | None = None
+) -> Route:
+    return Route(method, path, handle, summary, "Access", body=body, answer=answer, query=query)  # type: ignore[arg-type]
 
 
 def _operations(ends: Endpoints) -> list[Route]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,6 +43,9 @@ class Exchange:
         route: Template of the path, for spans and metrics.
         timeout_s: Time that the request may take.
         params: What the path's template matched.
+        address: Of the client, as the proxies that are trusted tell it.
+        query: Behind the path's question mark, as it came; for `query.read`, never for a log or a span.
+        raw_headers: Every header, those that came twice included.
         model: Public name of the model that answers, where one does.
         disconnected: The client left before the answer was complete.
         failed: The answer, or the end of its stream, says that Millrace failed.
@@ -57,6 +60,7 @@ class Exchange:
         "_send",
         "_streaming",
         "_wrote",
+        "address",
         "disconnected",
         "error",
         "failed",
@@ -65,6 +69,8 @@ class Exchange:
         "model",
         "params",
         "path",
+        "query",
+        "raw_headers",
         "request_id",
         "route",
         "scheme",
@@ -78,7 +84,10 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.scheme: str = scope["scheme"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.query: bytes = scope["query_string"]
+        self.raw_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.address: str = client[0] if (client := scope.get("client")) else ""
         self.request_id = sane_request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))
         self.route = ""
         self.model = ""

@@ -51,9 +51,15 @@ _STATUS = {
 # RFC 9111, section 5.2.1.7: what only-if-cached is answered where nothing is stored.
 _STATUS_OF_REASON = {"NOT_CACHED": 504}
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_BAD_CREDENTIALS = (
+    *("KEY_INVALID", "KEY_EXPIRED", "KEY_REVOKED"),
+    *("TOKEN_INVALID", "TOKEN_EXPIRED", "CREDENTIAL_INVALID"),
+)
 _CODE = {
     "CONTENT_BLOCKED": "content_policy_violation",
     "INVALID_ARGUMENT": "invalid_value",
+    "CREDENTIAL_MISSING": "missing_api_key",
+    **dict.fromkeys(_BAD_CREDENTIALS, "invalid_api_key"),
     "RATE_LIMITED": "rate_limit_exceeded",
     "TOKENS_LIMITED": "rate_limit_exceeded",
     "CONCURRENCY_LIMITED": "rate_limit_exceeded",
@@ -68,6 +74,9 @@ _TRANSPORT = {
     Code.UNKNOWN: "Inference failed.",
 }
 _NO_RETRY = (b"x-should-retry", b"false")
+# RFC 6750, section 3: whoever shows no credential is told the scheme, whoever shows a bad one that it is bad.
+_ASK = (b"www-authenticate", b'Bearer realm="millrace"')
+CHALLENGE = (b"www-authenticate", b'Bearer realm="millrace", error="invalid_token"')
 # The SDKs wait no longer than a minute, whatever they are told: they would come back too soon, and again.
 _RETRY_MS_MAX = 60_000
 # Without a time to come back these mean that the request is larger than its limit.
@@ -83,6 +92,7 @@ _FIELD_RULES = tuple(
         (r"^raw_prompt", "prompt"),
         (r"^texts", "input"),
         (r"^dimension_count", "dimensions"),
+        (r"^(key|user)\.", ""),
         (r"^end_user_id", "user"),
         (r"^output_format", "response_format"),
         (r"^(tools\[\d+\])\.(name|description|strict)", r"\1.function.\2"),
@@ -169,7 +179,9 @@ def param_of(field: str) -> str | None:
 
 
 def _headers_of(error: MillraceError) -> Headers:
-    """Says when to come back, or that an automatic retry may be billed twice."""
+    """Says when to come back, that an automatic retry may be billed twice, or how to say who is calling."""
+    if error.code is Code.UNAUTHENTICATED:
+        return (_ASK if error.reason == "CREDENTIAL_MISSING" else CHALLENGE,)
     if error.retry_after_ms is not None:
         seconds = str(max(1, math.ceil(error.retry_after_ms / 1000))).encode()
         waits: Headers = ((b"retry-after", seconds), (b"retry-after-ms", str(error.retry_after_ms).encode()))

@@ -19,6 +19,7 @@ from kit import identity
 from kit.errors import MillraceError
 from services.edge import provenance, rate_limits
 from services.edge.body import BodyReader
+from services.edge.credentials import refuse_in_url
 from services.edge.exchange import Disconnected, Exchange, Receive, Scope, Send
 from services.edge.fault import Fault
 from services.edge.routes import Bound, Route, Router, allow
@@ -94,6 +95,7 @@ class Gateway:
                 return await self._answer_options(exchange)
             bound = self._router.find(exchange)
             explains = bound.route.explains
+            refuse_in_url(exchange)
             await self._answer(exchange, bound)
         except Disconnected:
             exchange.status = exchange.status or 499

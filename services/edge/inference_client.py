@@ -13,19 +13,32 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kit.errors import DeadlineExceeded, MillraceError
 from kit.status import from_rpc_error
-from millrace.inference.v1 import event_pb2, generation_pb2, model_pb2, usage_service_pb2
+from millrace.inference.v1 import (
+    access_service_pb2,
+    event_pb2,
+    generation_pb2,
+    key_pb2,
+    key_service_pb2,
+    model_pb2,
+    usage_service_pb2,
+)
 from millrace.inference.v1 import inference_service_pb2 as pb
+from millrace.inference.v1.access_service_pb2_grpc import AccessServiceStub
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+from millrace.inference.v1.key_service_pb2_grpc import KeyServiceStub
 from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceStub
+from services.edge.credentials import address_of, metadata_of
 from services.edge.exchange import Disconnected, Exchange
 from services.edge.provenance import set_failed
 
 T = TypeVar("T")
+Metadata = list[tuple[str, str]]
 _RECEIPT = "x-millrace-receipt-bin"
 
 
@@ -40,6 +53,8 @@ class InferenceClient:
     def __init__(self, channel: grpc.aio.Channel, heartbeat_s: float) -> None:
         self._stub: Any = InferenceServiceStub(channel)
         self._usage: Any = UsageServiceStub(channel)
+        self._keys: Any = KeyServiceStub(channel)
+        self._access: Any = AccessServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._heartbeat_s = heartbeat_s
 
@@ -52,8 +67,9 @@ class InferenceClient:
     def stream(self, exchange: Exchange, spec: generation_pb2.GenerationSpec) -> EventStream:
         """Generates an answer as events."""
         request = pb.StreamGenerateRequest(request_id=exchange.request_id, spec=spec)
-        timeout_s = _time_left_s(exchange)
-        return EventStream(exchange, lambda: self._stub.StreamGenerate(request, timeout=timeout_s), self._heartbeat_s)
+        timeout_s, metadata = _time_left_s(exchange), metadata_of(exchange)
+        start = self._stub.StreamGenerate
+        return EventStream(exchange, lambda: start(request, timeout=timeout_s, metadata=metadata), self._heartbeat_s)
 
     async def batch(self, exchange: Exchange, specs: list[generation_pb2.GenerationSpec]) -> list[pb.BatchItem]:
         """Generates answers to several prompts; each item succeeds or fails by itself."""
@@ -84,6 +100,38 @@ class InferenceClient:
         """Gets the counters."""
         return await self._call(exchange, self._usage.GetStats, usage_service_pb2.GetStatsRequest())
 
+    async def create_key(self, exchange: Exchange, key: key_pb2.Key) -> key_service_pb2.CreateKeyResponse:
+        """Makes a key."""
+        return await self._call(exchange, self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key=key))
+
+    async def list_keys(self, exchange: Exchange, limit: int, after: str) -> key_service_pb2.ListKeysResponse:
+        """Lists keys."""
+        request = key_service_pb2.ListKeysRequest(page_size=limit, page_token=after)
+        return await self._call(exchange, self._keys.ListKeys, request)
+
+    async def revoke_key(self, exchange: Exchange, key_id: str) -> key_service_pb2.RevokeKeyResponse:
+        """Revokes a key."""
+        return await self._call(exchange, self._keys.RevokeKey, key_service_pb2.RevokeKeyRequest(key_id=key_id))
+
+    async def rotate_key(self, exchange: Exchange, key_id: str, overlap_s: int) -> key_service_pb2.RotateKeyResponse:
+        """Gives a key a new secret."""
+        request = key_service_pb2.RotateKeyRequest(key_id=key_id, overlap=Duration(seconds=overlap_s))
+        return await self._call(exchange, self._keys.RotateKey, request)
+
+    async def login(self, exchange: Exchange, name: str, password: str) -> access_service_pb2.LoginTokens:
+        """Lets a user in. Whatever else the request shows of its caller, attempts are counted by its address."""
+        request = access_service_pb2.LoginRequest(name=name, password=password)
+        answer: access_service_pb2.LoginResponse
+        answer = await self._call(exchange, self._access.Login, request, address_of(exchange))
+        return answer.tokens
+
+    async def refresh_login(self, exchange: Exchange, token: str) -> access_service_pb2.LoginTokens:
+        """Trades a refresh token for new tokens."""
+        request = access_service_pb2.RefreshLoginRequest(refresh_token=token)
+        answer: access_service_pb2.RefreshLoginResponse
+        answer = await self._call(exchange, self._access.RefreshLogin, request, address_of(exchange))
+        return answer.tokens
+
     async def health(self, name: str, timeout_s: float) -> str:
         """The state of inference itself (""), of a model or of a dependency, as inference reports it.
 
@@ -96,9 +144,11 @@ class InferenceClient:
             return "UNKNOWN" if error.code() is grpc.StatusCode.NOT_FOUND else "UNREACHABLE"
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
-    async def _call(self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object) -> T:
-        """Makes a unary call that ends when the client leaves."""
-        call: Any = method(request, timeout=_time_left_s(exchange))
+    async def _call(
+        self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object, metadata: Metadata | None = None
+    ) -> T:
+        """Makes a unary call that ends when the client leaves; with the client's credentials unless said otherwise."""
+        call: Any = method(request, timeout=_time_left_s(exchange), metadata=metadata or metadata_of(exchange))
         attending = asyncio.create_task(exchange.attend(call.cancel, self._heartbeat_s))
         try:
             answer: T = await call

@@ -24,12 +24,13 @@ _ERRORS = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     429: "A limit is reached; `Retry-After` says when to come back.",
+    431: "A header is too large.",
     500: "Internal error.",
     501: "Not served yet.",
     503: "Inference cannot answer now.",
     504: "The request's time is over.",
 }
-_GET_ERRORS = (400, 404, 500, 501, 503, 504)
+_GET_ERRORS = (400, 401, 403, 404, 429, 431, 500, 501, 503, 504)
 _HEADERS = {
     "X-Request-ID": {"$ref": "#/components/headers/RequestId"},
     "X-Process-Time": {"$ref": "#/components/headers/ProcessTime"},
@@ -45,6 +46,10 @@ _SHARED_HEADERS = {
         "schema": {"type": "string", "pattern": r"^[0-9]+\.[0-9]{6}$"},
         "required": True,
     },
+}
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token that a login gave."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
 }
 _PARAMETERS = [
     {
@@ -91,7 +96,9 @@ def document(routes: Sequence[Route], version: str) -> bytes:
             "openapi": "3.1.0",
             "info": {"title": "Millrace", "version": version, "description": _ABOUT, "license": {"name": "Apache-2.0"}},
             "paths": paths,
-            "components": {"schemas": components, "headers": _SHARED_HEADERS},
+            # None at all where inference lets anybody in.
+            "security": [{"bearer": []}, {"key": []}, {}],
+            "components": {"schemas": components, "headers": _SHARED_HEADERS, "securitySchemes": _SCHEMES},
         },
         separators=(",", ":"),
     ).encode()
@@ -102,7 +109,7 @@ def _key(kind: Any) -> str:
 
 
 def _operation(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
-    parameters = [*_path_parameters(route), *_PARAMETERS, *(_CONTROLS if route.body else ())]
+    parameters = [*_path_parameters(route), *_query(route), *_PARAMETERS, *(_CONTROLS if route.body else ())]
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}{route.path.title().translate(_NAME)}",
         "summary": route.summary,
@@ -123,6 +130,17 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     names = [part[1:].partition(":")[0].rstrip("}") for part in route.path.split("/") if part.startswith("{")]
     schema = {"type": "string", "minLength": 1}
     return [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+
+
+def _query(route: Route) -> list[dict[str, Any]]:
+    if route.query is None:
+        return []
+    schema = msgspec.json.schema(route.query)["$defs"][route.query.__name__]
+    needed = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in needed, "schema": kind}
+        for name, kind in schema["properties"].items()
+    ]
 
 
 def _success(route: Route, refs: dict[str, Any]) -> dict[str, Any]:

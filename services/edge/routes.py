@@ -24,6 +24,7 @@ class Route:
         path: Template in Starlette's form; parameters are in `Exchange.params`.
         body: Struct of the body; None for endpoints without one.
         answer: Struct of the JSON answer; None where there is only a stream or text.
+        query: Struct of the URL's query, where the endpoint reads one.
         events: Structs of the data of server-sent events, where the endpoint can stream.
         text: Media type of an answer that is not JSON.
         refused: Known fields that are not supported, with what to do instead.
@@ -43,6 +44,7 @@ class Route:
     refused: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     explains: bool = False
+    query: type | None = None
 
 
 class Router:

@@ -20,6 +20,7 @@ from services.edge.openapi import document
 from services.edge.page import PageEndpoints
 from services.edge.routes import Router
 from services.edge.server import EdgeServer
+from services.edge.service.admin import AdminEndpoints
 from services.edge.service.chat import ChatEndpoints, Defaults
 from services.edge.service.health import HealthEndpoints
 from services.edge.service.stats import StatsEndpoint
@@ -65,6 +66,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             text=TextEndpoints(inference, settings.default_model),
             health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),
             stats=StatsEndpoint(inference),
+            admin=AdminEndpoints(inference),
             page=page,
         )
     )
