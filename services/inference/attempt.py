@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from typing import Protocol
 
 import msgspec
 
 from kit.errors import DeadlineExceeded, MillraceError, ResourceExhausted, Unavailable
-from services.inference import failure
+from services.inference import failure, metering
 from services.inference.catalog import Target
 from services.inference.engine import Source
-from services.inference.events import Attempt, AttemptOutcome
-from services.inference.generation import Delta, EngineCompleted, EngineEvent
+from services.inference.events import Attempt, AttemptOutcome, Receipt
+from services.inference.generation import Delta, EngineCompleted, EngineEvent, Usage
+from services.inference.metering import Meter
 from services.inference.request import Request
 from services.inference.routing import RouteTarget
+from services.inference.spending import COUNTED, ESTIMATED, NOTHING, REPORTED, spent
 from services.inference.tries import Tries, Turn
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Observation(Protocol):
 
 
 Observe = Callable[[Request, RouteTarget, Attempt], AbstractContextManager[Observation]]
+Begin = Callable[[Request, Receipt, Attempt], None]
 
 
 class Asking:
@@ -59,9 +62,11 @@ class Asking:
         tries: Tries,
         use_engine: UseEngine,
         observe: Observe,
+        begin: Begin,
     ) -> None:
         self._request, self._turn, self._tries, self._deadlines = request, turn, tries, tries.deadlines
-        self._use_engine, self._observe = use_engine, observe
+        self._use_engine, self._observe, self._begin = use_engine, observe, begin
+        self._meter = Meter()
         self._heard_at = 0.0  # when the target last said something
         self._whole_size = 0
 
@@ -95,6 +100,8 @@ class Asking:
             turn.permit.forgotten()  # unless it has succeeded or failed
             if attempt.outcome is AttemptOutcome.RUNNING:  # nobody waits for its end
                 attempt.outcome = AttemptOutcome.CANCELLED
+            if attempt.usage == NOTHING:
+                self._used(self._meter.usage, COUNTED)
             attempt.duration_s = attempt.duration_s or time.monotonic() - began_at
 
     async def _enter(self, came_at: float) -> None:
@@ -107,6 +114,8 @@ class Asking:
         finally:
             attempt.queue_s = time.monotonic() - came_at
         self._turn.state.entered()
+        attempt.target_model, attempt.created_time = self._turn.candidate.target_model, time.time()
+        self._begin(self._request, self._tries.receipt, attempt)
 
     def _begun(self, ttft_s: float) -> None:
         self._turn.attempt.ttft_s = ttft_s
@@ -119,7 +128,18 @@ class Asking:
     def _completed(self, completed: EngineCompleted, duration_s: float) -> None:
         self._turn.attempt.outcome, self._turn.attempt.duration_s = AttemptOutcome.OK, duration_s
         self._turn.permit.succeeded()
+        surely = COUNTED if self._turn.attempt.engine == "local" else REPORTED
+        self._used(completed.usage, ESTIMATED if completed.usage.estimated else surely)
         self._fill(completed)
+
+    def _used(self, usage: Usage, source: str) -> None:
+        """Writes into the attempt what it has used; a price that is not known is none, never zero."""
+        attempt = self._turn.attempt
+        if usage == NOTHING:
+            attempt.cost_micro_usd = 0
+            return
+        attempt.usage, attempt.usage_source = usage, source
+        attempt.cost_micro_usd = self._turn.candidate.target.cost_micro_usd(usage)
 
     async def _ask(self) -> Answer:
         candidate = self._turn.candidate
@@ -129,13 +149,19 @@ class Asking:
             self._use_engine(candidate.target) as engine,
         ):
             stream = engine.generate(prompt, self._deadlines.total_at)
-            async with aclosing(self._watched(stream, engine.streams, observation.current())) as batches:
+            async with aclosing(self._watched(stream, engine.streams, self._within(observation))) as batches:
                 async for batch in batches:
                     for event in batch:
                         observation.see(event)
                     if not self._request.prompt.streamed:
                         self._bound(batch)
                     yield batch
+
+    @contextmanager
+    def _within(self, observation: Observation) -> Iterator[None]:
+        """Where an engine's first step is done: it finds its trace context and its meter there."""
+        with observation.current(), metering.lend(self._meter):
+            yield
 
     def _bound(self, batch: Sequence[EngineEvent]) -> None:
         """Ends a whole answer that no message could hold, before memory does."""
@@ -148,7 +174,7 @@ class Asking:
     async def _watched(self, stream: Answer, is_streamed: bool, within: AbstractContextManager[object]) -> Answer:
         """Passes an engine's batches on and raises when one takes too long or the last one is missing.
 
-        The first batch is awaited `within` the attempt's trace context: that is when an upstream is called.
+        The first batch is awaited `within` the attempt's own context: that is when an upstream is called.
         """
         until, total_at = self._turn.until if is_streamed else self._deadlines.total_at, self._deadlines.total_at
         waiting_for = "TTFT"
@@ -195,7 +221,7 @@ class Asking:
         if completed:
             receipt.target_model = completed.target_model or candidate.target_model
             receipt.system_fingerprint, receipt.usage = completed.system_fingerprint, completed.usage
-            receipt.cost_micro_usd = target.cost_micro_usd(completed.usage)
+            receipt.cost_micro_usd = spent(receipt).cost_micro_usd
 
     def _who(self) -> dict[str, str]:
         return {"target": self._turn.state.label, "model": self._turn.state.target_model}
@@ -205,6 +231,10 @@ class Asking:
         silent_s = time.monotonic() - self._heard_at
         began = self._turn.attempt.ttft_s is not None
         return not self._deadlines.is_silence_long(silent_s, self._turn.state.first_tokens.p95_s(), began)
+
+
+def unrecorded(request: Request, receipt: Receipt, attempt: Attempt) -> None:
+    """Takes no note of an attempt."""
 
 
 def _size(event: EngineEvent) -> int:

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kit.errors import MillraceError
-from services.inference.attempt import Answer, Asking, Observe, UseEngine
+from services.inference.attempt import Answer, Asking, Begin, Observe, UseEngine, unrecorded
 from services.inference.deadline import DeadlineBudget
 from services.inference.events import AttemptEvent, AttemptOutcome, Receipt
 from services.inference.generation import EngineEvent, Usage
@@ -46,6 +46,7 @@ class Attempts:
         targets: What is known of each target, and its queue.
         use_engine: Lends the engine of a target.
         observe: Watches each attempt.
+        begin: Takes note of each attempt before it begins.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Attempts:
         targets: Targets,
         use_engine: UseEngine,
         observe: Observe,
+        begin: Begin = unrecorded,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._targets, self._use_engine, self._observe = targets, use_engine, observe
+        self._targets, self._use_engine, self._observe, self._begin_one = targets, use_engine, observe, begin
         self._clock, self._draw = clock, draw
 
     async def run(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Batch, None]:
@@ -113,7 +115,7 @@ class Attempts:
         return self._hedged(call, turn) if call.route.rules.hedging.enabled else self._ask(call, turn)
 
     def _ask(self, call: _Call, turn: Turn) -> Answer:
-        return Asking(call.request, turn, call.tries, self._use_engine, self._observe).run()
+        return Asking(call.request, turn, call.tries, self._use_engine, self._observe, self._begin_one).run()
 
     async def _hedged(self, call: _Call, turn: Turn) -> Answer:
         """The answer of the target whose turn it is, or of a second one where that begins sooner."""

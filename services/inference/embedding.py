@@ -75,12 +75,13 @@ class Embeddings:
         def use(target: Target) -> AbstractContextManager[Source]:
             return nullcontext(_Texts(self._embedder_for(target), texts, dimension_count))
 
-        attempts = Attempts(self._targets, use, self._observe)
+        attempts = Attempts(self._targets, use, self._observe, self._settlement.begin)
         with self._admission.admit(), self._router.hold():
             route = _with_time_for(len(texts), self._router.choose_embedding(request.model))
             check_model(request.caller, [route.model_name])
             receipt.model, receipt.created_time = route.model_name, time.time()
-            with self._settlement.settle(receipt):
+            receipt.kind = "embedding"
+            with self._settlement.settle(request, receipt):
                 await self._admission.quotas.admit_texts(request, texts, route, receipt)
                 async with aclosing(attempts.run(request, route, receipt)) as batches:
                     async for batch in batches:

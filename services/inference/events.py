@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import msgspec
 
-from services.inference.generation import ChoiceFinished, Delta, Usage
+from services.inference.generation import ChoiceFinished, Delta, FinishReason, Usage
 from services.inference.quota.limit import LimitState
 from services.inference.quota.reservation import Reservation
 
@@ -102,6 +102,7 @@ class Attempt(msgspec.Struct):
     """A try at one target; durations in seconds.
 
     `queue_s` was waited for a slot, before the start. A `hedged` one was started beside one that was slow to begin.
+    `usage_source` says how surely the usage is known: reported, counted or estimated.
     """
 
     number: int
@@ -113,6 +114,11 @@ class Attempt(msgspec.Struct):
     ttft_s: float | None = None
     hedged: bool = False
     queue_s: float = 0.0
+    target_model: str = ""
+    created_time: float = 0.0
+    usage: Usage = Usage()
+    usage_source: str = ""
+    cost_micro_usd: int | None = None
 
 
 class AttemptEvent(msgspec.Struct):
@@ -125,7 +131,8 @@ class Receipt(msgspec.Struct):
     """What was done for a request, by whom, how fast and for how much; filled in as the request goes.
 
     `limits` says where those of the caller stood when it was let in or refused; `reservation` is what it still holds
-    of them, to be settled or released where the request ends.
+    of them, to be settled or released where the request ends. `kind` is generation or embedding; `ledger_id` is the id
+    of its row in the ledger. `usage` is the answer's, `cost_micro_usd` that of every attempt.
     """
 
     request_id: str
@@ -145,6 +152,9 @@ class Receipt(msgspec.Struct):
     usage: Usage = Usage()
     limits: tuple[LimitState, ...] = ()
     reservation: Reservation | None = None
+    kind: str = "generation"
+    finish_reason: FinishReason | None = None
+    ledger_id: str = ""
 
 
 class Completed(msgspec.Struct):

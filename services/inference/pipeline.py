@@ -35,7 +35,7 @@ from services.inference.events import (
     Started,
 )
 from services.inference.flight import Flight
-from services.inference.generation import Delta, EngineCompleted
+from services.inference.generation import ChoiceFinished, Delta, EngineCompleted
 from services.inference.recording import Ending, Heading, KeptEvent, Recorded
 from services.inference.refreshing import Refreshing
 from services.inference.release import Screen, ScreenedBatch
@@ -92,10 +92,12 @@ class Pipeline:
             route = self._router.choose(request)
             check_route(request, route)
             receipt.model, receipt.route_reason, receipt.created_time = route.model_name, route.reason, time.time()
-            with self._settlement.settle(receipt):
+            with self._settlement.settle(request, receipt) as settled:
                 request = await self._admission.quotas.admit(request, route, receipt)
                 async with aclosing(self._answer(request, route, receipt)) as batches:
                     async for batch in batches:
+                        if batch and isinstance(batch[-1], Completed):
+                            await settled()
                         yield batch
 
     async def _answer(self, request: Request, route: Route, receipt: Receipt) -> Batches:
@@ -248,6 +250,8 @@ class Pipeline:
             flight.check(event)
         if isinstance(event, SafetyEvent):
             receipt.safety.append(event)
+        elif isinstance(event, ChoiceFinished):
+            receipt.finish_reason = receipt.finish_reason or event.finish_reason
         elif isinstance(event, EngineCompleted):
             receipt.usage = event.usage
             self._settlement.complete(receipt)
@@ -266,6 +270,8 @@ class Pipeline:
             receipt.safety.append(event)
         elif receipt.ttft_s is None:
             receipt.ttft_s = time.time() - receipt.created_time
+        if isinstance(event, ChoiceFinished):
+            receipt.finish_reason = receipt.finish_reason or event.finish_reason
         assert not isinstance(event, Heading)
         return event
 

@@ -13,7 +13,9 @@ from kit.errors import FailedPrecondition, MillraceError, Unavailable
 from services.inference.events import CacheEvent, CacheOutcome, Direction, Receipt, SafetyEvent, Verdict
 from services.inference.generation import Usage
 from services.inference.settlement import MODEL_COUNT_MAX, OTHER, RECENT_COUNT, Settlement, Totals, percentile
+from tests.inference.parts import request
 
+ASKED = request()
 BLOCK = SafetyEvent(Direction.OUTPUT, Verdict.BLOCK)
 
 
@@ -27,7 +29,7 @@ def receipt(model: str = "gpt", **fields: object) -> Receipt:
 def settled(made: Receipt, failure: BaseException | None = None) -> Totals:
     """The totals after one request."""
     settlement = Settlement()
-    with pytest.raises(type(failure)) if failure else nullcontext(), settlement.settle(made):
+    with pytest.raises(type(failure)) if failure else nullcontext(), settlement.settle(ASKED, made):
         if failure:
             raise failure
     assert settlement.totals_by_model == {made.model: settlement.totals}
@@ -104,9 +106,9 @@ def test_names_that_callers_invent_do_not_pile_up() -> None:
     """Beyond a bound of models the rest share one line; the totals hold them all."""
     settlement = Settlement()
     for number in range(MODEL_COUNT_MAX + 5):
-        with settlement.settle(receipt(f"m{number}")):
+        with settlement.settle(ASKED, receipt(f"m{number}")):
             pass
-    with settlement.settle(receipt("m0")):
+    with settlement.settle(ASKED, receipt("m0")):
         pass
 
     assert len(settlement.totals_by_model) == MODEL_COUNT_MAX + 1
@@ -118,9 +120,9 @@ def test_names_that_callers_invent_do_not_pile_up() -> None:
 def test_a_duration_that_was_told_stays() -> None:
     """What a receipt said when it left is what is counted; a request that ended otherwise gets its own."""
     settlement = Settlement()
-    with settlement.settle(receipt(duration_s=1.5, ttft_s=0.5)):
+    with settlement.settle(ASKED, receipt(duration_s=1.5, ttft_s=0.5)):
         pass
-    with pytest.raises(MillraceError), settlement.settle(receipt(created_time=time.time() - 60)):
+    with pytest.raises(MillraceError), settlement.settle(ASKED, receipt(created_time=time.time() - 60)):
         raise Unavailable("DOWN", "down")
 
     assert settlement.durations_s[0] == 1.5
@@ -132,7 +134,7 @@ def test_only_recent_requests_make_percentiles() -> None:
     """Memory has a bound, and yesterday's rush is over."""
     settlement = Settlement()
     for _ in range(RECENT_COUNT + 1):
-        with settlement.settle(receipt(duration_s=1.0, ttft_s=1.0)):
+        with settlement.settle(ASKED, receipt(duration_s=1.0, ttft_s=1.0)):
             pass
 
     assert len(settlement.durations_s) == len(settlement.ttfts_s) == RECENT_COUNT

@@ -27,6 +27,7 @@ from services.inference.targets import Targets, TargetState
 from services.inference.translate import duration
 from services.inference.usage_servicer import UsageServicer
 from tests.inference.clocks import ManualClock
+from tests.inference.parts import request
 
 USAGE = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 
@@ -91,9 +92,9 @@ async def test_what_was_counted_is_told(stub: Any, settlement: Settlement, admis
     used.cache = CacheEvent(CacheOutcome.MISS)
     hit = Receipt("r2", "gpt", duration_s=0.5, engine="cache", cost_micro_usd=0, cache=CacheEvent(CacheOutcome.EXACT))
     for receipt in (used, hit):
-        with settlement.settle(receipt):
+        with settlement.settle(request(), receipt):
             pass
-    with pytest.raises(Unavailable), settlement.settle(Receipt("r3", "other", duration_s=0.5)):
+    with pytest.raises(Unavailable), settlement.settle(request(), Receipt("r3", "other", duration_s=0.5)):
         raise Unavailable("DOWN", "down")
 
     with admission.admit():

@@ -14,20 +14,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
 import openai
 from yarl import URL
 
-from kit.errors import DeadlineExceeded, Unimplemented
+from kit.errors import DeadlineExceeded, MillraceError, Unimplemented
+from services.inference import metering
 from services.inference.catalog import Upstream
 from services.inference.engines.openai_errors import from_answer, malformed, truncated
 from services.inference.engines.openai_http import JSON, STREAM, HttpAnswer, UpstreamHttp
 from services.inference.engines.openai_request import chat_body, completion_body
 from services.inference.engines.openai_wire import Assembler, EventSplitter, WireEmbeddings, decode
 from services.inference.generation import EngineEvent, Prompt, Usage
+from services.inference.metering import Meter
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer in one piece: a megabyte for each of the most choices, and more
 EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024  # 2048 vectors of 4096 numbers, 22 characters each, and some room
@@ -77,19 +79,23 @@ class OpenAIEngine:
         raw = prompt.raw_prompt is not None
         body = completion_body(prompt, self._upstream) if raw else chat_body(prompt, self._upstream)
         url = self._completions_url if raw else self._chat_url
-        assembler = Assembler(prompt.sampling.n, len(body), self._label)
-        answer = await self._http.post(url, body, STREAM if self.streams else JSON)
-        completed = False
+        assembler, meter = Assembler(prompt.sampling.n, len(body), self._label), metering.current()
+        answer = await self._ask(url, body, assembler, meter)
+        splitter, completed = EventSplitter(), False
         try:
             if not self.streams:
                 yield await self._whole(answer, assembler)
             else:
-                async with aclosing(self._stream(answer, assembler)) as batches:
+                async with aclosing(self._stream(answer, assembler, splitter)) as batches:
                     async for events in batches:
                         yield events
             completed = True
         finally:
+            arrived = b"" if completed else answer.arrived()
             answer.let_go(completed)
+            if not completed:
+                self._read_rest(arrived, splitter, assembler)
+                meter.usage = assembler.usage_so_far()
 
     async def embed(
         self, model: str, texts: Sequence[str], dimension_count: int | None, deadline: float | None
@@ -119,14 +125,32 @@ class OpenAIEngine:
         """Closes every connection."""
         await self._http.close()
 
+    async def _ask(self, url: URL, body: bytes, assembler: Assembler, meter: Meter) -> HttpAnswer:
+        """Asks; from then on the prompt counts as used, until the upstream says that it has not even begun."""
+        meter.usage = assembler.usage_so_far()
+        try:
+            return await self._http.post(url, body, STREAM if self.streams else JSON)
+        except MillraceError:
+            meter.usage = Usage()
+            raise
+
+    def _read_rest(self, arrived: bytes, splitter: EventSplitter, assembler: Assembler) -> None:
+        """Counts what had arrived when its reader left, and was not read."""
+        if self.streams:
+            with suppress(MillraceError):
+                for payload in splitter.feed(arrived):
+                    if payload.rstrip() != DONE:
+                        assembler.take(decode(payload, self._label), [])
+
     async def _whole(self, answer: HttpAnswer, assembler: Assembler) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         assembler.take(decode(await answer.read_whole(ANSWER_BYTES_MAX), self._label), events)
         events.append(assembler.complete())
         return events
 
-    async def _stream(self, answer: HttpAnswer, assembler: Assembler) -> AsyncGenerator[Sequence[EngineEvent], None]:
-        splitter = EventSplitter()
+    async def _stream(
+        self, answer: HttpAnswer, assembler: Assembler, splitter: EventSplitter
+    ) -> AsyncGenerator[Sequence[EngineEvent], None]:
         while data := await answer.read():
             events: list[EngineEvent] = []
             for payload in splitter.feed(data):

@@ -67,6 +67,11 @@ class HttpAnswer:
         except aiohttp.ClientError as error:
             raise openai_errors.from_transport(error, self._label) from error
 
+    def arrived(self) -> bytes:
+        """What has arrived and was not read yet, without waiting; nothing where the connection broke."""
+        content = self._response.content
+        return content.read_nowait() if content.exception() is None and not content.is_eof() else b""
+
     async def read_whole(self, bytes_max: int) -> bytes:
         """The whole body.
 

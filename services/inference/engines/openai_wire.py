@@ -24,7 +24,7 @@ from services.inference.generation import (
 )
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024  # far above any event of a sane upstream: an image of 6 MB in base64 still fits
-
+PIECE_CHARS_MAX = 16  # of one token, on average: beyond it an upstream sends several at a time
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ERROR_EVENT = b"event: error"
 
@@ -229,7 +229,7 @@ class Assembler:
         self._finished: dict[int, str] = {}  # the word of each choice that has ended
         self._prompt_chars = prompt_chars
         self._label = label
-        self._piece_count = self._char_count = 0
+        self._piece_count = self._char_count = self._token_count = 0
         self._named: dict[tuple[int, int], bool] = {}  # each tool call, and whether its name has come
         self._usage: WireUsage | None = None
         self._model = ""
@@ -259,6 +259,7 @@ class Assembler:
                         call.name
                     )
                 self._piece_count += 1
+                self._token_count += len(delta.logprobs) or 1
                 self._char_count += len(delta.text) + len(delta.reasoning) + len(delta.refusal)
                 _append(events, delta)
             word = choice.finish_reason
@@ -276,6 +277,14 @@ class Assembler:
         if not all(self._named.values()):
             raise malformed("a tool call without a name")
         return EngineCompleted(self._final_usage(), self._model, self._fingerprint)
+
+    def usage_so_far(self) -> Usage:
+        """What an answer that is not complete has used: as the upstream has said, else a token for each piece."""
+        if self._usage is not None and self._usage.completion_tokens is not None:
+            return self._final_usage()
+        is_coarse = self._char_count > PIECE_CHARS_MAX * self._token_count
+        arrived_count = self._char_count // 4 if is_coarse else self._token_count
+        return Usage(max(1, self._prompt_chars // 4), arrived_count, estimated=True)
 
     def _finish(self, index: int, word: str) -> FinishReason:
         if word in GAVE_UP:

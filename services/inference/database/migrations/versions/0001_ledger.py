@@ -11,6 +11,13 @@ down_revision = None
 
 def upgrade() -> None:
     """Makes the ledger's tables."""
+    _requests()
+    _attempts()
+    _usage()
+    _texts()
+
+
+def _requests() -> None:
     op.create_table(
         "ledger_requests",
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
@@ -33,6 +40,9 @@ def upgrade() -> None:
     op.create_index("ix_ledger_requests_tenant_id", "ledger_requests", ["tenant", "id"])
     op.create_index("ix_ledger_requests_tenant_principal_id", "ledger_requests", ["tenant", "principal", "id"])
     op.create_index("ix_ledger_requests_key_id_id", "ledger_requests", ["key_id", "id"])
+
+
+def _attempts() -> None:
     op.create_table(
         "ledger_attempts",
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
@@ -42,6 +52,9 @@ def upgrade() -> None:
         sa.Column("hedged", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", "number", name="pk_ledger_attempts"),
     )
+
+
+def _usage() -> None:
     op.create_table(
         "ledger_usage",
         sa.Column("hour_time_ms", sa.BigInteger(), nullable=False),
@@ -65,6 +78,9 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_ledger_usage_tenant_hour_time_ms", "ledger_usage", ["tenant", "hour_time_ms"])
+
+
+def _texts() -> None:
     op.create_table(
         "ledger_texts",
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),

@@ -1,0 +1,105 @@
+"""The ledger's rows in the database: how they get in, and how old ones get out.
+
+Inserting is idempotent by id, on both databases, and the sums grow by what was really inserted, in the same
+transaction. Deleting goes in small steps, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+from sqlalchemy import Table, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.inference.database.database import Database
+from services.inference.ledger import tables
+from services.inference.ledger.row import Entry, RequestRow, first_id
+
+HOUR_MS = 3_600_000
+DELETED_AT_ONCE = 1_000
+SUM_KEY = ("hour_time_ms", "tenant", "principal", "key_id", "key_name", "model")
+COUNTS = [column.name for column in tables.usage.c if column.name not in SUM_KEY]
+Sums = dict[tuple[Any, ...], dict[str, Any]]
+
+
+class LedgerStore:
+    """Writes the ledger of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, entries: Sequence[Entry]) -> None:
+        """Inserts what is not there yet.
+
+        Raises:
+            Unavailable: The database does not answer.
+        """
+        async with self._database.writing() as connection:
+            rows = [msgspec.structs.asdict(entry.request) for entry in entries]
+            statement = self._insert(tables.requests).returning(tables.requests.c.id)
+            new = set((await connection.execute(statement, rows)).scalars())
+            fresh = [entry for entry in entries if entry.request.id in new]
+            if not fresh:
+                return
+            attempts = [msgspec.structs.asdict(one) for entry in fresh for one in entry.attempts]
+            if attempts:
+                await connection.execute(self._insert(tables.attempts), attempts)
+            texts = [
+                {"id": entry.request.id, "prompt": entry.prompt, "completion": entry.completion}
+                for entry in fresh
+                if entry.prompt is not None
+            ]
+            if texts:
+                await connection.execute(self._insert(tables.texts), texts)
+            await self._add_up(connection, (entry.request for entry in fresh))
+
+    async def delete_before(self, table: Table, time_ms: int) -> int:
+        """Deletes some rows older than an instant and returns how many; fewer than DELETED_AT_ONCE: all of them.
+
+        Raises:
+            Unavailable: The database does not answer.
+        """
+        old = select(table.c.id).where(table.c.id < first_id(time_ms)).order_by(table.c.id).limit(DELETED_AT_ONCE)
+        async with self._database.writing() as connection:
+            ids = (await connection.execute(old)).scalars().all()
+            if ids:
+                await connection.execute(delete(table).where(table.c.id.in_(ids)))
+        return len(ids)
+
+    def _insert(self, table: Table) -> Any:
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        return dialect.insert(table).on_conflict_do_nothing()
+
+    async def _add_up(self, connection: AsyncConnection, rows: Iterable[RequestRow]) -> None:
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        statement = dialect.insert(tables.usage)
+        grown = {name: tables.usage.c[name] + statement.excluded[name] for name in COUNTS}
+        # In one order everywhere, so that two who add to the same sums wait for each other and never for ever.
+        sums = sorted(sums_of(rows).values(), key=itemgetter(*SUM_KEY))
+        await connection.execute(statement.on_conflict_do_update(index_elements=SUM_KEY, set_=grown), sums)
+
+
+def sums_of(rows: Iterable[RequestRow]) -> Sums:
+    """What requests add to the sums of their hours."""
+    sums: Sums = {}
+    for row in rows:
+        hour = row.created_time_ms - row.created_time_ms % HOUR_MS
+        key = (hour, row.tenant, row.principal, row.key_id, row.key_name, row.model)
+        line = sums.get(key)
+        if line is None:
+            line = sums[key] = {**dict(zip(SUM_KEY, key, strict=True)), **dict.fromkeys(COUNTS, 0)}
+        line["request_count"] += 1
+        line["failed_request_count"] += row.outcome in ("failed", "lost")
+        line["prompt_token_count"] += row.prompt_token_count or 0
+        line["completion_token_count"] += row.completion_token_count or 0
+        line["cached_prompt_token_count"] += row.cached_prompt_token_count or 0
+        line["cache_hit_count"] += row.cache_outcome in ("exact", "semantic", "stale")
+        line["cache_miss_count"] += row.cache_outcome in ("miss", "unavailable")
+        line["blocked_count"] += row.outcome == "blocked" or row.safety_verdict == "block"
+        line["cost_micro_usd"] += row.cost_micro_usd or 0
+        line["unpriced_request_count"] += row.cost_micro_usd is None
+    return sums
