@@ -32,6 +32,19 @@ How do I upgrade from version 2.1 to 3.0? | How do I upgrade from version 2.1 to
 Is 38.5 a fever? | Is 39.5 a fever?
 Book a table at 18:30 | Book a table at 19:30
 How many tablespoons are in 3 cups? | How many tablespoons are in 3 pints?
+Who fought in World War I? | Who fought in World War II?
+first step | second step
+is the pool open in march | is the pool open in may
+Can I visit Kyoto in May 2027? | Can I visit Kyoto in June 2027?
+fees per day | fees per week
+"""
+CALCULATED = """
+What is 7 * 9 | What is 7 - 9
+What is 7 / 9 | What is 7 * 9
+What is 7 - 9 | What is 7 9
+does it freeze at -5 degrees | does it freeze at 5 degrees
+solve x^2 + 1 | solve x2 + 1
+what does 👍 mean | what does 👎 mean
 """
 OPPOSITE = """
 How do I increase my blood pressure? | How do I decrease my blood pressure?
@@ -43,6 +56,10 @@ Where do I sell old books? | Where do I buy old books?
 Is the museum open on Monday? | Is the museum closed on Monday?
 How do I turn on the alarm? | How do I turn off the alarm?
 Why is my child so happy? | Why is my child so unhappy?
+sign in | sign out
+include tips | exclude tips
+What does the employer pay? | What does the employee pay?
+somebody rang | nobody rang
 """
 SWAPPED_ENTITY = """
 Who is the mayor of Chicago? | Who is the mayor of Houston?
@@ -53,6 +70,17 @@ What did Kant write about duty? | What did Hume write about duty?
 How do I reset my iPhone? | How do I reset my Galaxy?
 Can I park in Lower Manhattan on Sunday? | Can I park in Staten Island on Sunday?
 How do I learn C++ quickly? | How do I learn C# quickly?
+foods with vitamin A | foods with vitamin B
+courses in IT | courses in HR
+Niger population | Nigeria population
+hotels Rome | hotels Oslo
+"""
+EXCHANGED = """
+Can I call you? | Can you call me?
+Should I wait for her to write me? | Should she wait for me to write her?
+Do I brush before I floss? | Do I floss before I brush?
+10 km to miles | 10 miles to km
+flights London New York on Sunday | flights New York London on Sunday
 """
 PARAPHRASED = """
 How can I lose weight fast? | What is the quickest way to lose weight?
@@ -67,7 +95,13 @@ What is the difference between cats and dogs? | What is the difference between d
 How do I cancel my subscription? | how do i cancel my subscripton
 I'd like to change my address. | I would like to change the address
 Is 2 weeks enough for Peru? | Are two weeks enough for Peru?
+I lost my card, can you block it? | Can you block it, I lost my card?
+How do I cancel? | How do I cancel? 😊
+What is a 5-day course? | What is a 5 day course?
+In Rome, where can I park my Fiat? | Where can I park my Fiat in Rome?
+How do I pay with my Visa or my Maestro? | How do I pay with my Maestro or my Visa?
 """
+EDITED = NEGATED + NUMBERED + CALCULATED + OPPOSITE + SWAPPED_ENTITY + EXCHANGED
 DIRECTIONS = (
     "How do I get from {} to {}?",
     "What does a taxi from {} to {} cost?",
@@ -85,7 +119,7 @@ def rows(table: str) -> list[tuple[str, str]]:
     return [(one, other) for one, _, other in (line.partition(" | ") for line in table.splitlines() if line)]
 
 
-@pytest.mark.parametrize(("one", "other"), rows(NEGATED + NUMBERED + OPPOSITE + SWAPPED_ENTITY))
+@pytest.mark.parametrize(("one", "other"), rows(EDITED))
 def test_an_edit_that_changes_the_answer_is_seen(one, other):
     """A question that was edited by a word or two is objected to, whichever of the two was kept."""
     assert objection(parse(one), parse(other))
@@ -126,7 +160,7 @@ def test_every_text_fits_itself():
 
 def test_the_objection_is_the_same_both_ways():
     """It does not matter which of two questions came first."""
-    texts = [text for pair in rows(NEGATED + NUMBERED + PARAPHRASED) for text in pair]
+    texts = [text for pair in rows(EDITED + PARAPHRASED) for text in pair]
     for one, other in itertools.combinations(texts, 2):
         assert objection(parse(one), parse(other)) == objection(parse(other), parse(one))
 
@@ -156,7 +190,9 @@ def test_misspelt_words_are_the_same(one, other):
     assert misspelt(one, other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("cat", "car"), ("increase", "decrease"), ("aspirin", "asparagus")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "car"), ("increase", "decrease"), ("aspirin", "asparagus"), ("payer", "payee")]
+)
 def test_other_words_are_not_misspelt(one, other):
     """Short words, other beginnings and larger differences are other words."""
     assert not misspelt(one, other)

@@ -89,3 +89,11 @@ def test_any_text_is_parsed(text):
     words = parse(text)
 
     assert len(words.tokens) == len(words.stems)
+
+
+def test_signs_that_are_no_words_are_kept_apart():
+    """What is calculated, and the vowel signs of scripts that have them, are not lost; a hyphen is no minus."""
+    assert parse("3 * 5 - 2").marks == ("*", "-")
+    assert parse("a 5-day well-known e-mail and/or 2").marks == ()
+    assert parse("कि").marks != parse("की").marks
+    assert parse("is ☕ ok? ❤️").pictures == {"☕", "❤"}

@@ -13,15 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.cache.semantic.words import Words, is_content, is_negation
+from services.cache.semantic.exchanges import exchanged
+from services.cache.semantic.words import Words, is_content, is_negation, stem
 
 # Share of words in common from which two texts count as one with edits. Right answers between texts this close that
 # differ by a content word are rare: docs/semantic-cache.md has the figures.
 EDITED_RATIO: Final = 0.7
 # The same where all that differs is in one place.
-EDITED_ONCE_RATIO: Final = 0.57
-# Share of content in common, in any order, from which an exchange of two words counts.
-SWAPPED_RATIO: Final = 0.8
+EDITED_ONCE_RATIO: Final = 0.5
 # Words left to align after equal beginnings and ends are taken off; beyond that the texts are not one with edits.
 ALIGNED_MAX: Final = 60
 
@@ -34,8 +33,12 @@ OPPOSITES: Final = tuple(
 )
 NEGATING_PREFIXES: Final = ("un", "in", "im", "il", "ir", "non", "non-", "dis", "mis", "de", "anti", "anti-")
 PARTICLES: Final = frozenset("up out off over under down".split())
-COMMUTING: Final = frozenset("and or between & vs versus".split())
-SKIPPED: Final = frozenset("a an the my your our their his her its this that these those".split())
+# What tells one thing from another though it is short or else a function word: `vitamin A`, `World War I`, `in May`.
+LABELS: Final = frozenset("b c d e f g h j k l m n o p q r s t v w x y z ii iii iv vi vii viii ix xi xii".split()) | {
+    stem(month)
+    for month in """january february march april may june july august september october november december
+    jan feb mar apr jun jul aug sep sept oct nov dec""".split()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +53,42 @@ def objection(ours: Words, theirs: Words) -> str | None:
     """Says why an answer to one text must not be given for the other; None where nothing forbids it.
 
     Returns:
-        One of LANGUAGE, CODE, NUMBER, NEGATION, OPPOSITE, DIRECTION, WORD.
+        One of LANGUAGE, CODE, SYMBOL, NUMBER, NEGATION, OPPOSITE, DIRECTION, WORD.
     """
     if ours.language and theirs.language and ours.language != theirs.language:
         return "LANGUAGE"
     if ours.code != theirs.code:
         return "CODE"
     if ours.stems == theirs.stems:
-        return None
+        return "SYMBOL" if _symbols_differ(ours, theirs) else None
     ratio, edits = align(ours.stems, theirs.stems)
-    edited = ratio >= (EDITED_ONCE_RATIO if len(edits) == 1 else EDITED_RATIO)
+    edited = ratio >= (EDITED_ONCE_RATIO if len(edits) == 1 else EDITED_RATIO) or _is_one_word(edits)
     if _numbers_differ(ours, theirs, strict=edited):
         return "NUMBER"
-    if _exchanged(ours, theirs):
+    if exchanged(ours, theirs):
         return "DIRECTION"
     if not edited:
         return None
     if _negations(ours) != _negations(theirs):
         return "NEGATION"
+    if _symbols_differ(ours, theirs):
+        return "SYMBOL"
     if any(_opposite(edit, ours, theirs) for edit in edits):
         return "OPPOSITE"
-    if any(_replaces(edit, ours, theirs) for edit in edits):
+    if sorted(ours.stems) == sorted(theirs.stems):  # moved, not replaced
+        return None
+    if any(_replaces(edit, ours, theirs) or _relabels(edit, ours, theirs) for edit in edits):
         return "WORD"
     return None
+
+
+def _symbols_differ(ours: Words, theirs: Words) -> bool:
+    """Whether other things are calculated, or other pictures shown; a picture more is an ornament."""
+    return ours.marks != theirs.marks or bool(ours.pictures - theirs.pictures and theirs.pictures - ours.pictures)
+
+
+def _is_one_word(edits: Sequence[Edit]) -> bool:
+    return len(edits) == 1 and len(edits[0].ours) == len(edits[0].theirs) == 1
 
 
 def align(ours: Sequence[str], theirs: Sequence[str]) -> tuple[float, list[Edit]]:
@@ -163,38 +179,27 @@ def _replaces(edit: Edit, ours: Words, theirs: Words) -> bool:
     return bool(mine and other) and not (len(mine) == len(other) == 1 and misspelt(mine[0], other[0]))
 
 
+def _relabels(edit: Edit, ours: Words, theirs: Words) -> bool:
+    """Whether one word stands in place of another and one of them is a label or a name, whatever the other is."""
+    if not _is_one_word([edit]):
+        return False
+    mine, other = ours.stems[edit.ours[0]], theirs.stems[edit.theirs[0]]
+    named = (mine in ours.names) != (other in theirs.names)
+    return (named or bool({mine, other} & LABELS)) and not misspelt(mine, other)
+
+
 def _tells(token: str) -> bool:
     return token in PARTICLES or is_content(token)
 
 
 def misspelt(mine: str, other: str) -> bool:
-    """Whether two long words differ by one letter, put in, left out, changed or swapped, and not at the beginning."""
+    """Whether two long words differ by one letter, put in, left out or changed, or by two swapped.
+
+    Not at the beginning, nor by the last letter, where a letter has a meaning (`employer`, `employee`).
+    """
     if min(len(mine), len(other)) < 5 or mine[:2] != other[:2] or abs(len(mine) - len(other)) > 1:
         return False
     head = _common(mine, other)
     tail = _common(mine[head:][::-1], other[head:][::-1])
     left, right = mine[head : len(mine) - tail], other[head : len(other) - tail]
-    return max(len(left), len(right)) <= 1 or (len(left) == len(right) == 2 and left == right[::-1])
-
-
-def _exchanged(ours: Words, theirs: Words) -> bool:
-    """Whether two words of content have taken each other's place: `from X to Y` for `from Y to X`."""
-    mine, other = _places(ours), _places(theirs)
-    shared = mine.keys() & other.keys()
-    if len(shared) < SWAPPED_RATIO * len(mine.keys() | other.keys()):
-        return False
-    moved = {(mine[word], other[word]) for word in shared if mine[word] != other[word]}
-    return any((there, here) in moved for here, there in moved)
-
-
-def _places(words: Words) -> dict[str, str]:
-    """What each word of content depends on."""
-    return {words.stems[at]: _before(words, at) for at, token in enumerate(words.tokens) if is_content(token)}
-
-
-def _before(words: Words, at: int) -> str:
-    """The word that a word depends on: the one before it, articles apart; those that join equals count as one."""
-    while at > 0 and words.tokens[at - 1] in SKIPPED:
-        at -= 1
-    before = words.stems[at - 1] if at else ""
-    return "and" if before in COMMUTING else before
+    return (tail > 0 and max(len(left), len(right)) <= 1) or (len(left) == len(right) == 2 and left == right[::-1])

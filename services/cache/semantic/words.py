@@ -23,7 +23,12 @@ PARSED_MAX: Final = 8192
 
 TOKEN: Final = re.compile(r"\d+(?:[.,:/]\d+)*|[a-z]\+\+|[a-z]#|\.net\b|[^\W\d_]+(?:['-][^\W\d_]+)*|[%°+#&$€£¥₹]")
 CODE: Final = re.compile(r"`[^`]*`|\S*(?:[{}=<>\\_]|\(\)|::|->|;$|\w\.\w+\()\S*", re.MULTILINE)
+# What is calculated: an operator beside a number, and a sign before it. `5-day` and `24-hour` calculate nothing.
+OPERATOR: Final = re.compile(
+    r"(?:(?<=[\d)])|(?<=[\d)]\s))(?:[*/](?=\s?[\w(])|[-−](?=\s?\d))|(?<!\w)[-−*/](?=\s?\d)|[\^×÷±√∑∫∞∂≈≠≤≥¬∧∨]"
+)
 CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
+NAME: Final = re.compile(r"(?<![.!?]\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
 COUNTRY: Final = re.compile(r"\bU\.?S\.?(?:A\b\.?|(?<=\.)|\b)")
 CURRENCY_NAMES: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 CONTRACTIONS: Final = (
@@ -42,8 +47,8 @@ FUNCTION_WORDS: Final = frozenset(
     possible way able""".split()
 )
 NEGATIONS: Final = frozenset(
-    """not no never none nobody nothing nowhere neither nor without hardly barely unless except lack lacking fail refuse
-    avoid prevent unable impossible stop quit against""".split()
+    """not no never none nobody nothing nowhere neither nor without hardly barely rarely seldom unless except lack
+    lacking fail refuse avoid prevent unable impossible stop quit against""".split()
 )
 UNITS: Final = (
     dict(
@@ -56,6 +61,8 @@ UNITS: Final = (
     )
     | CURRENCY_NAMES
 )
+# Those that mean nothing else are units wherever they stand.
+UNITS_ALWAYS: Final = frozenset("mg gm kg kilo lb lbs oz ml cm mm km usd eur gbp kb mb gb tb".split())
 NUMBER_WORDS: Final = {
     word: value
     for value, word in enumerate(
@@ -71,7 +78,7 @@ IRREGULAR: Final = dict(
     given:give found:find told:tell said:say saw:see seen:see knew:know known:know came:come left:leave lost:lose
     kept:keep felt:feel thought:think brought:bring spent:spend wrote:write written:write chose:choose chosen:choose
     broke:break broken:break stole:steal stolen:steal forgot:forget forgotten:forget began:begin begun:begin men:man
-    women:woman children:child people:person teeth:tooth mice:mouse lives:life colour:color centre:center
+    feet:foot women:woman children:child people:person teeth:tooth mice:mouse lives:life colour:color centre:center
     cheque:check""".split()
 )
 # Words common in one language and in none of the others; two of them name the language of a text.
@@ -91,7 +98,8 @@ class Words:
     """A parsed text. `stems` are its words in order, in the form in which they are compared; units and numbers too.
 
     `numbers` counts each number with the word behind it, by which `5 mg` and `5 kg` differ; `names` are stems that were
-    written with a capital within a sentence; `language` is "" where it is not clear.
+    written with a capital within a sentence; `language` is "" where it is not clear. `marks` are what words do not
+    hold: operators of arithmetic, and the vowel signs of scripts that have them; `pictures` are emoji and the like.
     """
 
     tokens: tuple[str, ...]
@@ -100,6 +108,8 @@ class Words:
     names: frozenset[str]
     language: str
     code: tuple[str, ...]
+    marks: tuple[str, ...]
+    pictures: frozenset[str]
 
 
 @lru_cache(PARSED_MAX)
@@ -114,6 +124,8 @@ def parse(text: str) -> Words:
         frozenset(_names(text)),
         _language(text, tokens),
         tuple(sorted(CODE.findall(text))),
+        _marks(text),
+        _pictures(text),
     )
 
 
@@ -172,7 +184,8 @@ def _tokens(text: str) -> Iterator[str]:
             value, position = _number(words, position)
             yield value
         else:
-            yield UNITS.get(word, word) if position and words[position - 1][0].isdigit() else word
+            measures = word in UNITS_ALWAYS or (position and words[position - 1][0].isdigit())
+            yield UNITS.get(word, word) if measures else word
             position += 1
 
 
@@ -202,11 +215,22 @@ def _quantities(tokens: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _names(text: str) -> Iterator[str]:
-    """Words with a capital that does not come from the start of a sentence."""
-    for found in re.finditer(r"(?<![.!?]\s)(?<=\s)[A-Z][\w']+", text):
+    """Words with a capital that does not come from the start of a sentence, nor from a text all in capitals."""
+    for found in NAME.finditer("" if text.isupper() else text):
         word = found.group().lower().removesuffix("'s")
         if is_content(word):
-            yield stem(word)
+            yield stem(UNITS[word] if word in UNITS_ALWAYS else word)
+
+
+def _marks(text: str) -> tuple[str, ...]:
+    signs = () if text.isascii() else (letter for letter in text if unicodedata.category(letter) in {"Mn", "Mc"})
+    return (*OPERATOR.findall(text), *(sign for sign in signs if sign not in VARIATIONS))
+
+
+def _pictures(text: str) -> frozenset[str]:
+    if text.isascii():
+        return frozenset()
+    return frozenset(letter for letter in text if unicodedata.category(letter) == "So" and letter != "°")
 
 
 def _language(text: str, tokens: tuple[str, ...]) -> str:
@@ -220,5 +244,7 @@ def _language(text: str, tokens: tuple[str, ...]) -> str:
     return best if counts[best] >= 2 and counts[best] > second else ""
 
 
+# They choose between the text and the colour form of an emoji.
+VARIATIONS: Final = frozenset("\ufe0e\ufe0f")
 NEGATION_STEMS: Final = frozenset(map(stem, NEGATIONS))
 LANGUAGE_WORDS: Final = {name: frozenset(words.split()) for name, words in LANGUAGES.items()}

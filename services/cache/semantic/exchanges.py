@@ -1,0 +1,75 @@
+"""Whether two things have taken each other's place: `from X to Y` for `from Y to X`.
+
+The same words in another order mean another thing where what they depend on changes (`a taxi to Rome` for `a taxi from
+Rome`), and the same thing where it does not (`in Rome, how do I` for `how do I, in Rome`). No word is known here but
+those that join equals and those that stand for persons.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Final
+
+from services.cache.semantic.words import Words, is_content
+
+# Share of content in common, in any order, from which an exchange of two words counts.
+SWAPPED_RATIO: Final = 0.8
+COMMUTING: Final = frozenset("and or between & vs versus".split())
+# Who speaks or is spoken of, but for possessives: `my card, can you` and `can you, my card` are one.
+PERSONS: Final = {
+    word: words.split()[0]
+    for words in ("i me", "you u", "he him", "she her", "we us", "they them")
+    for word in words.split()
+}
+SKIPPED: Final = frozenset("a an the my your our their his its this that these those".split()) | PERSONS.keys()
+
+
+def exchanged(ours: Words, theirs: Words) -> bool:
+    """Whether two words of content, two names or two persons have taken each other's place."""
+    return _contents_exchanged(ours, theirs) or _persons_exchanged(ours, theirs)
+
+
+def _contents_exchanged(ours: Words, theirs: Words) -> bool:
+    mine, other = _places(ours), _places(theirs)
+    shared = mine.keys() & other.keys()
+    if len(shared) < SWAPPED_RATIO * len(mine.keys() | other.keys()):
+        return False
+    moved = {word: (mine[word], other[word]) for word in shared if mine[word] != other[word]}
+    places = {(here, there) for here, there in moved.values() if "and" not in (here, there)}
+    if any((there, here) in places for here, there in places):
+        return True
+    return _reordered([word for word in moved if "and" not in moved[word]], ours, theirs)
+
+
+def _reordered(moved: list[str], ours: Words, theirs: Words) -> bool:
+    """Whether two names come in the other order: `flights Rome Oslo`."""
+    names = [word for word in moved if word in ours.names & theirs.names]
+    return any(
+        (ours.stems.index(one) < ours.stems.index(other)) != (theirs.stems.index(one) < theirs.stems.index(other))
+        for one, other in combinations(names, 2)
+    )
+
+
+def _persons_exchanged(ours: Words, theirs: Words) -> bool:
+    """Whether other persons do the same: `Can I call you` for `Can you call me`."""
+    mine, other = ([PERSONS[token] for token in words.tokens if token in PERSONS] for words in (ours, theirs))
+    if mine == other or len(mine) != len(other) or set(mine) != set(other):
+        return False
+    return _content(ours) == _content(theirs)
+
+
+def _content(words: Words) -> list[str]:
+    return [stem for token, stem in zip(words.tokens, words.stems, strict=True) if is_content(token)]
+
+
+def _places(words: Words) -> dict[str, str]:
+    """What each word of content depends on."""
+    return {words.stems[at]: _before(words, at) for at, token in enumerate(words.tokens) if is_content(token)}
+
+
+def _before(words: Words, at: int) -> str:
+    """The word that a word depends on: the one before it, articles apart; those that join equals count as one."""
+    while at > 0 and words.tokens[at - 1] in SKIPPED:
+        at -= 1
+    before = words.stems[at - 1] if at else ""
+    return "and" if before in COMMUTING else before
