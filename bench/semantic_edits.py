@@ -3,7 +3,7 @@
     python -m bench.semantic_edits --data questions.jsonl.gz [--pairs pairs.jsonl.gz] [--static]
 
 Each line of the data has a "text"; each of the pairs "a", "b" and "same". Edits are made by rules and words of this
-file, none of which the guards know: `not` put in, another number or unit, the opposite word, another name, a direction
+file, none of which the guards know: `not` put in, another number or unit, the opposite word, another name or month, a direction
 reversed. With --static the share that a cosine of 0.95 alone lets through stands beside it.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import random
 import re
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.semantic_sets import rows
 from kit.encoder import Encoder
 from services.cache.semantic.guards import objection
 from services.cache.semantic.words import parse
@@ -89,6 +89,24 @@ DIRECTIONS: Final = (
     "Is the exchange from {} to {} free?",
     "I want to change from {} to {}, what do I do?",
 )
+MONTHS: Final = "January February March April May June July August September October November December".split()
+DATES: Final = (
+    "What was announced in {}?",
+    "is the museum open in {}",
+    "How warm is Lisbon in early {}?",
+    "Can I move my booking to {} 2027?",
+    "Where did my order from {} 3 go?",
+    "bills since {}",
+    "Why was I charged twice last {}?",
+)
+PERSONS: Final = (("I", "you"), ("you", "I"), ("she", "I"), ("I", "he"), ("they", "we"), ("you", "they"))
+OBJECTS: Final = {"I": "me", "you": "you", "she": "her", "he": "him", "they": "them", "we": "us"}
+DEEDS: Final = (
+    "Can {} call {}?",
+    "Should {} wait for {}?",
+    "why did {} write to {} twice",
+    "When must {} pay {} back?",
+)
 
 Edit = Callable[[str, random.Random], str | None]
 
@@ -142,6 +160,20 @@ def reversed_pairs() -> list[tuple[str, str]]:
     ]
 
 
+def redated_pairs() -> list[tuple[str, str]]:
+    """Questions about a month, and the same about another."""
+    return [
+        (form.format(one), form.format(other)) for form in DATES for one in MONTHS for other in MONTHS if one != other
+    ]
+
+
+def person_pairs() -> list[tuple[str, str]]:
+    """Who does what to whom, and the other way round."""
+    return [
+        (form.format(one, OBJECTS[other]), form.format(other, OBJECTS[one])) for form in DEEDS for one, other in PERSONS
+    ]
+
+
 KINDS: Final[dict[str, Edit]] = {
     "negation": negated,
     "number": renumbered,
@@ -166,7 +198,8 @@ def main() -> None:
     )
     chance.shuffle(texts)
     edits = {kind: made(edit, texts, options.count, chance) for kind, edit in KINDS.items()}
-    edits["direction"] = chance.sample(reversed_pairs(), min(options.count, len(reversed_pairs())))
+    templates = {"direction": [*reversed_pairs(), *person_pairs()], "date": redated_pairs()}
+    edits |= {kind: chance.sample(pairs, min(options.count, len(pairs))) for kind, pairs in templates.items()}
     if options.pairs:
         edits["paraphrase"] = [(row["a"], row["b"]) for row in rows(options.pairs) if row["same"]]
     records = [judged(kind, pairs) for kind, pairs in edits.items()]
@@ -178,13 +211,6 @@ def main() -> None:
         print("  ".join(f"{name} {value}" for name, value in record.items()))
     if options.json:
         options.json.write_text(json.dumps(records, indent=1))
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON lines, packed or not."""
-    data = path.read_bytes()
-    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def made(edit: Edit, texts: Sequence[str], count: int, chance: random.Random) -> list[tuple[str, str]]:
