@@ -3,8 +3,8 @@
     python -m bench.semantic_edits --data questions.jsonl.gz [--pairs pairs.jsonl.gz] [--static]
 
 Each line of the data has a "text"; each of the pairs "a", "b" and "same". Edits are made by rules and words of this
-file, none of which the guards know: `not` put in, another number or unit, the opposite word, another name or month, a direction
-reversed. With --static the share that a cosine of 0.95 alone lets through stands beside it.
+file, none of which the guards know: `not` put in, another number or unit, the opposite word, another name or month, a
+direction reversed. With --static the share that a cosine of 0.95 alone lets through stands beside it.
 """
 
 from __future__ import annotations
