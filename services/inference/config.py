@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from kit.config import DialSettings, ServeSettings
 from services.inference.access.settings import AccessSettings
 from services.inference.database.settings import DatabaseSettings
+from services.inference.ledger.settings import LedgerSettings
 from services.inference.quota.settings import QuotaSettings
 
 EMBEDDED_MODELS_FILE = Path(__file__).with_name("models.yaml")
@@ -43,6 +44,7 @@ class InferenceSettings(ServeSettings):
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     database: DatabaseSettings = DatabaseSettings()
+    ledger: LedgerSettings = LedgerSettings()
     quotas: QuotaSettings = QuotaSettings()
     access: AccessSettings = AccessSettings()
     environment: Literal["development", "production"] = Field(

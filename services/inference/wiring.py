@@ -47,6 +47,7 @@ from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
 from services.inference.fleet import Fleet
 from services.inference.later import JobServicer
+from services.inference.ledger.bookkeeping import Bookkeeping
 from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
 from services.inference.quota import wiring as quota_wiring
@@ -116,6 +117,7 @@ class Inference:
     refreshing: Refreshing
     channels: Mapping[str, grpc.aio.Channel]
     database: Database
+    books: Bookkeeping
     access: Access
     migrate: bool | None
     limiting: Limiting
@@ -129,6 +131,7 @@ class Inference:
         await self.watch.start()
         self.database_watch = DatabaseWatch(self.database, self.migrate, server.set_serving)
         await self.database_watch.start()
+        self.books.start(self.database_watch.ready)
         await self.access.start()
         await self.limiting.start(server.set_serving)
         await self.reload.start(server)
@@ -144,6 +147,7 @@ class Inference:
         await self.fleet.close()
         await self.limiting.close()
         await self.access.close()
+        await self.books.close()
         if self.database_watch:
             await self.database_watch.close()
         await self.database.close()
@@ -170,18 +174,19 @@ async def build(
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     limiting = quota_wiring.wire(settings.quotas)
     router, admission = Router(catalog), Admission(settings.running_count_max, limiting.quotas)
-    settlement = Settlement()
+    database = Database(settings.database)
+    books = Bookkeeping(settings.ledger, database, telemetry.registry)
+    settlement = Settlement(books.ledger)
     targets = Targets()
     lookup_s, store_s = settings.cache_lookup_timeout_ms / 1000, settings.cache_store_timeout_ms / 1000
     cache = AnswerCache(_cache_port(settings, channels), settings.cache_pending_count_max, lookup_s, store_s)
     safety = _safety_port(settings, channels)
     observer = AttemptObserver(telemetry.tracer)
-    attempts = Attempts(targets, fleet.use, observer.observe)
+    attempts = Attempts(targets, fleet.use, observer.observe, settlement.begin)
     embeddings = Embeddings(admission, router, targets, fleet.embedder_for, observer.observe_embedding, settlement)
     refreshing = Refreshing()
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement, refreshing)
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
-    database = Database(settings.database)
     access = access_wiring.wire(settings.access, database)
     registrations = _registrations(servicer, UsageServicer(settlement, admission, targets), access)
     reload = Reload(models_file, router, fleet)
@@ -195,6 +200,7 @@ async def build(
         refreshing,
         channels,
         database,
+        books,
         access,
         settings.database.migrate,
         limiting,

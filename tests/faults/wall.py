@@ -33,6 +33,7 @@ from services.edge.config import EdgeSettings, InferenceDialSettings
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
 from services.inference.database.settings import DatabaseSettings
+from services.inference.ledger.settings import LedgerSettings
 from tests.fakes.certificates import Authority
 from tests.faults.answers import good
 from tests.faults.fault import CALLS, Seen, Wait
@@ -246,7 +247,8 @@ def _secured(authority: Authority, host: str) -> ssl.SSLContext:
 async def _serve_inference(stack: AsyncExitStack, models_file: Path) -> str:
     nobody = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
     database = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{models_file.parent}/millrace.sqlite3"))
-    settings = InferenceSettings(port=0, models_file=models_file, database=database, **nobody)
+    ledger = LedgerSettings(folder=models_file.parent / "ledger")
+    settings = InferenceSettings(port=0, models_file=models_file, database=database, ledger=ledger, **nobody)
     records = telemetry.off()
     inference = await wiring.build(settings, records, {})
     stack.push_async_callback(inference.close)

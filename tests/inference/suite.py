@@ -26,6 +26,7 @@ from services.inference import wiring
 from services.inference.access.settings import AccessSettings
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
 from services.inference.database.settings import DatabaseSettings
+from services.inference.ledger.settings import LedgerSettings
 from services.safety.config import SafetySettings
 from services.safety.wiring import SafetyService
 from tests.fakes.openai_upstream import OpenAIUpstream
@@ -103,6 +104,7 @@ async def serve_suite(
     servers: dict[str, Server] = {}
     dials: dict[str, Any] = {"cache": CacheDialSettings(target="none"), "safety": SafetyDialSettings(target="none")}
     dials["access"] = AccessSettings(pepper_path=folder / "pepper")
+    dials["ledger"] = LedgerSettings(folder=folder / "ledger")
     dials["database"] = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{folder}/millrace.sqlite3"))
     if cache:
         address = cache if isinstance(cache, str) else await _serve_cache(stack, folder, servers)

@@ -13,6 +13,7 @@ from kit.config import ConfigError
 from services.inference import wiring
 from services.inference.config import CacheDialSettings, InferenceSettings, SafetyDialSettings
 from services.inference.database.settings import DatabaseSettings
+from services.inference.ledger.settings import LedgerSettings
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.inference.parts import request
 from tests.inference.suite import Serve, failure
@@ -30,7 +31,8 @@ def settings(folder: Path, text: str) -> InferenceSettings:
     path = folder / "models.yaml"
     path.write_text(text)
     database = DatabaseSettings(url=SecretStr(f"sqlite+aiosqlite:///{folder}/millrace.sqlite3"))
-    return InferenceSettings(port=0, models_file=path, database=database, **NONE)  # type: ignore[arg-type]
+    ledger = LedgerSettings(folder=folder / "ledger")
+    return InferenceSettings(port=0, models_file=path, database=database, ledger=ledger, **NONE)  # type: ignore[arg-type]
 
 
 async def build(

@@ -27,7 +27,6 @@ class Bookkeeping:
     Args:
         settings: Where rows wait, and how long they are kept.
         database: Where they go.
-        ready: Set when the database can be used at all.
         registry: Where the metrics are.
 
     Attributes:
@@ -39,9 +38,7 @@ class Bookkeeping:
         ConfigError: The folder cannot be used.
     """
 
-    def __init__(
-        self, settings: LedgerSettings, database: Database, ready: asyncio.Event, registry: CollectorRegistry
-    ) -> None:
+    def __init__(self, settings: LedgerSettings, database: Database, registry: CollectorRegistry) -> None:
         try:
             journal = Journal(settings.folder, new_id(), settings.bytes_max)
         except OSError as error:
@@ -49,19 +46,19 @@ class Bookkeeping:
             raise ConfigError(problem) from None
         store = LedgerStore(database)
         self.ledger = Ledger(journal, settings.sync, settings.keep_texts)
-        self.shipping = Shipping(self.ledger, store, ready)
+        self.shipping = Shipping(self.ledger, store)
         self.history = History(database, self.shipping.flush)
-        self._retention, self._ready = Retention(store, settings), ready
+        self._retention = Retention(store, settings)
         self._task: asyncio.Task[None] | None = None
         waiting = Gauge(names.LEDGER_WAITING_BYTES, "Bytes of rows that wait for the database.", registry=registry)
         waiting.set_function(lambda: journal.waiting_bytes)
         lag = Gauge(names.LEDGER_LAG, "For how long rows have been waiting in vain.", registry=registry)
         lag.set_function(lambda: self.shipping.lag_s)
 
-    def start(self) -> None:
-        """Ships and deletes from now on."""
-        self.shipping.start()
-        self._task = asyncio.create_task(self._delete())
+    def start(self, ready: asyncio.Event) -> None:
+        """Ships and deletes from now on, or from when the database can be used at all: then `ready` is set."""
+        self.shipping.start(ready)
+        self._task = asyncio.create_task(self._delete(ready))
 
     async def close(self) -> None:
         """Ships what is left; nothing may be recorded any more."""
@@ -71,6 +68,6 @@ class Bookkeeping:
         await self.shipping.close(CLOSE_S)
         self.ledger.journal.close()
 
-    async def _delete(self) -> None:
-        await self._ready.wait()
+    async def _delete(self, ready: asyncio.Event) -> None:
+        await ready.wait()
         await self._retention.run()

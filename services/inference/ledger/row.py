@@ -119,7 +119,7 @@ def entry(request: Request, receipt: Receipt, outcome: str, error_reason: str) -
     made = [one for one in receipt.attempts if one.outcome is not AttemptOutcome.SKIPPED]
     row = _request_row(request, receipt)
     row.outcome, row.error_reason = outcome, error_reason[:128]
-    row.attempt_count, row.duration_ms, row.ttft_ms = len(made), receipt.duration_s * 1000, _ms(receipt.ttft_s)
+    row.attempt_count, row.duration_ms, row.ttft_ms = len(made), _ms(receipt.duration_s), _ms(receipt.ttft_s)
     row.finish_reason = receipt.finish_reason.name.lower() if receipt.finish_reason else ""
     row.cache_outcome = receipt.cache.outcome.name.lower() if receipt.cache else ""
     verdict = max((event.verdict for event in receipt.safety), default=None)
@@ -167,7 +167,7 @@ def _attempt_row(row_id: str, attempt: Attempt) -> AttemptRow:
         target=_fit(attempt.target),
         target_model=_fit(attempt.target_model),
         created_time_ms=int(attempt.created_time * 1000),
-        queue_ms=attempt.queue_s * 1000,
+        queue_ms=_ms(attempt.queue_s),
         hedged=attempt.hedged,
     )
 
@@ -175,7 +175,7 @@ def _attempt_row(row_id: str, attempt: Attempt) -> AttemptRow:
 def _ended(row_id: str, attempt: Attempt) -> AttemptRow:
     row = _attempt_row(row_id, attempt)
     row.outcome, row.error_reason = OUTCOMES[attempt.outcome], attempt.error_reason[:128]
-    row.duration_ms, row.ttft_ms = attempt.duration_s * 1000, _ms(attempt.ttft_s)
+    row.duration_ms, row.ttft_ms = _ms(attempt.duration_s), _ms(attempt.ttft_s)
     _write(row, Spent(attempt.usage, attempt.usage_source, attempt.cost_micro_usd))
     return row
 
@@ -189,7 +189,7 @@ def _write(row: Measured, used: Spent) -> None:
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _fit(name: str) -> str:

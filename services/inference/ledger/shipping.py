@@ -38,15 +38,15 @@ class Shipping:
     Args:
         ledger: What is to be shipped.
         store: Where to.
-        ready: Set when the database can be used at all.
         gather_s: How long records are gathered.
 
     Attributes:
         shipped_count: Requests that were shipped.
     """
 
-    def __init__(self, ledger: Ledger, store: LedgerStore, ready: asyncio.Event, gather_s: float = GATHER_S) -> None:
-        self._ledger, self._store, self._ready, self._gather_s = ledger, store, ready, gather_s
+    def __init__(self, ledger: Ledger, store: LedgerStore, gather_s: float = GATHER_S) -> None:
+        self._ledger, self._store, self._gather_s = ledger, store, gather_s
+        self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
         self._failing_since: float | None = None
@@ -57,8 +57,9 @@ class Shipping:
         """For how long the database has been away; 0 while it takes what it is sent."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
-    def start(self) -> None:
-        """Ships from now on."""
+    def start(self, ready: asyncio.Event) -> None:
+        """Ships from now on, or from when the database can be used at all: then `ready` is set."""
+        self._ready = ready
         self._tasks = [asyncio.create_task(self._ship_forever()), asyncio.create_task(self._adopt_forever())]
 
     async def close(self, within_s: float) -> None:
