@@ -47,6 +47,13 @@ def found(detector: ForbiddenTerms, text: str) -> list[str]:
         ("m.a.k.e a b.o.m.b", "m.a.k.e a b.o.m.b"),
         ("r-a-p-e", "r-a-p-e"),
         ("kill you all", "kill you all"),
+        ("m a k e   a   b o m b", "m a k e   a   b o m b"),
+        ("m\na\nk\ne\n \na\n \nb\no\nm\nb", "m\na\nk\ne\n \na\n \nb\no\nm\nb"),
+        ("k\u200b \u200bi\u200b \u200bl\u200b \u200bl\u200b \u200b \u200b \u200by\u200b \u200bo\u200b \u200bu",) * 2,
+        ("ｍ　４　ｋ　３　а　ь　ｂ　０　ｍ　ｂ".replace("а　ь", "а"),) * 2,
+        ("m4k3 4 b0mb", "m4k3 4 b0mb"),
+        ("MakeAPipeBomb", "MakeAPipeBomb"),
+        ("now m4keapip3bombs", "m4keapip3bombs"),
     ],
 )
 def test_disguised_terms_are_found(detector: ForbiddenTerms, text: str, span: str) -> None:
@@ -66,6 +73,12 @@ def test_disguised_terms_are_found(detector: ForbiddenTerms, text: str, span: st
         "make a bombastic speech",
         "12 3 45",
         "w" * 500 + " kill",
+        "unmakeapipebomb",
+        "makeapipebombastic",
+        "m a k e        a b o m b",
+        "I am 4, you are 5",
+        "Plan A, plan B, or C: I, R, A and P; E",
+        "a b c d e f g h i j k l m n o p q r s t u v w x y z",
     ],
 )
 def test_other_words_are_not(detector: ForbiddenTerms, text: str) -> None:

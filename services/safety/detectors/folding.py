@@ -80,7 +80,8 @@ class Folder:
             return Folded(raw.lower(), None)
         body = raw.rstrip(_TRAILING).translate(self._letters)
         plain = body.strip("@$!|")
-        if _LEET_SIGN.search(body) and _LETTER.search(body):
+        # Among letters, or alone where a letter stands: "m4k3 4 b0mb".
+        if _LEET_SIGN.search(body) and (len(body) == 1 or _LETTER.search(body)):
             return Folded(plain, body.translate(_LEET))
         return Folded(plain, None)
 

@@ -20,8 +20,10 @@ from services.safety.detectors.lexicon import Lexicon, Place, TermEnd
 WORD_CODE_POINTS_MAX = 48
 # The words of a term stand at most this far apart, and in one sentence.
 GAP_CODE_POINTS_MAX = 8
-# Letters of a term that is spelled out ("b o m b", "b.o.m.b") stand closer.
-SPELLED_GAP_MAX = 2
+# Letters of a term that is spelled out ("b o m b", "b.o.m.b", one below the other) stand closer, its words less so.
+SPELLED_GAP_MAX = 6
+# Shorter words are no phrase that is written without its spaces.
+_JOINED_MIN = 10
 # A term from its first to its last code point.
 TERM_CODE_POINTS_MAX = 160
 
@@ -103,7 +105,8 @@ class TermsCursor:
     def _may_begin(self, word: _Word) -> bool:
         """Most words begin no term: they are told from the others before anything else is looked at."""
         plain, leet = word.folded
-        return plain in self._lexicon.words.edges or leet is not None or len(plain) == 1
+        is_known = plain in self._lexicon.words.edges or leet is not None
+        return is_known or len(plain) == 1 or len(plain) >= _JOINED_MIN
 
     def _words(self, text: str, offset: int, final: bool) -> tuple[list[_Word], int]:
         """Splits what is not yet decided into words; the horizon is where an unfinished one begins."""
@@ -150,9 +153,11 @@ class _Walk:
     def from_word(self, first: int, begins: bool) -> _Reach:
         """The longest terms that start at a word; `begins`: no spelled letter stands right before it."""
         by_words = self._along_words(first)
-        if by_words.undecided or by_words.ends or not self.words[first].is_letter:
+        if by_words.undecided or by_words.ends:
             return by_words
-        return self._along_letters(first, begins)
+        if self.words[first].is_letter:
+            return self._along_letters(first, begins)
+        return self._through_word(first)
 
     def _along_words(self, first: int) -> _Reach:
         place = self.lexicon.words
@@ -188,6 +193,19 @@ class _Walk:
                 whole = begins and not (index + 1 < len(self.words) and self._follows_letter(index + 1))
                 reach = self._extend(reach, place, index, one_word=whole)
         return reach._replace(undecided=self._may_get_letter)
+
+    def _through_word(self, index: int) -> _Reach:
+        """A phrase that is written as one word, from its first letter to its last."""
+        plain, leet = self.words[index].folded
+        if len(plain) < _JOINED_MIN:
+            return _Reach()
+        place = self.lexicon.letters
+        for letter in self.lexicon.folder.skeleton(leet or plain):
+            following = place.follow(Folded(letter, None))
+            if following is None:
+                return _Reach()
+            place = following
+        return self._extend(_Reach(), place, index)
 
     def _follows_letter(self, index: int) -> bool:
         return self.words[index].is_letter and self.words[index].start - self.words[index - 1].end <= SPELLED_GAP_MAX
