@@ -191,6 +191,7 @@ class DirectionDocument(Document):
 
     forbidden_terms: RuleDocument | None = None
     pii: PiiRuleDocument | None = None
+    names: RuleDocument | None = None
     injection_phrases: RuleDocument | None = None
     moderation: RuleDocument | None = None
     injection: RuleDocument | None = None
@@ -210,6 +211,7 @@ class InputDocument(DirectionDocument):
     """The rules for prompts in the policy file."""
 
     pii: PiiInputRuleDocument | None = None  # type: ignore[assignment]
+    names: InputRuleDocument | None = None
 
 
 class ProfileDocument(Document):
@@ -247,6 +249,7 @@ def _check_names(path: pathlib.Path, document: PolicyDocument) -> None:
     known = {
         "forbidden_terms": {*MODERATION_CATEGORIES, *(group.category for group in document.terms)},
         "moderation": set(MODERATION_CATEGORIES),
+        "names": {"LOCATION", "PERSON"},
         "injection_phrases": set(INJECTION_CATEGORIES),
         "injection": set(INJECTION_CATEGORIES),
     } | {name: set(spec.categories) for name, spec in document.detectors.items()}

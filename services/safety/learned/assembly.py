@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from kit.encoder import Encoder
+from services.safety.detectors.detector import Detector
 from services.safety.learned.classifier import Classifier
 from services.safety.learned.features import Hints
 from services.safety.learned.heads import load_heads
+from services.safety.learned.marking import NamesHead
+from services.safety.learned.names import Names
 from services.safety.learned.reading import Reader
 
 # What the heads are called in findings. Moderation has OpenAI's names, of which no data that may be learned from knows
@@ -26,7 +29,7 @@ class Learned:
     """The learned detectors by name, and the encoder that must be warm before they judge."""
 
     encoder: Encoder
-    detectors: dict[str, Classifier]
+    detectors: dict[str, Detector]
 
 
 def assemble(encoder_threads: int) -> Learned:
@@ -36,7 +39,8 @@ def assemble(encoder_threads: int) -> Learned:
         FailedPrecondition: HEADS_NOT_GENUINE.
     """
     encoder = Encoder(threads=encoder_threads)
-    reader = Reader(encoder, Hints.load())
+    reader = Reader(encoder, Hints.load(), NamesHead.load())
     heads = load_heads()
     named = (("moderation", MODERATION_NAMES), ("injection", INJECTION_NAMES))
-    return Learned(encoder, {name: Classifier(name, heads[name], names, reader) for name, names in named})
+    classifiers = {name: Classifier(name, heads[name], names, reader) for name, names in named}
+    return Learned(encoder, {**classifiers, Names.name: Names(reader)})

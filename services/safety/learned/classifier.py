@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from services.safety.detectors.detector import Match
 from services.safety.learned.features import Counted, Floats
 from services.safety.learned.heads import LinearHeads, pooled
-from services.safety.learned.passages import PASSAGE_MAX, passage_end
+from services.safety.learned.passages import PASSAGE_MAX, Pieces
 from services.safety.learned.reading import Reader, Reading
 
 # How many passages a window reaches over: about 400 words. The heads were trained on as much.
@@ -66,20 +66,12 @@ class ClassifierCursor:
         self._reader = reader
         self._score = score
         self._names = names
-        self._arrived = 0
-        self._unread = ""
+        self._pieces = Pieces()
         self._window: deque[tuple[str, Floats]] = deque(maxlen=WINDOW_PASSAGES)
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
-        self._unread += text[self._arrived - offset :]
-        self._arrived = offset + len(text)
-        complete = []
-        at = 0
-        while (end := passage_end(self._unread, at, final)) is not None:
-            complete.append(self._unread[at:end])
-            at = end
-        self._unread = self._unread[at:]
+        complete = self._pieces.take(text, offset, final)
         return self._judge(complete) if complete else None
 
     async def _judge(self, passages: list[str]) -> list[Match]:

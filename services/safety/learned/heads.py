@@ -19,7 +19,6 @@ from kit.errors import FailedPrecondition
 from services.safety.learned.features import BUCKET_COUNT, Counted, Floats
 
 ARRAYS = Path(__file__).with_name("heads.npz")
-DIGEST = ARRAYS.with_suffix(".sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +77,25 @@ def load_heads(path: Path = ARRAYS) -> dict[str, LinearHeads]:
     """Reads every set of heads of a file.
 
     Raises:
-        FailedPrecondition: HEADS_NOT_GENUINE: the file is not the one whose digest lies beside it.
+        FailedPrecondition: HEADS_NOT_GENUINE.
+    """
+    with np.load(io.BytesIO(genuine(path)), allow_pickle=False) as arrays:
+        kinds = sorted({name.partition(".")[0] for name in arrays.files if name.endswith(".names")})
+        return {kind: _heads(kind, arrays) for kind in kinds}
+
+
+def genuine(path: Path) -> bytes:
+    """Reads a file of arrays if it is the one whose digest lies beside it.
+
+    Raises:
+        FailedPrecondition: HEADS_NOT_GENUINE.
     """
     content = path.read_bytes()
     found, wanted = hashlib.sha256(content).hexdigest(), path.with_suffix(".sha256").read_text().strip()
     if found != wanted:
         message = f"{path} has SHA-256 {found}, not {wanted}; install the package anew or train the heads again"
         raise FailedPrecondition("HEADS_NOT_GENUINE", message)
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        kinds = sorted({name.partition(".")[0] for name in arrays.files if name.endswith(".names")})
-        return {kind: _heads(kind, arrays) for kind in kinds}
+    return content
 
 
 def _heads(kind: str, arrays: np.lib.npyio.NpzFile) -> LinearHeads:

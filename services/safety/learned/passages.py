@@ -13,7 +13,9 @@ from collections.abc import Iterator
 PASSAGE_MIN = 160
 # Where no sentence ends, it ends behind a word. So many code points of English are 80 tokens; the encoder reads 256.
 PASSAGE_MAX = 320
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s|[。！？]|\n")
+# The full stop of an initial or a title ends no sentence: what follows is the rest of a name.
+_STOP = r"(?<![A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)\."
+_SENTENCE_END = re.compile(rf"(?:{_STOP}|[!?…])[\"'”’)\]]*\s|[。！？]|\n")
 _SPACE = re.compile(r"\s")
 
 
@@ -25,7 +27,9 @@ def passage_end(text: str, start: int, final: bool) -> int | None:
     if len(text) < limit:
         return len(text) if final and len(text) > start else None
     spaces = [space.end() for space in _SPACE.finditer(text, start + PASSAGE_MIN, limit)]
-    return spaces[-1] if spaces else limit
+    # A capital may go on with a name.
+    calm = [space for space in spaces if space < limit and not text[space].isupper()]
+    return max(calm or spaces, default=limit)
 
 
 def passages(text: str) -> Iterator[str]:
@@ -34,3 +38,23 @@ def passages(text: str) -> Iterator[str]:
     while (end := passage_end(text, start, final=True)) is not None:
         yield text[start:end]
         start = end
+
+
+class Pieces:
+    """Makes passages of a text that arrives piece by piece, and keeps what is not complete."""
+
+    def __init__(self) -> None:
+        self._arrived = 0
+        self._unread = ""
+
+    def take(self, text: str, offset: int, final: bool) -> list[str]:
+        """Returns the passages that have become complete; arguments as in `detector.Cursor.scan`."""
+        self._unread += text[self._arrived - offset :]
+        self._arrived = offset + len(text)
+        complete = []
+        at = 0
+        while (end := passage_end(self._unread, at, final)) is not None:
+            complete.append(self._unread[at:end])
+            at = end
+        self._unread = self._unread[at:]
+        return complete

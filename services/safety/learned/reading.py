@@ -20,11 +20,14 @@ import numpy as np
 from kit.encoder import Encoded
 from kit.errors import InvalidArgument
 from services.safety.learned.features import Counted, Floats, Hints, count
+from services.safety.learned.marking import Mark, NamesHead
 
 # A vector is 1.5 KB, so this is about 12 MB with its book-keeping.
 READINGS_MAX = 4096
 # What is counted in a window is up to 60 KB.
 COUNTED_MAX = 128
+# Names in more passages than this are marked in a thread; one takes about half a millisecond.
+INLINE_PASSAGES = 2
 
 T = TypeVar("T")
 
@@ -43,17 +46,21 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The numbers of one passage: its vector, float32, shape (dimension,)."""
+    """What is known of one passage: its vector, float32, shape (dimension,), and the names in it."""
 
     vector: Floats
+    names: tuple[Mark, ...] = ()
 
 
 class Reader:
     """Reads passages; belongs to one event loop."""
 
-    def __init__(self, encoder: TextEncoder, hints: Hints, readings_max: int = READINGS_MAX) -> None:
+    def __init__(
+        self, encoder: TextEncoder, hints: Hints, names: NamesHead | None = None, readings_max: int = READINGS_MAX
+    ) -> None:
         self._encoder = encoder
         self._hints = hints
+        self._names = names
         self._readings = _Recent[_Place](readings_max)
         self._counted = _Recent[Counted](COUNTED_MAX)
 
@@ -73,12 +80,12 @@ class Reader:
         places = {key: place for key in keys if (place := self._readings.get(key))}
         new = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in places}
         if new:
-            task = asyncio.get_running_loop().create_task(self._vectors(list(new.values())))
+            task = asyncio.get_running_loop().create_task(self._encode(list(new.values())))
             places |= {key: _Place(task, row) for row, key in enumerate(new)}
             for key in new:
                 self._readings.put(key, places[key])
             task.add_done_callback(functools.partial(self._forget_failed, tuple(new)))
-        return [Reading((await asyncio.shield(places[key].task))[places[key].row]) for key in keys]
+        return [(await asyncio.shield(places[key].task))[places[key].row] for key in keys]
 
     def counted(self, window: str) -> Counted:
         """Counts words and letters of a text; heads that look at the same window share the work. Safe for threads."""
@@ -88,34 +95,41 @@ class Reader:
             self._counted.put(key, found)
         return found
 
-    def _forget_failed(self, keys: tuple[bytes, ...], task: asyncio.Task[list[Floats]]) -> None:
+    def _forget_failed(self, keys: tuple[bytes, ...], task: asyncio.Task[list[Reading]]) -> None:
         if task.cancelled() or task.exception():
             for key in keys:
                 self._readings.drop(key)
 
-    async def _vectors(self, passages: list[str]) -> list[Floats]:
+    async def _encode(self, passages: list[str]) -> list[Reading]:
         try:
-            return [encoded.vector for encoded in await self._encoder.token_states(passages)]
+            encoded = await self._encoder.token_states(passages)
         except InvalidArgument:  # a script of which one letter is several tokens
-            return [await self._vector(passage) for passage in passages]
+            return [await self._by_halves(passage) for passage in passages]
+        if len(passages) <= INLINE_PASSAGES:
+            return self._understand(passages, encoded)
+        return await asyncio.to_thread(self._understand, passages, encoded)
 
-    async def _vector(self, passage: str) -> Floats:
-        """Reads a passage by halves, as far as it must be."""
+    def _understand(self, passages: Sequence[str], encoded: Sequence[Encoded]) -> list[Reading]:
+        mark = self._names.mark if self._names else lambda *_: ()
+        return [Reading(each.vector, mark(text, each)) for text, each in zip(passages, encoded, strict=True)]
+
+    async def _by_halves(self, passage: str) -> Reading:
+        """Reads a passage in two parts if it must be, and each of them again."""
         try:
-            (encoded,) = await self._encoder.token_states([passage])
-            return encoded.vector
+            return self._understand([passage], await self._encoder.token_states([passage]))[0]
         except InvalidArgument:
             middle = len(passage) // 2
             if not middle:
                 raise
-            halves = [await self._vector(half) for half in (passage[:middle], passage[middle:])]
-            return np.asarray((halves[0] + halves[1]) / 2, np.float32)
+            one, other = [await self._by_halves(half) for half in (passage[:middle], passage[middle:])]
+            behind = [mark._replace(start=mark.start + middle, end=mark.end + middle) for mark in other.names]
+            return Reading(np.asarray((one.vector + other.vector) / 2, np.float32), (*one.names, *behind))
 
 
 class _Place(NamedTuple):
-    """Where a vector is, or will be: a row of a pass."""
+    """Where a reading is, or will be: a row of a pass."""
 
-    task: asyncio.Task[list[Floats]]
+    task: asyncio.Task[list[Reading]]
     row: int
 
 

@@ -1,0 +1,103 @@
+"""What the head for names sees of a text: its words, as the encoder understood them and as they are written.
+
+The encoder knows what a word means where it stands, but reads everything in lower case; how it is written is counted
+here. Training and serving share this module, so that they can never differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.encoder import Encoded
+from services.safety.learned.features import Floats
+
+Span = tuple[int, int]
+
+# Letters and digits of all scripts, joined by apostrophes and hyphens, without the s that says whose.
+_WORD = re.compile(r"[^\W_]+(?:(?:['’](?!s\b)|-)[^\W_]+)*")
+# Words in these are nobody's name.
+_ADDRESS = re.compile(r"[\w.+\-]*@[\w.\-]+|(?:https?://|www\.)\S+|#\w+")
+# Scripts that put no space between words: a run of them is a phrase, which the head knows nothing about.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_SENTENCE_END = frozenset(".!?…:\n")
+
+SHAPE_COUNT = 14
+# How far to either side the shapes of other words are seen.
+NEIGHBOURS = 2
+_LENGTH_MAX = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a passage that are not part of an address; those of scripts without spaces are left out.
+
+    Attributes:
+        spans: Where each is, half-open, in code points.
+        features: What is known of each, float32, shape (words, state + SHAPE_COUNT * (2 * NEIGHBOURS + 1)).
+    """
+
+    spans: tuple[Span, ...]
+    features: Floats
+
+
+def read_words(text: str, encoded: Encoded) -> Words:
+    """Reads the words of a text that was encoded."""
+    addresses = [match.span() for match in _ADDRESS.finditer(text)]
+    spans = tuple(
+        span
+        for match in _WORD.finditer(text)
+        if not _touches(span := match.span(), addresses) and not _UNSPACED.search(match.group())
+    )
+    shapes = _with_neighbours(np.array([_shape(text, *span) for span in spans], np.float32).reshape(-1, SHAPE_COUNT))
+    return Words(spans, np.concatenate([_states(spans, encoded), shapes], axis=1))
+
+
+def _touches(span: Span, others: Sequence[Span]) -> bool:
+    return any(start < span[1] and span[0] < end for start, end in others)
+
+
+def _states(spans: Sequence[Span], encoded: Encoded) -> Floats:
+    """The mean state of each word's tokens; zeros for a word of which the encoder made none."""
+    states = np.zeros((len(spans), encoded.states.shape[1]), np.float32)
+    if not spans:
+        return states
+    starts, ends = np.array(spans).T
+    begins = encoded.offsets[:, 0]
+    places = np.searchsorted(starts, begins, side="right") - 1
+    inside = (encoded.offsets[:, 1] > begins) & (places >= 0) & (begins < ends[places])
+    np.add.at(states, places[inside], encoded.states[inside])
+    counts = np.bincount(places[inside], minlength=len(spans))
+    return np.asarray(states / np.maximum(counts, 1)[:, None], np.float32)
+
+
+def _shape(text: str, start: int, end: int) -> tuple[float, ...]:
+    """How a word is written, and what stands beside it."""
+    word, before, after = text[start:end], text[max(start - 2, 0) : start], text[end : end + 1]
+    is_first = not before.strip() or before.strip()[-1] in _SENTENCE_END
+    is_upper = word[0].isupper()
+    return (
+        is_upper,
+        word.islower(),
+        word.isupper() and len(word) > 1,
+        len(word) == 1,
+        any(map(str.isdigit, word)),
+        is_first,
+        is_upper and not is_first,
+        "-" in word,
+        after == ".",
+        after == ",",
+        after in ("'", "’"),
+        before.endswith((",", ", ")),
+        not word.isascii(),
+        min(len(word), _LENGTH_MAX) / _LENGTH_MAX,
+    )
+
+
+def _with_neighbours(shapes: Floats) -> Floats:
+    """Puts beside each word's shape those of the words around it; zeros beyond the ends."""
+    padded = np.pad(shapes, ((NEIGHBOURS, NEIGHBOURS), (0, 0)))
+    return np.concatenate([padded[at : at + len(shapes)] for at in range(2 * NEIGHBOURS + 1)], axis=1)
