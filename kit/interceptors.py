@@ -19,12 +19,13 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from kit import identity, names, status, telemetry
-from kit.errors import Code, Internal, MillraceError
+from kit.errors import Code, Internal, InvalidArgument, MillraceError
 from kit.identity import CallContext
 from kit.telemetry import Telemetry
 
@@ -89,6 +90,8 @@ class CallInterceptor:
                 call_context = record.begin(context)
                 if identify is not None:
                     record.enter(await identify(method, call_context, context))
+                if isinstance(request, InvalidArgument):
+                    raise request
                 response = await run(request, context)
             except BaseException as error:
                 failure = record.fail(error, context)
@@ -106,7 +109,8 @@ class CallInterceptor:
                 self._leave()
 
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        wrapped: Handler = make(call, handler.request_deserializer, handler.response_serializer)
+        read = _reader(handler.request_deserializer, handler.request_streaming)
+        wrapped: Handler = make(call, read, handler.response_serializer)
         return wrapped
 
     def _enter(self) -> None:
@@ -164,6 +168,27 @@ class _Wrapping(grpc.GenericRpcHandler):
             name = method.removeprefix("/")
             wrapped = self._wrapped[method] = self._interceptor.wrap(name, handler, self._identify)
         return wrapped
+
+
+def _reader(deserialize: Callable[[bytes], Any] | None, streaming: bool) -> Callable[[bytes], Any] | None:
+    """Reads requests, and tells those that cannot be read from faults of ours, which grpc makes UNKNOWN of.
+
+    A stream is read within the handler, where the error is raised; a single request before it, which finds the error in
+    its place.
+    """
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            error = InvalidArgument("request", "is not a message of this method: check its encoding, text is UTF-8")
+            if streaming:
+                raise error from None
+            return error
+
+    return read
 
 
 class _Record:
