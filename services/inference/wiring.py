@@ -21,8 +21,6 @@ from millrace.inference.v1 import (
     access_service_pb2_grpc,
     inference_service_pb2,
     inference_service_pb2_grpc,
-    job_service_pb2,
-    job_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
     usage_service_pb2,
@@ -46,7 +44,7 @@ from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
 from services.inference.fleet import Fleet
-from services.inference.later import JobServicer
+from services.inference.jobs.wiring import Jobs
 from services.inference.ledger.bookkeeping import Bookkeeping
 from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
@@ -119,6 +117,7 @@ class Inference:
     database: Database
     books: Bookkeeping
     access: Access
+    jobs: Jobs
     migrate: bool | None
     limiting: Limiting
     dependency_wait_s: float
@@ -136,9 +135,11 @@ class Inference:
         await self.limiting.start(server.set_serving)
         await self.reload.start(server)
         await self.watch.up(self.dependency_wait_s)
+        self.jobs.start(self.database_watch.ready)
 
     async def close(self) -> None:
         """Frees everything, in the reverse order of making."""
+        await self.jobs.close()
         await self.reload.close()
         if self.watch:
             await self.watch.close()
@@ -188,7 +189,8 @@ async def build(
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement, refreshing)
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
     access = access_wiring.wire(settings.access, database)
-    registrations = _registrations(servicer, UsageServicer(settlement, admission, targets), access)
+    jobs = Jobs(settings.jobs, database, pipeline, embeddings)
+    registrations = _registrations(servicer, UsageServicer(settlement, admission, targets), access, jobs)
     reload = Reload(models_file, router, fleet)
     return Inference(
         registrations,
@@ -202,6 +204,7 @@ async def build(
         database,
         books,
         access,
+        jobs,
         settings.database.migrate,
         limiting,
         settings.dependency_wait_s,
@@ -228,7 +231,7 @@ def _safety_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Ch
     return SafetyClient(channels["safety"], settings.safety_timeout_ms / 1000)
 
 
-def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Access) -> list[Registration]:
+def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Access, jobs: Jobs) -> list[Registration]:
     """What is served, each behind the question who calls."""
 
     def full_name(module: object, name: str) -> str:
@@ -246,11 +249,6 @@ def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Ac
             usage,
         ),
         Registration(
-            full_name(job_service_pb2, "JobService"),
-            job_service_pb2_grpc.add_JobServiceServicer_to_server,
-            JobServicer(),
-        ),
-        Registration(
             full_name(key_service_pb2, "KeyService"),
             key_service_pb2_grpc.add_KeyServiceServicer_to_server,
             KeyServicer(access.store, access.keyring),
@@ -260,6 +258,7 @@ def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Ac
             access_service_pb2_grpc.add_AccessServiceServicer_to_server,
             AccessServicer(access.users),
         ),
+        *jobs.registrations,
     ]
     return [replace(one, identify=access.authenticator.identify) for one in registrations]
 

@@ -20,8 +20,8 @@ FUNCTION_LINES_MAX = 60
 
 # Where a service meets the outside world. Everything else in it is a noun; the edge has none, it only translates.
 ADAPTERS = {"servicer", "clients", "wiring", "__main__"}
-# In inference the servicer's work fills several modules: reading, checking, what comes later, and others' health.
-ADAPTERS |= {"translate", "limits", "later", "dependencies"}
+# In inference the servicer's work fills several modules: reading, checking, and others' health.
+ADAPTERS |= {"translate", "limits", "dependencies"}
 ADAPTER_SUFFIXES = ("_servicer", "_client", "_clients", "_store", "_engine", "_codec", "_wire")
 WIRE = ("grpc.", "grpc_status.", "grpc_health.", "grpc_reflection.", "google.protobuf.", "google.rpc.", "millrace.")
 # Joining a service's parts is the business of these alone.

@@ -1,0 +1,147 @@
+"""Workers on a real database: items are done under their makers' identity, again where that helps, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.inference.database.database import Database
+from services.inference.jobs.item_store import ItemStore
+from services.inference.jobs.job import Outcome, State
+from tests.inference.jobs.parts import ANNA, DEADLINE_S, Shop, eventually, open_database
+from tests.inference.postgres import PostgresServer
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A database with its schema."""
+    async with open_database(database_url) as opened:
+        yield opened
+
+
+async def begun(shop: Shop) -> None:
+    """Waits until an item has begun."""
+    async with asyncio.timeout(DEADLINE_S):
+        await shop.runner.has_begun.wait()
+
+
+async def test_items_are_done_as_their_maker_would(database: Database) -> None:
+    """Each under a request id of its own, the maker's tenant and name, and the job's deadline."""
+    shop = Shop(database)
+    async with shop.working():
+        job = await shop.ended(await shop.job(b"a", b"b", b"fail"))
+
+    assert (job.state, job.completed_count, job.failed_count) == (State.COMPLETED, 2, 1)
+    assert await shop.results(job) == [b"did a", b"did b", b"did fail"]
+    assert {context.request_id for context in shop.runner.contexts} == {f"{job.job_id}.{index}" for index in range(3)}
+    assert {(context.tenant, context.principal) for context in shop.runner.contexts} == {("acme", "anna")}
+    assert all(context.caller == ANNA and context.deadline for context in shop.runner.contexts)
+
+
+async def test_what_may_help_is_tried_again_up_to_a_bound(database: Database) -> None:
+    """The last error is the outcome of an item that failed every time."""
+    shop = Shop(database, tries_max=3)
+    async with shop.working():
+        job = await shop.ended(await shop.job(b"again"))
+
+    assert shop.runner.works == [b"again"] * 3
+    assert await shop.results(job) == [b"last error"]
+
+
+async def test_steps_are_told_while_the_item_runs(database: Database) -> None:
+    """Whoever follows the job sees a step before the item has ended."""
+    shop = Shop(database)
+    async with shop.working():
+        job = await shop.job(b"wait", keep_events=True)
+        happened = await eventually(lambda: shop.jobs.events(job.job_id, 0, 10))
+        state = (await shop.jobs.get(ANNA, job.job_id)).state
+        shop.runner.release.set()
+        await shop.ended(job)
+    told = await shop.jobs.events(job.job_id, 0, 10)
+
+    assert [event.payload for event in happened] == [b"step"]
+    assert state is State.RUNNING
+    assert [(event.index, event.payload) for event in told] == [(0, b"step"), (0, None), (None, None)]
+
+
+async def test_cancelling_stops_what_runs(database: Database) -> None:
+    """By the process that is told at once, and by any other with its next renewal."""
+    shop, other = Shop(database, concurrency=1), Shop(database, concurrency=0)
+    async with shop.working():
+        job = await shop.job(b"wait", b"never")
+        await begun(shop)
+        await other.jobs.cancel(ANNA, job.job_id)
+        ended = await shop.ended(job)
+
+    assert (ended.state, ended.failed_count) == (State.CANCELLED, 2)
+    assert await shop.results(job) == [b"CANCELLED", None]
+    assert shop.runner.works == [b"wait"]
+
+
+async def test_a_process_that_stops_gives_its_items_back(database: Database) -> None:
+    """Another one does them at once, not after a lease has run out."""
+    leaving, staying = Shop(database, lease_s=600.0), Shop(database, lease_s=600.0)
+    async with leaving.working():
+        job = await leaving.job(b"wait")
+        await begun(leaving)
+    staying.runner.release.set()
+    async with staying.working():
+        await staying.ended(job)
+
+    assert await staying.results(job) == [b"did wait"]
+
+
+def dead_items(database: Database) -> ItemStore:
+    """The store of a process that died a minute ago: what it claims is lost."""
+    return ItemStore(database, 1.0, lambda: time.time() - 60)
+
+
+async def test_a_process_that_dies_loses_nothing(database: Database) -> None:
+    """Its items are done by others once its leases have run out; what it says later is not recorded."""
+    dead, alive = dead_items(database), Shop(database)
+    job = await alive.job(b"a")
+    claim = await dead.claim()
+    async with alive.working():
+        await alive.ended(job)
+
+    assert claim
+    assert not await dead.end(claim, Outcome(State.COMPLETED, b"late"))
+    assert await alive.results(job) == [b"did a"]
+
+
+async def test_an_item_that_kills_its_workers_is_given_up(database: Database) -> None:
+    """One that never ends well is not tried for ever."""
+    dead, shop = dead_items(database), Shop(database, tries_max=2)
+    job = await shop.job(b"poison")
+    for _ in range(2):
+        assert await dead.claim()
+        await ItemStore(database, 1.0).sweep()
+    async with shop.working():
+        await shop.ended(job)
+
+    assert shop.runner.works == []
+    assert await shop.results(job) == [b"WORKERS_DIED"]
+
+
+async def test_an_outcome_waits_for_a_database_that_is_away(postgres: PostgresServer) -> None:
+    """What was done while the database was stopped is recorded when it is back, once."""
+    async with open_database(postgres.create_database()) as database:
+        shop = Shop(database, lease_s=600.0)
+        async with shop.working():
+            job = await shop.job(b"wait")
+            await begun(shop)
+            postgres.stop()
+            shop.runner.release.set()
+
+            async def is_away() -> bool:
+                return shop.workers.is_away
+
+            await eventually(is_away)
+            postgres.start()
+            await shop.ended(job)
+
+        assert await shop.results(job) == [b"did wait"]
+        assert shop.runner.works == [b"wait"]
