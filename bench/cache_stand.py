@@ -100,6 +100,11 @@ class CacheProcess:
         return stub
 
     @property
+    def is_up(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def pid(self) -> int:
         """The process's id."""
         assert self._process is not None

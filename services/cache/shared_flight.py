@@ -252,7 +252,7 @@ class SharedFlightTable(FlightTable):
             return
         del self._held[flight.lease_id]
         if flight.schema_tag is None:  # Else it is streamed here; those who follow it here shall see its end.
-            self._follow(flight, flight.lease_id, 0.0 if tenure is Tenure.GONE else RENEWAL_S)
+            self._follow(flight, flight.lease_id, lasts_s=0.0)  # the next beat asks how long
 
     async def _check(self, followed: _Followed) -> None:
         """Ends a foreign flight whose lease is gone, unless its end is still to be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -29,6 +29,8 @@ from services.inference.cache_port import (
 )
 from services.inference.events import Receipt
 
+# Waits before another replica is asked in place of one that went away: the channel may need a moment to notice, too.
+REPLICA_WAITS_S = (0.05, 0.2)
 # What gRPC raises where a message is sent on a call that is over.
 CALL_IS_OVER = (asyncio.InvalidStateError, grpc.aio.UsageError)
 
@@ -54,9 +56,27 @@ class CacheClient:
 
     async def follow(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
         """See `CachePort.follow`; the reader bounds its waits."""
+        waits_s, has_begun = iter(REPLICA_WAITS_S), False
+        while True:
+            try:
+                async with aclosing(self._follow_at_one(query, wait_s)) as told:
+                    async for news in told:
+                        has_begun = True
+                        yield news
+                return
+            except Unavailable:
+                again_in_s = next(waits_s, None)
+                if again_in_s is None:
+                    raise
+            if has_begun:
+                yield FlightRestarted()
+            await asyncio.sleep(again_in_s)
+
+    async def _follow_at_one(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
         call = self._stub.LookupStream(pb.LookupStreamRequest(query=wire.query(query, wait_s)), timeout=math.inf)
         hit: lookup_pb2.Hit | None = None
         chunks: list[bytes] = []
+        last: FlightNews | None = None
         try:
             async for response in call:
                 match response.WhichOneof("event"):
@@ -67,15 +87,17 @@ class CacheClient:
                     case "hit":
                         hit = response.hit
                     case "completed" if hit is not None:
-                        yield wire.found(hit, tuple(chunks))
+                        last = wire.found(hit, tuple(chunks))
                     case "completed":
-                        yield FlightLanded(response.completed.entry.entry_id)
+                        last = FlightLanded(response.completed.entry.entry_id)
                     case "following":
                         yield FlightBegun()
                     case "restarted":
                         yield FlightRestarted()
                     case "miss":
-                        yield wire.missed(response.miss)
+                        last = wire.missed(response.miss)
+            if last is not None:  # not before the end of the stream: who hangs up sooner gives back the lease of a miss
+                yield last
         except grpc.aio.AioRpcError as error:
             raise status.from_rpc_error(error) from error
         finally:

@@ -148,6 +148,8 @@ class CachePort(Protocol):
     def follow(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
         """Finds an entry, or tells of one that is being made; who makes it may have changed when it begins.
 
+        A replica that goes away is replaced by another one, which tells the flight from its beginning: a restart.
+
         Args:
             query: As for `lookup`, with `lease_s`.
             wait_s: Longest wait, in seconds, for the first chunk of each caller that is followed.

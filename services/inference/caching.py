@@ -122,15 +122,27 @@ class AnswerCache:
                 return _for_others(said)
         self._lookups[query] = shared = asyncio.get_running_loop().create_future()
         said = None
+        asking = asyncio.create_task(self._port.lookup(query))
         try:
-            said = await self._port.lookup(query)
+            said = await asyncio.shield(asking)
             return said
         except MillraceError as error:
             said = error
             raise
+        except asyncio.CancelledError:
+            self._spawn(self._take_back(asking))
+            raise
         finally:
             del self._lookups[query]
             shared.set_result(said)
+
+    async def _take_back(self, asking: asyncio.Task[CacheFound | CacheMiss]) -> None:
+        """Waits for what a call that has left was to be told: the lease that it may be would keep others waiting."""
+        with suppress(MillraceError):
+            said = await asking
+            lease_id = said.lease_id if isinstance(said, CacheMiss) else said.refresh_lease_id
+            if lease_id:
+                await self._port.release(lease_id)
 
     async def _follow(self, request: Request, route: Route, plan: CachePlan) -> Recall:
         """Waits for the first news of an answer that another call makes."""

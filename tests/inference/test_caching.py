@@ -368,6 +368,21 @@ async def test_a_lease_that_is_not_used_is_given_back(port: FakeCache) -> None:
     assert port.released == ["lease-1"]
 
 
+async def test_a_lease_that_crosses_with_a_hang_up_is_given_back(port: FakeCache) -> None:
+    """A call that leaves while its lookup is being answered takes no lease along."""
+    cache = cached(port)
+    port.answers.clear()
+    leaving = asyncio.create_task(cache.recall(asked(), route()))
+    await asyncio.wait_for(port.asked.wait(), WAIT_S)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    port.answers.set()
+    await cache.close()
+
+    assert leaving.cancelled()
+    assert port.released == ["lease-1"]
+
+
 async def test_a_lookup_that_nobody_waits_for_gives_back_what_it_got(port: FakeCache) -> None:
     """Or is ended, where it is still under way."""
     before, cache = tasks_now(), cached(port, wait_s=0.01)
