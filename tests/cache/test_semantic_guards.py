@@ -40,8 +40,8 @@ fees per day | fees per week
 """
 CALCULATED = """
 What is 7 * 9 | What is 7 - 9
-What is 7 / 9 | What is 7 * 9
-What is 7 - 9 | What is 7 9
+What is 6 / 3 | What is 6 * 3
+What is 8 - 5 | What is 8 5
 does it freeze at -5 degrees | does it freeze at 5 degrees
 solve x^2 + 1 | solve x2 + 1
 what does 👍 mean | what does 👎 mean
