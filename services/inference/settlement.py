@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -174,7 +174,7 @@ def _give_back(reservation: Reservation, used: Spent) -> None:
         reservation.settle(used.usage, used.cost_micro_usd)
 
 
-def percentile(values: deque[float], share: float) -> float | None:
+def percentile(values: Iterable[float], share: float) -> float | None:
     """The value below which a share of the values lies; None of none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

@@ -66,6 +66,7 @@ CACHE_MODES = {
     generation_pb2.CACHE_MODE_ONLY_IF_CACHED: "only_if_cached",
 }
 CACHE_SCOPES = {generation_pb2.CACHE_SCOPE_TENANT: "tenant", generation_pb2.CACHE_SCOPE_USER: "user"}
+USAGE_SOURCES: dict[str, Any] = {"": 0, "reported": 1, "counted": 2, "estimated": 3}  # numbers of the contract
 SCALARS = (
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
     "max_tokens", "min_tokens",
@@ -297,6 +298,9 @@ def attempt(event: nouns.Attempt) -> event_pb2.Attempt:
         ttft=None if event.ttft_s is None else duration(event.ttft_s),
         hedged=event.hedged,
         queue_time=duration(event.queue_s) if event.queue_s else None,
+        usage=usage(event.usage) if event.usage_source else None,
+        usage_source=USAGE_SOURCES[event.usage_source],
+        cost_micro_usd=event.cost_micro_usd if event.usage_source else None,
     )
 
 

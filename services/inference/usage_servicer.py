@@ -1,31 +1,51 @@
-"""UsageService: the counters of this process and its targets. What needs the ledger says that it is not there yet."""
+"""UsageService: the counters of this process and its targets, and what the ledger tells. It decides nothing."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from kit.errors import Unimplemented
+from kit import identity
+from kit.errors import Unavailable
 from millrace.inference.v1 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
+from services.inference import usage_wire
 from services.inference.admission import Admission
+from services.inference.ledger.history import History, Scope
+from services.inference.ledger.sight import visible
 from services.inference.settlement import Settlement, Totals, percentile
 from services.inference.targets import Targets, TargetState
 from services.inference.translate import duration
 
 
 class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
-    """Reports what the settlement counted and what is known of the targets."""
+    """Reports what the settlement counted, what is known of the targets, and what the ledger has.
 
-    def __init__(self, settlement: Settlement, admission: Admission, targets: Targets) -> None:
+    Args:
+        settlement: Counted in this process.
+        admission: Knows what runs.
+        targets: Know how they fare.
+        history: Reads the ledger.
+        count_keys: Counts the API keys in force.
+    """
+
+    def __init__(
+        self,
+        settlement: Settlement,
+        admission: Admission,
+        targets: Targets,
+        history: History,
+        count_keys: Callable[[], Awaitable[int]],
+    ) -> None:
         self._settlement, self._admission, self._targets = settlement, admission, targets
+        self._history, self._count_keys = history, count_keys
 
     async def GetStats(
         self, request: usage_service_pb2.GetStatsRequest, context: Any
     ) -> usage_service_pb2.GetStatsResponse:
-        """Gets the counters of this process since it started."""
+        """Gets the counters of this process since it started, and of all replicas where the database answers."""
         counted = self._settlement
         return usage_service_pb2.GetStatsResponse(
             totals=_totals(counted.totals),
@@ -39,19 +59,54 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             uptime=duration(time.monotonic() - counted.start_time),
             running_count=self._admission.running_count,
             targets=[_target(state) for state in self._targets.snapshot()],
+            ledger=await self._ledger_stats(),
         )
 
-    async def GetUsage(self, request: Any, context: Any) -> Any:
-        """Not served yet."""
-        raise _no_ledger()
+    async def GetUsage(
+        self, request: usage_service_pb2.GetUsageRequest, context: Any
+    ) -> usage_service_pb2.GetUsageResponse:
+        """Gets the usage of a span of time from the ledger."""
+        scope, width = visible(identity.current().caller, usage_wire.scope(request)), usage_wire.width_ms(request)
+        by = usage_wire.groups(request)
+        lines = await self._history.sums(scope, width, by) if width or by else []
+        by_model = await self._history.sums(scope, None, ["model"])
+        return usage_service_pb2.GetUsageResponse(
+            totals=usage_wire.totals(by_model),
+            totals_by_model={row["model"]: usage_wire.totals([row]) for row in by_model},
+            lines=[usage_wire.line(row, width) for row in lines],
+        )
 
-    async def ListHistory(self, request: Any, context: Any) -> Any:
-        """Not served yet."""
-        raise _no_ledger()
+    async def ListHistory(
+        self, request: usage_service_pb2.ListHistoryRequest, context: Any
+    ) -> usage_service_pb2.ListHistoryResponse:
+        """Lists past requests from the ledger, newest first."""
+        scope, (size, before) = visible(identity.current().caller, usage_wire.scope(request)), usage_wire.page(request)
+        rows = await self._history.page(scope, size + 1, before)
+        return usage_service_pb2.ListHistoryResponse(
+            entries=[usage_wire.entry(row) for row in rows[:size]],
+            next_page_token=rows[size - 1]["id"] if len(rows) > size else "",
+        )
 
-
-def _no_ledger() -> Unimplemented:
-    return Unimplemented("LEDGER_NOT_AVAILABLE", "there is no ledger yet; GetStats has the counters of this process")
+    async def _ledger_stats(self) -> usage_pb2.LedgerStats | None:
+        """What the ledger knows, as far as the caller may see it; None while the database is away."""
+        scope = visible(identity.current().caller, Scope())
+        try:
+            by_key = await self._history.sums(scope, None, ["key_name"])
+            durations_ms, ttfts_ms = await self._history.recent(scope)
+            key_count = await self._count_keys()
+        except Unavailable:
+            return None
+        return usage_pb2.LedgerStats(
+            totals=usage_wire.totals(by_key),
+            request_count_by_key={row["key_name"]: int(row["request_count"]) for row in by_key if row["key_name"]},
+            api_key_count=key_count,
+            latency=usage_pb2.LatencySummary(
+                duration_p50=_percentile(durations_ms, 0.5, 1000),
+                duration_p95=_percentile(durations_ms, 0.95, 1000),
+                ttft_p50=_percentile(ttfts_ms, 0.5, 1000),
+                ttft_p95=_percentile(ttfts_ms, 0.95, 1000),
+            ),
+        )
 
 
 def _totals(totals: Totals) -> usage_pb2.UsageTotals:
@@ -77,6 +132,6 @@ def _target(state: TargetState) -> usage_pb2.TargetStats:
     )
 
 
-def _percentile(values: deque[float], share: float) -> Duration | None:
+def _percentile(values: Iterable[float], share: float, per_s: float = 1.0) -> Duration | None:
     value = percentile(values, share)
-    return None if value is None else duration(value)
+    return None if value is None else duration(value / per_s)

@@ -190,7 +190,8 @@ async def build(
     servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
     access = access_wiring.wire(settings.access, database)
     jobs = Jobs(settings.jobs, database, pipeline, embeddings)
-    registrations = _registrations(servicer, UsageServicer(settlement, admission, targets), access, jobs)
+    usage = UsageServicer(settlement, admission, targets, books.history, access.store.count)
+    registrations = _registrations(servicer, usage, access, jobs)
     reload = Reload(models_file, router, fleet)
     return Inference(
         registrations,

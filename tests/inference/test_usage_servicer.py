@@ -32,6 +32,19 @@ from tests.inference.parts import request
 USAGE = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
 
 
+class NoHistory:
+    """A ledger whose database is away."""
+
+    async def sums(self, *_: Any) -> list[Any]:
+        raise Unavailable("DATABASE_UNAVAILABLE", "the database does not answer; retry later")
+
+    page = sums
+
+
+async def no_keys() -> int:
+    return 0
+
+
 @pytest.fixture
 def settlement() -> Settlement:
     """Counters at 0."""
@@ -58,8 +71,8 @@ def targets(clock: ManualClock) -> Targets:
 
 @pytest.fixture
 async def stub(settlement: Settlement, admission: Admission, targets: Targets) -> AsyncIterator[Any]:
-    """The service over gRPC."""
-    servicer = UsageServicer(settlement, admission, targets)
+    """The service over gRPC, without a ledger."""
+    servicer = UsageServicer(settlement, admission, targets, NoHistory(), no_keys)  # type: ignore[arg-type]
     add = usage_service_pb2_grpc.add_UsageServiceServicer_to_server
     server = Server("usage", ServeSettings(port=0), [Registration(USAGE.full_name, add, servicer)], telemetry.off())
     port = await server.start()
@@ -179,12 +192,13 @@ async def test_targets_that_are_left_alone_say_for_how_long(stub: Any, targets: 
 
 
 @pytest.mark.parametrize("method", ["GetUsage", "ListHistory"])
-async def test_the_ledger_comes_later(stub: Any, method: str) -> None:
-    """And says so."""
+async def test_without_the_database_there_is_no_past(stub: Any, method: str) -> None:
+    """It says so, and that it is worth another try; the counters of this process are there all the same."""
     request = getattr(usage_service_pb2, f"{method}Request")()
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await getattr(stub, method)(request, timeout=5)
 
     error = from_rpc_error(caught.value)
-    assert (error.code, error.reason) == (Code.UNIMPLEMENTED, "LEDGER_NOT_AVAILABLE")
+    assert (error.code, error.reason) == (Code.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    assert not (await stats(stub)).HasField("ledger")

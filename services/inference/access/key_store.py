@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, and_, insert, or_, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -84,6 +84,15 @@ class KeyStore:
             query = query.where(or_(keys.c.created_time_ms < after[0], same))
         async with self._database.reading() as connection:
             return [_key(row) for row in (await connection.execute(query)).all()]
+
+    async def count(self) -> int:
+        """Returns how many keys are in force."""
+        keys = tables.keys.c
+        lasts = or_(keys.expire_time_ms.is_(None), keys.expire_time_ms > self._now_ms())
+        query = select(func.count()).where(keys.revoke_time_ms.is_(None), lasts)
+        async with self._database.reading() as connection:
+            found: int = (await connection.execute(query)).scalar_one()
+            return found
 
     async def revoke(self, key_id: str) -> Key:
         """Revokes a key for good; raises NotFound (KEY_NOT_FOUND)."""

@@ -44,6 +44,13 @@ class CacheOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CACHE_OUTCOME_BYPASS: _ClassVar[CacheOutcome]
     CACHE_OUTCOME_UNAVAILABLE: _ClassVar[CacheOutcome]
 
+class UsageSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    USAGE_SOURCE_UNSPECIFIED: _ClassVar[UsageSource]
+    USAGE_SOURCE_REPORTED: _ClassVar[UsageSource]
+    USAGE_SOURCE_COUNTED: _ClassVar[UsageSource]
+    USAGE_SOURCE_ESTIMATED: _ClassVar[UsageSource]
+
 class AttemptOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ATTEMPT_OUTCOME_UNSPECIFIED: _ClassVar[AttemptOutcome]
@@ -51,6 +58,7 @@ class AttemptOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ATTEMPT_OUTCOME_FAILED: _ClassVar[AttemptOutcome]
     ATTEMPT_OUTCOME_CANCELLED: _ClassVar[AttemptOutcome]
     ATTEMPT_OUTCOME_SKIPPED: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_LOST: _ClassVar[AttemptOutcome]
 
 class LimitUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -86,11 +94,16 @@ CACHE_OUTCOME_STALE: CacheOutcome
 CACHE_OUTCOME_MISS: CacheOutcome
 CACHE_OUTCOME_BYPASS: CacheOutcome
 CACHE_OUTCOME_UNAVAILABLE: CacheOutcome
+USAGE_SOURCE_UNSPECIFIED: UsageSource
+USAGE_SOURCE_REPORTED: UsageSource
+USAGE_SOURCE_COUNTED: UsageSource
+USAGE_SOURCE_ESTIMATED: UsageSource
 ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome
 ATTEMPT_OUTCOME_OK: AttemptOutcome
 ATTEMPT_OUTCOME_FAILED: AttemptOutcome
 ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome
 ATTEMPT_OUTCOME_SKIPPED: AttemptOutcome
+ATTEMPT_OUTCOME_LOST: AttemptOutcome
 LIMIT_UNIT_UNSPECIFIED: LimitUnit
 LIMIT_UNIT_REQUESTS: LimitUnit
 LIMIT_UNIT_TOKENS: LimitUnit
@@ -236,7 +249,7 @@ class AttemptEvent(_message.Message):
     def __init__(self, attempt: _Optional[_Union[Attempt, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "engine", "target", "outcome", "error_reason", "duration", "ttft", "hedged", "queue_time")
+    __slots__ = ("number", "engine", "target", "outcome", "error_reason", "duration", "ttft", "hedged", "queue_time", "usage", "usage_source", "cost_micro_usd")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -246,6 +259,9 @@ class Attempt(_message.Message):
     TTFT_FIELD_NUMBER: _ClassVar[int]
     HEDGED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COST_MICRO_USD_FIELD_NUMBER: _ClassVar[int]
     number: int
     engine: str
     target: str
@@ -255,7 +271,10 @@ class Attempt(_message.Message):
     ttft: _duration_pb2.Duration
     hedged: bool
     queue_time: _duration_pb2.Duration
-    def __init__(self, number: _Optional[int] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., outcome: _Optional[_Union[AttemptOutcome, str]] = ..., error_reason: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hedged: _Optional[bool] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    usage: Usage
+    usage_source: UsageSource
+    cost_micro_usd: int
+    def __init__(self, number: _Optional[int] = ..., engine: _Optional[str] = ..., target: _Optional[str] = ..., outcome: _Optional[_Union[AttemptOutcome, str]] = ..., error_reason: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttft: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hedged: _Optional[bool] = ..., queue_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., usage_source: _Optional[_Union[UsageSource, str]] = ..., cost_micro_usd: _Optional[int] = ...) -> None: ...
 
 class Completed(_message.Message):
     __slots__ = ("usage", "receipt")

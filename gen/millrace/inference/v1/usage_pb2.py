@@ -23,21 +23,34 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/usage.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x80\x02\n\x0bUsageTotals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x1c\n\x14\x66\x61iled_request_count\x18\x02 \x01(\x03\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x05 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_miss_count\x18\x06 \x01(\x03\x12\x15\n\rblocked_count\x18\x07 \x01(\x03\x12\x16\n\x0e\x63ost_micro_usd\x18\x08 \x01(\x03\x12\x1e\n\x16unpriced_request_count\x18\t \x01(\x03\"\xcc\x01\n\x0eLatencySummary\x12/\n\x0c\x64uration_p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x64uration_p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p50\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa0\x03\n\x0bTargetStats\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x14\n\x0ctarget_model\x18\x02 \x01(\t\x12:\n\rbreaker_state\x18\x03 \x01(\x0e\x32#.millrace.inference.v1.BreakerState\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x12\x15\n\rwaiting_count\x18\x06 \x01(\x05\x12\x12\n\ncall_count\x18\x07 \x01(\x03\x12\x19\n\x11\x66\x61iled_call_count\x18\x08 \x01(\x03\x12\x13\n\x0bretry_count\x18\t \x01(\x03\x12\x13\n\x0bhedge_count\x18\n \x01(\x03\x12\x1a\n\x12skipped_call_count\x18\x0b \x01(\x03\x12/\n\x0cttft_average\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/usage.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x02\n\x0bUsageTotals\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x1c\n\x14\x66\x61iled_request_count\x18\x02 \x01(\x03\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61\x63he_hit_count\x18\x05 \x01(\x03\x12\x18\n\x10\x63\x61\x63he_miss_count\x18\x06 \x01(\x03\x12\x15\n\rblocked_count\x18\x07 \x01(\x03\x12\x16\n\x0e\x63ost_micro_usd\x18\x08 \x01(\x03\x12\x1e\n\x16unpriced_request_count\x18\t \x01(\x03\x12!\n\x19\x63\x61\x63hed_prompt_token_count\x18\n \x01(\x03\"\xf1\x01\n\tUsageLine\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x10\n\x08key_name\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x32\n\x06totals\x18\x08 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\"\xa3\x02\n\x0bLedgerStats\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12W\n\x14request_count_by_key\x18\x02 \x03(\x0b\x32\x39.millrace.inference.v1.LedgerStats.RequestCountByKeyEntry\x12\x15\n\rapi_key_count\x18\x03 \x01(\x03\x12\x36\n\x07latency\x18\x04 \x01(\x0b\x32%.millrace.inference.v1.LatencySummary\x1a\x38\n\x16RequestCountByKeyEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcc\x01\n\x0eLatencySummary\x12/\n\x0c\x64uration_p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x64uration_p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p50\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa0\x03\n\x0bTargetStats\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x14\n\x0ctarget_model\x18\x02 \x01(\t\x12:\n\rbreaker_state\x18\x03 \x01(\x0e\x32#.millrace.inference.v1.BreakerState\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x12\x15\n\rwaiting_count\x18\x06 \x01(\x05\x12\x12\n\ncall_count\x18\x07 \x01(\x03\x12\x19\n\x11\x66\x61iled_call_count\x18\x08 \x01(\x03\x12\x13\n\x0bretry_count\x18\t \x01(\x03\x12\x13\n\x0bhedge_count\x18\n \x01(\x03\x12\x1a\n\x12skipped_call_count\x18\x0b \x01(\x03\x12/\n\x0cttft_average\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08ttft_p95\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration*\x88\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x01\x12\x13\n\x0fUSAGE_GROUP_KEY\x10\x02\x12\x19\n\x15USAGE_GROUP_PRINCIPAL\x10\x03\x12\x16\n\x12USAGE_GROUP_TENANT\x10\x04*\xbb\x01\n\x0eRequestOutcome\x12\x1f\n\x1bREQUEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12REQUEST_OUTCOME_OK\x10\x01\x12\x1a\n\x16REQUEST_OUTCOME_FAILED\x10\x02\x12\x1b\n\x17REQUEST_OUTCOME_BLOCKED\x10\x03\x12\x1d\n\x19REQUEST_OUTCOME_CANCELLED\x10\x04\x12\x18\n\x14REQUEST_OUTCOME_LOST\x10\x05*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BREAKERSTATE']._serialized_start=977
-  _globals['_BREAKERSTATE']._serialized_end=1101
-  _globals['_USAGETOTALS']._serialized_start=93
-  _globals['_USAGETOTALS']._serialized_end=349
-  _globals['_LATENCYSUMMARY']._serialized_start=352
-  _globals['_LATENCYSUMMARY']._serialized_end=556
-  _globals['_TARGETSTATS']._serialized_start=559
-  _globals['_TARGETSTATS']._serialized_end=975
+  _globals['_LEDGERSTATS_REQUESTCOUNTBYKEYENTRY']._loaded_options = None
+  _globals['_LEDGERSTATS_REQUESTCOUNTBYKEYENTRY']._serialized_options = b'8\001'
+  _globals['_USAGEGROUP']._serialized_start=1584
+  _globals['_USAGEGROUP']._serialized_end=1720
+  _globals['_REQUESTOUTCOME']._serialized_start=1723
+  _globals['_REQUESTOUTCOME']._serialized_end=1910
+  _globals['_BREAKERSTATE']._serialized_start=1912
+  _globals['_BREAKERSTATE']._serialized_end=2036
+  _globals['_USAGETOTALS']._serialized_start=126
+  _globals['_USAGETOTALS']._serialized_end=417
+  _globals['_USAGELINE']._serialized_start=420
+  _globals['_USAGELINE']._serialized_end=661
+  _globals['_LEDGERSTATS']._serialized_start=664
+  _globals['_LEDGERSTATS']._serialized_end=955
+  _globals['_LEDGERSTATS_REQUESTCOUNTBYKEYENTRY']._serialized_start=899
+  _globals['_LEDGERSTATS_REQUESTCOUNTBYKEYENTRY']._serialized_end=955
+  _globals['_LATENCYSUMMARY']._serialized_start=958
+  _globals['_LATENCYSUMMARY']._serialized_end=1162
+  _globals['_TARGETSTATS']._serialized_start=1165
+  _globals['_TARGETSTATS']._serialized_end=1581
 # @@protoc_insertion_point(module_scope)

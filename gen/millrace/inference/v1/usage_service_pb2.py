@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from millrace.inference.v1 import event_pb2 as millrace_dot_inference_dot_v1_dot_event__pb2
 from millrace.inference.v1 import usage_pb2 as millrace_dot_inference_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millrace/inference/v1/usage_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/inference/v1/usage.proto\"\x11\n\x0fGetStatsRequest\"\xa4\x03\n\x10GetStatsResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetStatsResponse.TotalsByModelEntry\x12\x36\n\x07latency\x18\x03 \x01(\x0b\x32%.millrace.inference.v1.LatencySummary\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x12\x33\n\x07targets\x18\x06 \x03(\x0b\x32\".millrace.inference.v1.TargetStats\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\"\x7f\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"\xf5\x01\n\x10GetUsageResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetUsageResponse.TotalsByModelEntry\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\";\n\x12ListHistoryRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x13ListHistoryResponse\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.millrace.inference.v1.HistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbf\x01\n\x0cHistoryEntry\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x03 \x01(\t\x12\x32\n\x06totals\x18\x04 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x10\n\x08trace_id\x18\x06 \x01(\t2\xae\x02\n\x0cUsageService\x12[\n\x08GetStats\x12&.millrace.inference.v1.GetStatsRequest\x1a\'.millrace.inference.v1.GetStatsResponse\x12[\n\x08GetUsage\x12&.millrace.inference.v1.GetUsageRequest\x1a\'.millrace.inference.v1.GetUsageResponse\x12\x64\n\x0bListHistory\x12).millrace.inference.v1.ListHistoryRequest\x1a*.millrace.inference.v1.ListHistoryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millrace/inference/v1/usage_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/inference/v1/event.proto\x1a!millrace/inference/v1/usage.proto\"\x11\n\x0fGetStatsRequest\"\xd8\x03\n\x10GetStatsResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetStatsResponse.TotalsByModelEntry\x12\x36\n\x07latency\x18\x03 \x01(\x0b\x32%.millrace.inference.v1.LatencySummary\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x05 \x01(\x05\x12\x33\n\x07targets\x18\x06 \x03(\x0b\x32\".millrace.inference.v1.TargetStats\x12\x32\n\x06ledger\x18\x07 \x01(\x0b\x32\".millrace.inference.v1.LedgerStats\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\"\x97\x02\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12/\n\x0c\x62ucket_width\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x08group_by\x18\x08 \x03(\x0e\x32!.millrace.inference.v1.UsageGroup\"\xa6\x02\n\x10GetUsageResponse\x12\x32\n\x06totals\x18\x01 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12S\n\x0ftotals_by_model\x18\x02 \x03(\x0b\x32:.millrace.inference.v1.GetUsageResponse.TotalsByModelEntry\x12/\n\x05lines\x18\x03 \x03(\x0b\x32 .millrace.inference.v1.UsageLine\x1aX\n\x12TotalsByModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals:\x02\x38\x01\"\xdb\x01\n\x12ListHistoryRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x13ListHistoryResponse\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.millrace.inference.v1.HistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf4\x06\n\x0cHistoryEntry\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x03 \x01(\t\x12\x32\n\x06totals\x18\x04 \x01(\x0b\x32\".millrace.inference.v1.UsageTotals\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x10\n\x08trace_id\x18\x06 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x0e\n\x06tenant\x18\t \x01(\t\x12\x11\n\tprincipal\x18\n \x01(\t\x12\x0e\n\x06key_id\x18\x0b \x01(\t\x12\x10\n\x08key_name\x18\x0c \x01(\t\x12\x14\n\x0croute_reason\x18\r \x01(\t\x12\x0e\n\x06\x65ngine\x18\x0e \x01(\t\x12\x0e\n\x06target\x18\x0f \x01(\t\x12\x14\n\x0ctarget_model\x18\x10 \x01(\t\x12\x36\n\x07outcome\x18\x11 \x01(\x0e\x32%.millrace.inference.v1.RequestOutcome\x12:\n\rfinish_reason\x18\x12 \x01(\x0e\x32#.millrace.inference.v1.FinishReason\x12:\n\rcache_outcome\x18\x13 \x01(\x0e\x32#.millrace.inference.v1.CacheOutcome\x12<\n\x0esafety_verdict\x18\x14 \x01(\x0e\x32$.millrace.inference.v1.SafetyVerdict\x12+\n\x08\x64uration\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x16 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x0cusage_source\x18\x17 \x01(\x0e\x32\".millrace.inference.v1.UsageSource\x12\x1b\n\x0e\x63ost_micro_usd\x18\x18 \x01(\x03H\x00\x88\x01\x01\x12\x30\n\x08\x61ttempts\x18\x19 \x03(\x0b\x32\x1e.millrace.inference.v1.Attempt\x12\x0e\n\x06prompt\x18\x1a \x01(\t\x12\x12\n\ncompletion\x18\x1b \x01(\tB\x11\n\x0f_cost_micro_usd2\xae\x02\n\x0cUsageService\x12[\n\x08GetStats\x12&.millrace.inference.v1.GetStatsRequest\x1a\'.millrace.inference.v1.GetStatsResponse\x12[\n\x08GetUsage\x12&.millrace.inference.v1.GetUsageRequest\x1a\'.millrace.inference.v1.GetUsageResponse\x12\x64\n\x0bListHistory\x12).millrace.inference.v1.ListHistoryRequest\x1a*.millrace.inference.v1.ListHistoryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,24 +39,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_options = b'8\001'
   _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._loaded_options = None
   _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSREQUEST']._serialized_start=168
-  _globals['_GETSTATSREQUEST']._serialized_end=185
-  _globals['_GETSTATSRESPONSE']._serialized_start=188
-  _globals['_GETSTATSRESPONSE']._serialized_end=608
-  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_start=520
-  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_end=608
-  _globals['_GETUSAGEREQUEST']._serialized_start=610
-  _globals['_GETUSAGEREQUEST']._serialized_end=737
-  _globals['_GETUSAGERESPONSE']._serialized_start=740
-  _globals['_GETUSAGERESPONSE']._serialized_end=985
-  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_start=520
-  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_end=608
-  _globals['_LISTHISTORYREQUEST']._serialized_start=987
-  _globals['_LISTHISTORYREQUEST']._serialized_end=1046
-  _globals['_LISTHISTORYRESPONSE']._serialized_start=1048
-  _globals['_LISTHISTORYRESPONSE']._serialized_end=1148
-  _globals['_HISTORYENTRY']._serialized_start=1151
-  _globals['_HISTORYENTRY']._serialized_end=1342
-  _globals['_USAGESERVICE']._serialized_start=1345
-  _globals['_USAGESERVICE']._serialized_end=1647
+  _globals['_GETSTATSREQUEST']._serialized_start=203
+  _globals['_GETSTATSREQUEST']._serialized_end=220
+  _globals['_GETSTATSRESPONSE']._serialized_start=223
+  _globals['_GETSTATSRESPONSE']._serialized_end=695
+  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_start=607
+  _globals['_GETSTATSRESPONSE_TOTALSBYMODELENTRY']._serialized_end=695
+  _globals['_GETUSAGEREQUEST']._serialized_start=698
+  _globals['_GETUSAGEREQUEST']._serialized_end=977
+  _globals['_GETUSAGERESPONSE']._serialized_start=980
+  _globals['_GETUSAGERESPONSE']._serialized_end=1274
+  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_start=607
+  _globals['_GETUSAGERESPONSE_TOTALSBYMODELENTRY']._serialized_end=695
+  _globals['_LISTHISTORYREQUEST']._serialized_start=1277
+  _globals['_LISTHISTORYREQUEST']._serialized_end=1496
+  _globals['_LISTHISTORYRESPONSE']._serialized_start=1498
+  _globals['_LISTHISTORYRESPONSE']._serialized_end=1598
+  _globals['_HISTORYENTRY']._serialized_start=1601
+  _globals['_HISTORYENTRY']._serialized_end=2485
+  _globals['_USAGESERVICE']._serialized_start=2488
+  _globals['_USAGESERVICE']._serialized_end=2790
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class UsageServiceStub:
-    """What was used, by whom, for how much.
+    """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
+    credential, where none is needed, what their tenant has. What the ledger tells needs the database: UNAVAILABLE with
+    reason DATABASE_UNAVAILABLE while it is away.
     """
 
     def __init__(self, channel):
@@ -53,25 +55,27 @@ class UsageServiceStub:
 
 
 class UsageServiceServicer:
-    """What was used, by whom, for how much.
+    """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
+    credential, where none is needed, what their tenant has. What the ledger tells needs the database: UNAVAILABLE with
+    reason DATABASE_UNAVAILABLE while it is away.
     """
 
     def GetStats(self, request, context):
-        """Gets the counters of this process since it started.
+        """Gets the counters of this process since it started, and of all replicas where the database answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Gets the usage of a span of time from the ledger. Not served yet: UNIMPLEMENTED with reason LEDGER_NOT_AVAILABLE.
+        """Gets the usage of a span of time from the ledger.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHistory(self, request, context):
-        """Lists past requests from the ledger, newest first. Not served yet: UNIMPLEMENTED, LEDGER_NOT_AVAILABLE.
+        """Lists past requests from the ledger, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +108,9 @@ def add_UsageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UsageService:
-    """What was used, by whom, for how much.
+    """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
+    credential, where none is needed, what their tenant has. What the ledger tells needs the database: UNAVAILABLE with
+    reason DATABASE_UNAVAILABLE while it is away.
     """
 
     @staticmethod

@@ -27,33 +27,42 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UsageServiceStub:
-    """What was used, by whom, for how much."""
+    """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
+    credential, where none is needed, what their tenant has. What the ledger tells needs the database: UNAVAILABLE with
+    reason DATABASE_UNAVAILABLE while it is away.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
     GetStats: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetStatsRequest, _usage_service_pb2.GetStatsResponse]
-    """Gets the counters of this process since it started."""
+    """Gets the counters of this process since it started, and of all replicas where the database answers."""
     GetUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]
-    """Gets the usage of a span of time from the ledger. Not served yet: UNIMPLEMENTED with reason LEDGER_NOT_AVAILABLE."""
+    """Gets the usage of a span of time from the ledger."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListHistoryRequest, _usage_service_pb2.ListHistoryResponse]
-    """Lists past requests from the ledger, newest first. Not served yet: UNIMPLEMENTED, LEDGER_NOT_AVAILABLE."""
+    """Lists past requests from the ledger, newest first."""
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
-    """What was used, by whom, for how much."""
+    """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
+    credential, where none is needed, what their tenant has. What the ledger tells needs the database: UNAVAILABLE with
+    reason DATABASE_UNAVAILABLE while it is away.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStats: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetStatsRequest, _usage_service_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Gets the counters of this process since it started."""
+    """Gets the counters of this process since it started, and of all replicas where the database answers."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """Gets the usage of a span of time from the ledger. Not served yet: UNIMPLEMENTED with reason LEDGER_NOT_AVAILABLE."""
+    """Gets the usage of a span of time from the ledger."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListHistoryRequest, _usage_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
-    """Lists past requests from the ledger, newest first. Not served yet: UNIMPLEMENTED, LEDGER_NOT_AVAILABLE."""
+    """Lists past requests from the ledger, newest first."""
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What was used, by whom, for how much."""
+    """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
+    credential, where none is needed, what their tenant has. What the ledger tells needs the database: UNAVAILABLE with
+    reason DATABASE_UNAVAILABLE while it is away.
+    """
 
     @_abc_1.abstractmethod
     def GetStats(
@@ -61,7 +70,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetStatsResponse, _abc.Awaitable[_usage_service_pb2.GetStatsResponse]]:
-        """Gets the counters of this process since it started."""
+        """Gets the counters of this process since it started, and of all replicas where the database answers."""
 
     @_abc_1.abstractmethod
     def GetUsage(
@@ -69,7 +78,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetUsageResponse, _abc.Awaitable[_usage_service_pb2.GetUsageResponse]]:
-        """Gets the usage of a span of time from the ledger. Not served yet: UNIMPLEMENTED with reason LEDGER_NOT_AVAILABLE."""
+        """Gets the usage of a span of time from the ledger."""
 
     @_abc_1.abstractmethod
     def ListHistory(
@@ -77,6 +86,6 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.ListHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.ListHistoryResponse, _abc.Awaitable[_usage_service_pb2.ListHistoryResponse]]:
-        """Lists past requests from the ledger, newest first. Not served yet: UNIMPLEMENTED, LEDGER_NOT_AVAILABLE."""
+        """Lists past requests from the ledger, newest first."""
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
