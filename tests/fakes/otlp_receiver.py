@@ -36,6 +36,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
+        self.exports: list[bytes] = []  # as they came, with whatever else they hold
         self.endpoint = ""
         self._arrived = asyncio.Event()
         self._server = grpc.aio.server()
@@ -52,6 +53,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:
         """Keeps what came."""
+        self.exports.append(request.SerializeToString())
         for resource_spans in request.resource_spans:
             service = next(a.value.string_value for a in resource_spans.resource.attributes if a.key == "service.name")
             for scope_spans in resource_spans.scope_spans:
