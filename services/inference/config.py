@@ -72,10 +72,13 @@ class InferenceSettings(ServeSettings):
         default=4_096, ge=1, description="Generations that may run at once; more are refused."
     )
     batch_concurrency: int = Field(default=8, ge=1, le=100, description="Items of one batch that run at once.")
-    local_active_max: int = Field(default=16, ge=1, description="Generations that one local model works on at once.")
+    local_active_max: int = Field(default=32, ge=1, description="Answers that one local model computes at once.")
     local_queue_max: int = Field(default=256, ge=0, description="Generations that may wait for one local model.")
     local_wait_s_max: float = Field(
         default=30.0, gt=0, description="Longest wait for a local model; then RESOURCE_EXHAUSTED."
+    )
+    local_cache_mib: int = Field(
+        default=0, ge=0, description="Memory of a local model's KV cache; 0: a quarter of what is free, at most 4 GiB."
     )
     torch_threads: int = Field(default=0, ge=0, description="Threads of torch; 0 takes what the machine has.")
 

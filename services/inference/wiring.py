@@ -75,7 +75,7 @@ class EngineMaker:
         """An engine that generates."""
         if target.engine == "openai":
             return self._upstream(target)
-        from services.inference.engines.local_engine import LocalEngine
+        from services.inference.engines.local.engine import LocalEngine
 
         settings = self._settings
         return LocalEngine(
@@ -84,13 +84,14 @@ class EngineMaker:
             queue_max=settings.local_queue_max,
             wait_s_max=settings.local_wait_s_max,
             threads=settings.torch_threads,
+            cache_mib=settings.local_cache_mib,
         )
 
     def embedder(self, target: Target) -> Embedder:
         """An engine that embeds."""
         if target.engine == "openai":
             return self._upstream(target)
-        from services.inference.engines.local_embedder import LocalEmbedder
+        from services.inference.engines.local.embedder import LocalEmbedder
 
         return LocalEmbedder(target.model, threads=self._settings.torch_threads)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from services.inference.engines.local_engine import LocalEngine
+from services.inference.engines.local.engine import LocalEngine
 from services.inference.generation import Delta, EngineEvent, Message, Prompt, Role, Sampling, TextPart
 from tests.fakes.tiny_gpt2 import END_ID
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from services.inference.engines.local_model import EMBEDDED_DIRECTORY, LocalModel, load
+from services.inference.engines.local.model import EMBEDDED_DIRECTORY, LocalModel, load
 from services.inference.generation import Message, Prompt, Role, TextPart
 from tools.examination import ask, papers, user
 from tools.lessons import Fact, Teacher, load_facts, passage

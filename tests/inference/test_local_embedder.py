@@ -10,7 +10,7 @@ import pytest
 
 from kit import minilm
 from kit.errors import Code, InvalidArgument, MillraceError
-from services.inference.engines.local_embedder import TURN_TEXTS, LocalEmbedder
+from services.inference.engines.local.embedder import TURN_TEXTS, LocalEmbedder
 
 DIMENSIONS = 384
 

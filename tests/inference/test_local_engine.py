@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from kit.errors import Code, InvalidArgument, MillraceError
-from services.inference.engines.local_decode import PREFILL_TOKENS
-from services.inference.engines.local_engine import LocalEngine
-from services.inference.engines.local_model import LocalModel, load
+from services.inference.engines.local.engine import LocalEngine
+from services.inference.engines.local.model import LocalModel, load
+from services.inference.engines.local.turns import PREFILL_TOKENS
 from services.inference.generation import (
     ChoiceFinished,
     Delta,
@@ -40,8 +40,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def tiny(directory: Path) -> AsyncIterator[LocalEngine]:
-    """The engine on the tiny GPT-2, with two places and one to wait."""
-    engine = LocalEngine(str(directory), active_max=2, queue_max=1, wait_s_max=0.05)
+    """The engine on the tiny GPT-2."""
+    engine = LocalEngine(str(directory), active_max=2, queue_max=1)
     await engine.warm()
     yield engine
     await engine.close()
@@ -180,7 +180,7 @@ async def test_too_long_prompt_is_refused(tiny: LocalEngine) -> None:
 
     assert refused.value.reason == "CONTEXT_LENGTH_EXCEEDED"
     assert refused.value.metadata["context_token_count_max"] == str(CONTEXT)
-    assert tiny.slots.active_count == 0
+    assert tiny.running_count == tiny.waiting_count == 0
 
 
 async def test_stop_token_id_and_min_tokens(tiny: LocalEngine, model: LocalModel) -> None:
@@ -219,7 +219,7 @@ async def test_deadline_ends_the_work(tiny: LocalEngine) -> None:
         await collect(tiny, raw(), time.monotonic() - 1)
 
     assert late.value.code is Code.DEADLINE_EXCEEDED
-    assert tiny.slots.active_count == 0
+    assert tiny.running_count == tiny.waiting_count == 0
 
 
 @pytest.mark.parametrize(

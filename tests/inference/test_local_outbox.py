@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.inference.engines.local_outbox import PENDING_COUNT_MAX, Outbox, merged
+from services.inference.engines.local.outbox import PENDING_COUNT_MAX, Outbox, merged
 from services.inference.generation import ChoiceFinished, Delta, FinishReason, TokenLogprob
 
 

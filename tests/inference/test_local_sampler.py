@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from services.inference.engines.local_model import Defaults
-from services.inference.engines.local_sampler import Sampler
+from services.inference.engines.local.model import Defaults
+from services.inference.engines.local.sampler import CANDIDATES, Draw, draw
 from services.inference.generation import Sampling
 
 # Probabilities 0.5, 0.25, 0.15, 0.1.
@@ -18,22 +17,28 @@ LOGITS = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
 DRAW_COUNT = 400
 
 
+class Sampler:
+    """One sequence on a vocabulary of four tokens whose last one ends the answer."""
+
+    def __init__(self, defaults: Defaults | None = None, prompt_ids: tuple[int, ...] = (), **sampling: Any) -> None:
+        parameters = Sampling(**{"seed": 1, **sampling})
+        self._draw = Draw(parameters, defaults or Defaults(), frozenset({3}), prompt_ids)
+
+    def draw(self, logits: torch.Tensor) -> int:
+        """The next token."""
+        (token_id,) = draw(logits[None], [self._draw])
+        return token_id
+
+
 def sampler(defaults: Defaults | None = None, prompt_ids: tuple[int, ...] = (), **sampling: Any) -> Sampler:
-    """A sampler on a model of four tokens whose last one ends the answer."""
-    model = SimpleNamespace(
-        vocab_size=4,
-        device="cpu",
-        end_ids=frozenset({3}),
-        defaults=defaults or Defaults(),
-        token_bytes=lambda at: b"%d" % at,
-    )
-    return Sampler(model, Sampling(**{"seed": 1, **sampling}), prompt_ids, 0)  # type: ignore[arg-type]
+    """A sampler that has drawn nothing yet."""
+    return Sampler(defaults, prompt_ids, **sampling)
 
 
 def shares(defaults: Defaults | None = None, **sampling: Any) -> dict[int, float]:
     """How often each token is drawn."""
     drawn = sampler(defaults, **sampling)
-    counts = Counter(drawn.draw(LOGITS)[0] for _ in range(DRAW_COUNT))
+    counts = Counter(drawn.draw(LOGITS) for _ in range(DRAW_COUNT))
     return {token: count / DRAW_COUNT for token, count in counts.items()}
 
 
@@ -83,26 +88,26 @@ def test_frequency_and_presence_penalties_count_what_was_generated() -> None:
     often = sampler(frequency_penalty=lead * 0.6, prompt_ids=(0, 0, 0))
     once = sampler(presence_penalty=lead * 1.1, prompt_ids=(0,))
 
-    assert [often.draw(LOGITS)[0] for _ in range(3)] == [0, 0, 1]
-    assert [once.draw(LOGITS)[0] for _ in range(2)] == [0, 1]
+    assert [often.draw(LOGITS) for _ in range(3)] == [0, 0, 1]
+    assert [once.draw(LOGITS) for _ in range(2)] == [0, 1]
 
 
 def test_repetition_penalty_counts_the_prompt() -> None:
     """The repetition penalty falls on tokens of the prompt as well."""
-    assert sampler(repetition_penalty=3.0, prompt_ids=(0,)).draw(LOGITS)[0] != 0
+    assert sampler(repetition_penalty=3.0, prompt_ids=(0,)).draw(LOGITS) != 0
 
 
 def test_min_tokens_holds_the_end_back() -> None:
     """The end token cannot be drawn before min_tokens, and can be right after."""
     held = sampler(logit_bias={3: 100.0}, min_tokens=2)
 
-    assert [held.draw(LOGITS)[0] for _ in range(3)] == [0, 0, 3]
+    assert [held.draw(LOGITS) for _ in range(3)] == [0, 0, 3]
 
 
 def test_seeds_repeat_and_choices_differ() -> None:
     """The same seed repeats its draws; no seed does not."""
     first, again, other = (sampler(temperature=1.0, seed=seed) for seed in (9, 9, None))
-    draws = [[one.draw(LOGITS)[0] for _ in range(40)] for one in (first, again, other)]
+    draws = [[one.draw(LOGITS) for _ in range(40)] for one in (first, again, other)]
 
     assert draws[0] == draws[1] != draws[2]
 
@@ -110,7 +115,7 @@ def test_seeds_repeat_and_choices_differ() -> None:
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63)])
 def test_every_seed_of_the_contract_is_taken(seed: int) -> None:
     """Seeds are any 64-bit number."""
-    assert sampler(temperature=1.0, seed=seed).draw(LOGITS)[0] in range(4)
+    assert sampler(temperature=1.0, seed=seed).draw(LOGITS) in range(4)
 
 
 def test_the_models_defaults_stand_in() -> None:
@@ -122,13 +127,53 @@ def test_the_models_defaults_stand_in() -> None:
     assert shares(defaults, temperature=0.0) == {0: 1.0}
 
 
-def test_logprobs_are_before_all_adjustments() -> None:
-    """The log probability is the model's own, with as many alternatives as were asked for."""
-    _, logprob = sampler(logit_bias={2: 100.0}, logprobs=True, top_logprobs=2).draw(LOGITS)
+LARGE = torch.randn(4 * CANDIDATES, generator=torch.Generator().manual_seed(2))
 
-    assert logprob is not None
-    assert (logprob.token, logprob.logprob) == ("2", pytest.approx(float(LOGITS[2])))
-    assert [(top.token, top.logprob) for top in logprob.top] == [
-        ("0", pytest.approx(float(LOGITS[0]))),
-        ("1", pytest.approx(float(LOGITS[1]))),
+
+def kept_by_definition(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> set[int]:
+    """What the cuts leave, computed the slow way: min_p, then top_k, then top_p on what is left."""
+    left = sorted(((float(p), at) for at, p in enumerate(torch.softmax(logits.double(), 0))), reverse=True)
+    left = [(p, at) for p, at in left if p >= min_p * left[0][0]][: top_k or None]
+    total, before, kept = sum(p for p, _ in left), 0.0, set()
+    for p, at in left:
+        if before < top_p * total:
+            kept.add(at)
+        before += p
+    return kept
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [{"top_p": 0.3}, {"top_p": 0.97}, {"top_k": 50, "top_p": 0.9}, {"top_k": 2000}, {"min_p": 0.3}, {"min_p": 0.001}],
+)
+def test_cuts_of_a_large_vocabulary(cut: dict[str, Any]) -> None:
+    """However far the cuts reach, within the candidates or beyond them, every draw is one that they leave."""
+    kept = kept_by_definition(LARGE, **cut)
+    draws = [Draw(Sampling(temperature=1.0, seed=at, **cut), Defaults(), frozenset(), ()) for at in range(500)]
+
+    drawn = set(draw(LARGE.expand(500, -1), draws))
+
+    assert drawn <= kept
+    assert len(drawn) > min(len(kept), 500) / 4
+
+
+def test_rows_do_not_know_each_other() -> None:
+    """A row is drawn alike alone and among rows of every kind, which a batch computes together."""
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"temperature": 1.0},
+        {"temperature": 0.7, "top_k": 5},
+        {"temperature": 1.3, "top_p": 0.99},
+        {"temperature": 1.0, "min_p": 0.01, "frequency_penalty": 1.0},
+        {"temperature": 0.9, "logit_bias": {5: 3.0}, "repetition_penalty": 1.2},
     ]
+    asks = [{**kind, "seed": at} for at, kind in enumerate(kinds * 5)]
+    logits = torch.randn(len(asks), len(LARGE), generator=torch.Generator().manual_seed(4))
+
+    def made() -> list[Draw]:
+        return [Draw(Sampling(**ask), Defaults(), frozenset({3}), (1, 2)) for ask in asks]
+
+    together, alone = made(), made()
+    for _ in range(4):
+        drawn = draw(logits, together)
+        assert drawn == [draw(logits[at : at + 1], [one])[0] for at, one in enumerate(alone)]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kit.errors import ResourceExhausted
-from services.inference.engines.local_slots import Slots
+from services.inference.engines.local.slots import Slots
 
 
 async def hold(slots: Slots, order: list[int], number: int, gate: asyncio.Event) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.engines.local_model import LocalModel, load
-from services.inference.engines.local_text import BROKEN_TOKENS, Detokenizer, StopGate
+from services.inference.engines.local.model import LocalModel, load
+from services.inference.engines.local.text import BROKEN_TOKENS, Detokenizer, StopGate
 from services.inference.generation import Prompt, TokenLogprob
 from tests.fakes.tiny_gpt2 import write_tiny_gpt2
 

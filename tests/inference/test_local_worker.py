@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kit.errors import Code, MillraceError
-from services.inference.engines.local_engine import LocalEngine
-from services.inference.engines.local_outbox import PENDING_COUNT_MAX
+from services.inference.engines.local.engine import LocalEngine
+from services.inference.engines.local.outbox import PENDING_COUNT_MAX
 from services.inference.generation import Delta, EngineCompleted, Prompt, Sampling
 from tests.fakes.tiny_gpt2 import write_tiny_gpt2
 from tests.inference.local_answers import chat, collect, raw, text_of, until
@@ -25,8 +25,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def tiny(directory: Path) -> AsyncIterator[LocalEngine]:
-    """The engine on the tiny GPT-2, with two places and one to wait."""
-    engine = LocalEngine(str(directory), active_max=2, queue_max=1, wait_s_max=0.05)
+    """The engine on the tiny GPT-2."""
+    engine = LocalEngine(str(directory), active_max=2, queue_max=1)
     await engine.warm()
     yield engine
     await engine.close()
@@ -45,9 +45,9 @@ async def test_cancel_frees_within_a_step(tiny: LocalEngine) -> None:
     """A reader that leaves early gives its place and its memory back."""
     async with aclosing(tiny.generate(raw(), None)) as stream:
         await anext(stream)
-        assert tiny.slots.active_count == 1
+        assert tiny.running_count == 1
 
-    assert tiny.slots.active_count == 0
+    assert tiny.running_count == tiny.waiting_count == 0
     await until(lambda: tiny.job_count == 0)
 
 
@@ -60,7 +60,7 @@ async def test_cancelled_task_frees_within_a_step(tiny: LocalEngine) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert tiny.slots.active_count == 0
+    assert tiny.running_count == tiny.waiting_count == 0
     await until(lambda: tiny.job_count == 0)
 
 
@@ -81,42 +81,36 @@ async def test_slow_reader_pauses_its_own_decode_only(embedded: LocalEngine) -> 
     assert rest[-1].usage.completion_token_count == 600
 
 
-async def test_streams_take_turns(embedded: LocalEngine) -> None:
-    """Two equal requests that run together end within a few tokens of each other."""
-    counts = {0: 0, 1: 0}
-    lags: list[int] = []
-
-    async def read(which: int) -> None:
-        prompt = Prompt(raw_prompt="What", sampling=Sampling(max_tokens=120, logit_bias={1: -100.0}))
-        async for batch in embedded.generate(prompt, None):
-            for event in batch:
-                if isinstance(event, Delta) and event.completion_token_count:
-                    counts[which] = event.completion_token_count
-            if all(counts.values()):
-                lags.append(abs(counts[0] - counts[1]))
-
-    await asyncio.gather(read(0), read(1))
-
-    assert max(lags) <= 16
-
-
-async def test_full_queue_and_long_wait_are_refused(tiny: LocalEngine) -> None:
-    """With every place taken one request waits its time, and the next is refused at once."""
-    async with aclosing(tiny.generate(raw(), None)) as one, aclosing(tiny.generate(raw(), None)) as two:
+async def test_full_queue_is_refused_at_once(directory: Path) -> None:
+    """One request beyond those that may run and wait is RESOURCE_EXHAUSTED, and may be retried."""
+    engine = LocalEngine(str(directory), active_max=1, queue_max=1)
+    await engine.warm()
+    async with aclosing(engine.generate(raw(), None)) as one, aclosing(engine.generate(raw(), None)) as two:
         await anext(one)
         await anext(two)
-        waiting = asyncio.create_task(collect(tiny, raw(max_tokens=1)))
-        await until(lambda: tiny.slots.waiting_count == 1)
 
         with pytest.raises(MillraceError) as full:
-            await collect(tiny, raw(max_tokens=1))
-        with pytest.raises(MillraceError) as late:
-            await waiting
+            await collect(engine, raw(max_tokens=1))
+    await engine.close()
 
     assert (full.value.code, full.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-    assert (late.value.code, late.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT")
     assert full.value.retry_after_ms
-    assert tiny.slots.active_count == 0
+
+
+async def test_long_wait_is_refused() -> None:
+    """A request that finds no place in time is RESOURCE_EXHAUSTED; the one that held the place goes on."""
+    engine = LocalEngine("embedded", active_max=1, wait_s_max=0.2)
+    await engine.warm()
+    long = Prompt(raw_prompt="What is it? " * 1_200, sampling=Sampling(max_tokens=1))
+    running = asyncio.create_task(collect(engine, long))
+    await until(lambda: engine.running_count == 1)
+
+    with pytest.raises(MillraceError) as late:
+        await collect(engine, chat("Hello"))
+    assert isinstance((await running)[-1], EngineCompleted)
+    await engine.close()
+
+    assert (late.value.code, late.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT")
 
 
 async def test_close_ends_open_streams(directory: Path) -> None:
@@ -137,6 +131,4 @@ async def test_idle_model_sleeps(tiny: LocalEngine) -> None:
     """Between requests the thread waits for work, and holds no memory of the last one."""
     await collect(tiny, raw(max_tokens=3))
 
-    await until(lambda: tiny.is_idle)
-
-    assert tiny.job_count == 0
+    await until(lambda: tiny.is_idle and tiny.job_count == 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from services.inference.engines.local_threads import SMALL_PARAMETER_COUNT, core_count, thread_count
+from services.inference.engines.local.machine import SMALL_PARAMETER_COUNT, core_count, thread_count
 
 
 def test_setting_wins() -> None:
@@ -23,8 +23,8 @@ def test_models_load_side_by_side() -> None:
     """An engine and an embedder that warm at once in a fresh process both come up: loading is one at a time."""
     program = """
 import asyncio
-from services.inference.engines.local_embedder import LocalEmbedder
-from services.inference.engines.local_engine import LocalEngine
+from services.inference.engines.local.embedder import LocalEmbedder
+from services.inference.engines.local.engine import LocalEngine
 
 async def main():
     parts = LocalEngine("embedded"), LocalEmbedder("all-minilm-l6-v2")

@@ -18,10 +18,10 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils.logging import disable_progress_bar
 
 from kit.errors import InvalidArgument
-from services.inference.generation import Message, Prompt, Role
+from services.inference.generation import Message, Prompt, Role, TokenLogprob, TopLogprob
 
 EMBEDDED = "embedded"
-EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "models" / EMBEDDED
+EMBEDDED_DIRECTORY = Path(__file__).parents[2] / "models" / EMBEDDED
 # Tokenizers without a limit report a huge number instead.
 UNLIMITED = 10**9
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -41,7 +41,8 @@ class Defaults:
 class LocalModel:
     """A loaded model. One thread may run it; `encode` belongs to another, and to one only."""
 
-    def __init__(self, network: Any, tokenizer: Any) -> None:
+    def __init__(self, network: Any, tokenizer: Any, name: str = "") -> None:
+        self.name = name
         self.network = network
         self.device = network.device
         self._tokenizer = tokenizer
@@ -87,6 +88,20 @@ class LocalModel:
             return bytes([int(match[1], 16)])
         return str(token).replace("\u2581", " ").encode()
 
+    def logprob(self, logits: torch.Tensor, token_id: int, top_count: int) -> TokenLogprob:
+        """Describes a drawn token by the logits of its step, shape (vocabulary,), with the likeliest alternatives.
+
+        The log probabilities are the model's own, before all adjustments.
+        """
+        logprobs = torch.log_softmax(logits, dim=-1)
+        values, ids = logprobs.topk(min(top_count, len(logprobs)))
+        top = tuple(
+            TopLogprob((token := self.token_bytes(other)).decode("utf-8", "replace"), value, token)
+            for other, value in zip(ids.tolist(), values.tolist(), strict=True)
+        )
+        token = self.token_bytes(token_id)
+        return TokenLogprob(token.decode("utf-8", "replace"), float(logprobs[token_id]), token, top)
+
     def _render(self, messages: Sequence[Message]) -> list[int]:
         if not self._tokenizer.chat_template:
             raise InvalidArgument("spec.conversation", "this model has no chat template; send a raw prompt")
@@ -114,7 +129,7 @@ def load(name: str) -> LocalModel:
     network: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32 if device == "cpu" else "auto", trust_remote_code=False
     )
-    return LocalModel(network.to(device).eval(), tokenizer)
+    return LocalModel(network.to(device).eval(), tokenizer, name)
 
 
 def _turn(message: Message) -> dict[str, str]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from kit import minilm
 from kit.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
-from services.inference.engines.local_slots import Slots
-from services.inference.engines.local_threads import LOADING, thread_count
+from services.inference.engines.local.machine import LOADING, thread_count
+from services.inference.engines.local.slots import Slots
 from services.inference.generation import Usage
 
 if TYPE_CHECKING:

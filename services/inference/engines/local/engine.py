@@ -1,0 +1,239 @@
+"""The `local` engine: one Hugging Face model, run in this process by one thread.
+
+Streams true tokens, honours every sampling parameter of the contract and ends within a step of a cancel. Requests are
+computed together, step by step, and come and go between steps. torch is imported in the model's thread, so that
+importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
+from services.inference.engines.local.job import Job
+from services.inference.engines.local.machine import LOADING, thread_count
+from services.inference.engines.local.outbox import Outbox
+from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids
+from services.inference.engines.local.worker import Work, Worker
+from services.inference.generation import EngineCompleted, EngineEvent, Prompt
+
+if TYPE_CHECKING:
+    from services.inference.engines.local.model import LocalModel
+
+    Loaded = tuple[LocalModel, int | None]  # with the most tokens of prompt and answer together
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_MS = 1_000
+# Of a model without any limit, where the request has none either.
+ANSWER_TOKENS_MAX = 4_096
+
+
+class LocalEngine:
+    """Runs one model."""
+
+    kind = "local"
+    streams = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        active_max: int = 32,
+        queue_max: int = 256,
+        wait_s_max: float = 30.0,
+        threads: int = 0,
+        cache_mib: int = 0,
+        reuses_prefixes: bool = True,
+    ) -> None:
+        """Makes the engine; `warm` loads the model.
+
+        Args:
+            name: A directory, a hub name, or `embedded`.
+            active_max: Choices that are computed at once.
+            queue_max: Generations that may wait beyond that; more are refused.
+            wait_s_max: Longest wait.
+            threads: Torch's; 0 takes one per core, and one for a model too small to gain by more.
+            cache_mib: Memory of keys and values; 0 takes a share of what is free.
+            reuses_prefixes: Whether prompts of one tenant that begin alike share the work.
+        """
+        self._name = name
+        self._threads, self._cache_mib, self._reuses_prefixes = threads, cache_mib, reuses_prefixes
+        self._active_max, self._queue_max, self._wait_s_max = active_max, queue_max, wait_s_max
+        self._worker = Worker(f"local-{name.rpartition('/')[2]}")
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="local-encode")
+        self._open: set[Job] = set()
+        self._model: LocalModel | None = None
+        self._loading: asyncio.Future[Loaded] | None = None
+        self._token_count_max: int | None = None
+        self._is_closed = False
+
+    @property
+    def running_count(self) -> int:
+        """Generations that the model works on."""
+        return sum(job.is_started for job in self._open)
+
+    @property
+    def waiting_count(self) -> int:
+        """Generations that wait for their first step."""
+        return sum(not job.is_started for job in self._open)
+
+    @property
+    def job_count(self) -> int:
+        """Generations that the model's thread knows of."""
+        return self._worker.job_count
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model's thread sleeps: nothing is asked, or no reader has room."""
+        return self._worker.is_idle
+
+    @property
+    def context_token_count_max(self) -> int | None:
+        """Most tokens of prompt and answer together; None until the model is loaded, or where it has no limit."""
+        return self._token_count_max
+
+    async def warm(self) -> None:
+        """Loads the model in its thread; once, however often it is called.
+
+        Raises:
+            FailedPrecondition: MODEL_NOT_LOADABLE.
+        """
+        if self._loading is None:
+            loop = asyncio.get_running_loop()
+            self._loading = loop.create_future()
+            self._worker.start(partial(self._load, loop, self._loading))
+        self._model, self._token_count_max = await asyncio.shield(self._loading)
+
+    async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
+        """Streams an answer, as the engine protocol says.
+
+        Raises:
+            InvalidArgument: A field that this engine cannot honour, or CONTEXT_LENGTH_EXCEEDED.
+            ResourceExhausted: QUEUE_FULL or QUEUE_TIMEOUT.
+            DeadlineExceeded: The deadline came before the end.
+            Unavailable: MODEL_NOT_READY or SHUTTING_DOWN.
+        """
+        model = self._ready_model()
+        check_supported(prompt)
+        check_token_ids(prompt.sampling, model.vocab_size)
+        prompt_ids = await self._encode(model, prompt)
+        check_length(len(prompt_ids), self._token_count_max)
+        job = self._start(prompt, prompt_ids)
+        wait_until = time.monotonic() + self._wait_s_max
+        try:
+            while True:
+                events = await _take(job, deadline, wait_until)
+                yield events
+                if isinstance(events[-1], EngineCompleted):
+                    return
+        finally:
+            self._open.discard(job)
+            self._worker.cancel(job)
+
+    async def count_tokens(self, prompt: Prompt) -> int:
+        """Counts the prompt's tokens, the chat template's included."""
+        check_supported(prompt)
+        return len(await self._encode(self._ready_model(), prompt))
+
+    async def close(self) -> None:
+        """Stops the work in hand; readers get UNAVAILABLE."""
+        self._is_closed = True
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._worker.close, _shutting_down())
+
+    def _ready_model(self) -> LocalModel:
+        if self._is_closed:
+            raise _shutting_down()
+        if self._model is None:
+            raise Unavailable("MODEL_NOT_READY", "the model is being loaded; retry", retry_after_ms=RETRY_AFTER_MS)
+        return self._model
+
+    async def _encode(self, model: LocalModel, prompt: Prompt) -> list[int]:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._encoder, model.encode, prompt)
+        except RuntimeError as error:
+            if self._is_closed:
+                raise _shutting_down() from error
+            raise
+
+    def _start(self, prompt: Prompt, prompt_ids: list[int]) -> Job:
+        if len(self._open) >= self._active_max + self._queue_max:
+            raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
+        outbox = Outbox(asyncio.get_running_loop(), self._worker.wake)
+        token_count_max = self._token_count_max or len(prompt_ids) + (prompt.sampling.max_tokens or ANSWER_TOKENS_MAX)
+        job = Job(self._name, prompt_ids, prompt.sampling, outbox, token_count_max)
+        self._open.add(job)
+        self._worker.add(job)
+        return job
+
+    def _load(self, loop: asyncio.AbstractEventLoop, loading: asyncio.Future[Loaded]) -> Work | None:
+        """Loads the model, in its thread; returns its work, or nothing where it cannot be loaded."""
+        begin = time.monotonic()
+        try:
+            with LOADING:
+                import torch
+
+                from services.inference.engines.local.model import load
+                from services.inference.engines.local.serving import serve
+
+                model = load(self._name)
+                torch.set_num_threads(thread_count(self._threads, model.parameter_count))
+                serving = serve(model, self._active_max, self._cache_mib, reuses_prefixes=self._reuses_prefixes)
+        except Exception as error:  # whatever keeps a model from loading is told to who waits for it
+            loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))
+            return None
+        logger.info("local model loaded", extra={"model": self._name, "seconds": round(time.monotonic() - begin, 2)})
+        loop.call_soon_threadsafe(_settle, loading, (model, serving.token_count_max))
+        return serving.work
+
+
+async def _take(job: Job, deadline: float | None, wait_until: float) -> list[EngineEvent]:
+    """Waits for events, until the deadline, and for the first ones not longer than a place is waited for."""
+    while True:
+        bounds = [bound for bound in (deadline, None if job.is_started else wait_until) if bound is not None]
+        try:
+            async with asyncio.timeout(_left(min(bounds, default=None))):
+                return await job.outbox.take()
+        except TimeoutError as error:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                problem = "the answer was not complete by the deadline; allow more"
+                raise DeadlineExceeded("DEADLINE_EXCEEDED", problem) from error
+            if not job.is_started and now >= wait_until:
+                problem = "no place at the model became free in time; retry later"
+                raise _exhausted("QUEUE_TIMEOUT", problem) from error
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()
+
+
+def _settle(loading: asyncio.Future[Loaded], result: Loaded | Exception) -> None:
+    if loading.done():
+        return
+    if isinstance(result, Exception):
+        loading.set_exception(result)
+    else:
+        loading.set_result(result)
+
+
+def _not_loadable(name: str, error: Exception) -> FailedPrecondition:
+    said = str(error).strip().partition("\n")[0]
+    problem = FailedPrecondition("MODEL_NOT_LOADABLE", f"model {name!r} cannot be loaded: {said}")
+    problem.__cause__ = error
+    return problem
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("SHUTTING_DOWN", "the service is stopping; retry elsewhere", retry_after_ms=RETRY_AFTER_MS)
+
+
+def _exhausted(reason: str, message: str) -> ResourceExhausted:
+    return ResourceExhausted(reason, message, retry_after_ms=RETRY_AFTER_MS)

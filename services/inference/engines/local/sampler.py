@@ -1,0 +1,189 @@
+"""Draws the next token of every sequence of a step, each as its own request asks.
+
+The order is vLLM's: bias, end held back, penalties, what the output format allows, temperature, then the cuts min_p,
+top_k, top_p. Presence and frequency penalties look at what was generated, the repetition penalty at the prompt as well.
+A sequence's random numbers are its own, and so is every decision of how its numbers are computed, so that a seed gives
+the same answer whatever runs beside it.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from services.inference.engines.local.model import Defaults
+from services.inference.generation import Sampling
+
+SEED_BITS = 63
+# A constant of splitmix64, so that the choices of one seed share no numbers.
+CHOICE_STRIDE = 0x9E3779B97F4A7C15
+# Tokens that are sorted for the cuts. They hold nearly all that a cut can keep, at a tenth of the cost of a full sort.
+CANDIDATES = 1024
+
+
+class Constraint(Protocol):
+    """What the output format allows next."""
+
+    def restrict(self, logits: torch.Tensor) -> None:
+        """Sets to minus infinity what may not come next, in place, shape (vocabulary,)."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Takes the token that was drawn."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing more may be said."""
+        ...
+
+
+class Draw:
+    """How one sequence draws: its parameters, its random numbers and what it has drawn."""
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        defaults: Defaults,
+        end_ids: frozenset[int],
+        prompt_ids: Sequence[int],
+        choice_index: int = 0,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.temperature = _default(sampling.temperature, defaults.temperature)
+        self.min_p = _default(sampling.min_p, defaults.min_p)
+        self.top_k = int(_default(sampling.top_k, defaults.top_k))
+        self.top_p = _default(sampling.top_p, defaults.top_p)
+        self.top_logprobs = sampling.top_logprobs if sampling.logprobs else None
+        self._repetition = _default(sampling.repetition_penalty, defaults.repetition_penalty)
+        self._presence, self._frequency = sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
+        self._bias_ids = torch.tensor(list(sampling.logit_bias), dtype=torch.long)
+        self._bias = torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32)
+        self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long)
+        self._min_tokens = sampling.min_tokens or 0
+        self._constraint = constraint
+        self._counts: dict[int, int] = {}
+        self._seen = set(prompt_ids) if self._repetition != 1.0 else set()
+        self._drawn_count = 0
+        seed = secrets.randbits(SEED_BITS) if sampling.seed is None else sampling.seed
+        self._random = random.Random((seed + choice_index * CHOICE_STRIDE) % 2**SEED_BITS)
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether the logits are changed before the draw."""
+        penalises = self._presence or self._frequency or self._repetition != 1.0
+        return bool(penalises or len(self._bias) or self._holds_end or self._constraint is not None)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether unlikely tokens are taken out."""
+        return self.min_p > 0 or self.top_k > 0 or self.top_p < 1
+
+    @property
+    def _holds_end(self) -> bool:
+        return self._drawn_count < self._min_tokens
+
+    def adjust(self, logits: torch.Tensor) -> None:
+        """Applies bias, penalties and format, in place, shape (vocabulary,)."""
+        device = logits.device
+        if len(self._bias):
+            logits[self._bias_ids.to(device)] += self._bias.to(device)
+        if self._holds_end:
+            logits[self._end_ids.to(device)] = -torch.inf
+        if self._seen and self._repetition != 1.0:
+            at = torch.tensor(list(self._seen), device=device)
+            found = logits[at]
+            logits[at] = torch.where(found > 0, found / self._repetition, found * self._repetition)
+        if self._counts and (self._frequency or self._presence):
+            at = torch.tensor(list(self._counts), device=device)
+            counts = torch.tensor(list(self._counts.values()), dtype=torch.float32, device=device)
+            logits[at] -= self._frequency * counts + self._presence
+        if self._constraint is not None:
+            self._constraint.restrict(logits)
+
+    def uniform(self) -> float:
+        """The next random number, at least 0 and less than 1."""
+        return self._random.random()
+
+    def accept(self, token_id: int) -> None:
+        """Remembers what was drawn."""
+        self._drawn_count += 1
+        if self._frequency or self._presence:
+            self._counts[token_id] = self._counts.get(token_id, 0) + 1
+        if self._repetition != 1.0:
+            self._seen.add(token_id)
+        if self._constraint is not None:
+            self._constraint.accept(token_id)
+
+
+def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Draws a token for each row of logits, float32, shape (rows, vocabulary), which stay as they are."""
+    adjusting = [at for at, one in enumerate(draws) if one.adjusts]
+    if adjusting:
+        logits = logits.clone()
+        for at in adjusting:
+            draws[at].adjust(logits[at])
+    token_ids: list[int] = logits.argmax(dim=-1).tolist()
+    for cuts in (False, True):
+        chosen = [at for at, one in enumerate(draws) if one.temperature > 0 and one.cuts == cuts]
+        if chosen:
+            drawn = _draw(logits[chosen], [draws[at] for at in chosen], cuts)
+            for at, token_id in zip(chosen, drawn, strict=True):
+                token_ids[at] = token_id
+    for one, token_id in zip(draws, token_ids, strict=True):
+        one.accept(token_id)
+    return token_ids
+
+
+def _draw(logits: torch.Tensor, draws: Sequence[Draw], cuts: bool) -> list[int]:
+    temperature = _column([one.temperature for one in draws], logits)
+    # Divided after the largest was taken away: a tiny temperature then makes zeros and never infinities.
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    uniform = _column([one.uniform() for one in draws], logits)
+    if not cuts:
+        return _pick(torch.softmax(scaled, dim=-1), uniform)
+    return _draw_cut(scaled, draws, uniform, min(CANDIDATES, logits.shape[-1]))
+
+
+def _draw_cut(scaled: torch.Tensor, draws: Sequence[Draw], uniform: torch.Tensor, candidates: int) -> list[int]:
+    """Draws among the likeliest; rows whose cuts may reach beyond these candidates are drawn again among all."""
+    vocabulary = scaled.shape[-1]
+    values, order = scaled.topk(candidates, dim=-1)
+    shares = torch.exp(values - scaled.logsumexp(dim=-1, keepdim=True))
+    min_p = _column([one.min_p for one in draws], scaled)
+    top_k = _column([one.top_k or vocabulary for one in draws], scaled)
+    top_p = _column([one.top_p for one in draws], scaled)
+    likely = (shares >= min_p * shares[:, :1]) & (torch.arange(candidates, device=scaled.device) < top_k)
+    kept = shares * likely
+    # Where min_p and top_k end within the candidates, top_p counts what they leave; else it counts everything.
+    ends = ~likely[:, -1:] | (top_k <= candidates) | (candidates == vocabulary)
+    total = torch.where(ends, kept.sum(dim=-1, keepdim=True), 1.0)
+    before = kept.cumsum(dim=-1) - kept
+    kept = kept * (before < top_p * total)
+    is_enough = (ends | (kept[:, -1:] == 0)).flatten().tolist()
+    picked = order.gather(1, torch.tensor(_pick(kept, uniform), device=scaled.device)[:, None]).flatten().tolist()
+    for at, enough in enumerate(is_enough):
+        if not enough:
+            (picked[at],) = _draw_cut(scaled[at : at + 1], draws[at : at + 1], uniform[at : at + 1], vocabulary)
+    return [int(token_id) for token_id in picked]
+
+
+def _pick(shares: torch.Tensor, uniform: torch.Tensor) -> list[int]:
+    """Takes from each row the first index at which the sum of shares exceeds its random share of the whole."""
+    sums = shares.cumsum(dim=-1)
+    total = sums[:, -1:]
+    target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    indices: list[int] = torch.searchsorted(sums, target, right=True).flatten().tolist()
+    return indices
+
+
+def _column(numbers: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.float32, device=like.device)[:, None]
+
+
+def _default(value: float | None, default: float) -> float:
+    return default if value is None else value

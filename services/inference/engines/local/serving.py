@@ -1,0 +1,72 @@
+"""Sets a loaded model up for its thread: in a batch where the batch knows it, else one request after the other."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from services.inference.engines.local import pace, probe
+from services.inference.engines.local.attention import UnknownAttention
+from services.inference.engines.local.batch import Batch
+from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
+from services.inference.engines.local.kv_cache import KVCache
+from services.inference.engines.local.machine import cache_bytes
+from services.inference.engines.local.model import LocalModel
+from services.inference.engines.local.runner import Runner
+from services.inference.engines.local.scheduler import Scheduler
+from services.inference.engines.local.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+# A cache for less than this could hold no conversation.
+CACHE_TOKENS_MIN = 16 * EXTENT_TOKENS_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A model that is ready, and what it can take."""
+
+    work: Batch | Turns
+    token_count_max: int | None
+    """Most tokens of one prompt and its answer; None: no bound."""
+
+
+def serve(model: LocalModel, active_max: int, cache_mib: int, *, reuses_prefixes: bool = True) -> Serving:
+    """Makes the work of a model; measures its pace, which takes a few steps."""
+    try:
+        token_bytes = probe.prepare(model.network)
+    except UnknownAttention as error:
+        logger.warning("this model is served one request at a time: %s", error, extra={"model": model.name})
+        return Serving(Turns(model, active_max), model.context_token_count_max)
+    token_count = _token_count(model, active_max, cache_mib, token_bytes)
+    runner = Runner(model.network, KVCache(token_count))
+    measured = pace.measure(runner.time)
+    scheduler = Scheduler(token_count, active_max, measured.step_token_count, reuses_prefixes=reuses_prefixes)
+    facts = {
+        "model": model.name,
+        "kv_cache_tokens": token_count,
+        "kv_cache_mib": token_count * token_bytes >> 20,
+        "step_ms": round(measured.step_s * 1e3, 2),
+        "token_ms": round(measured.token_s * 1e3, 3),
+        "threads": torch.get_num_threads(),
+    }
+    logger.info("local model is served in a batch", extra=facts)
+    size_max = scheduler.extents.size_max
+    return Serving(Batch(model, scheduler, runner), min(model.context_token_count_max or size_max, size_max))
+
+
+def _token_count(model: LocalModel, active_max: int, cache_mib: int, token_bytes: int) -> int:
+    """Positions that fit the memory, and not more than all that can run at once could use."""
+    affordable = _device_bytes(model.device, cache_mib) // token_bytes
+    context = model.context_token_count_max
+    usable = active_max * (1 << (context - 1).bit_length()) if context else affordable
+    return max(min(affordable, usable), CACHE_TOKENS_MIN)
+
+
+def _device_bytes(device: torch.device, cache_mib: int) -> int:
+    if device.type == "cuda" and not cache_mib:
+        # What is left of a card is for little else.
+        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
+    return cache_bytes(cache_mib)

@@ -1,0 +1,137 @@
+"""The one thread that runs a model: it takes requests on, computes step after step, and sleeps when nothing is left.
+
+asyncio never waits for torch, and an idle model costs nothing. A request that was cancelled is dropped before the next
+step. It knows neither torch nor what a step does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from services.inference.engines.local.job import Job
+
+logger = logging.getLogger(__name__)
+
+
+class Work(Protocol):
+    """What is done with requests, in steps."""
+
+    def add(self, job: Job) -> None:
+        """Takes a request on."""
+        ...
+
+    def drop(self, job: Job) -> None:
+        """Forgets a request, finished or not; one that it does not know is no error."""
+        ...
+
+    def step(self) -> bool:
+        """Does a step; False where nothing can be done until something changes."""
+        ...
+
+
+class Worker:
+    """The thread of one model."""
+
+    def __init__(self, name: str) -> None:
+        self._changed = threading.Condition()
+        self._has_news = False
+        self._jobs: set[Job] = set()
+        self._arrived: list[Job] = []
+        self._is_closing = False
+        self._is_idle = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._prepare: Callable[[], Work | None] = lambda: None
+
+    @property
+    def job_count(self) -> int:
+        """Requests that are waited for."""
+        return len(self._jobs) + len(self._arrived)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the thread sleeps: no request can get on."""
+        return self._is_idle
+
+    def start(self, prepare: Callable[[], Work | None]) -> None:
+        """Starts the thread; `prepare` runs in it first and makes the work, or nothing where it failed."""
+        self._prepare = prepare
+        self._thread.start()
+
+    def add(self, job: Job) -> None:
+        """Lets a request take part from the next step on."""
+        with self._changed:
+            self._arrived.append(job)
+            self._tell()
+
+    def cancel(self, job: Job) -> None:
+        """Ends a request before the next step; one that is done is forgotten."""
+        job.is_cancelled = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Lets the thread look again at what can be done."""
+        with self._changed:
+            self._tell()
+
+    def close(self, reason: Exception) -> None:
+        """Ends the thread after the step in hand and waits for it; the readers of open requests get the reason."""
+        with self._changed:
+            self._is_closing = True
+            self._tell()
+        if self._thread.is_alive():
+            self._thread.join()
+        for job in (*self._jobs, *self._arrived):
+            job.fail(reason)
+        self._jobs, self._arrived = set(), []
+
+    def _tell(self) -> None:
+        self._has_news = True
+        self._changed.notify()
+
+    def _run(self) -> None:
+        work = self._prepare()
+        while work is not None and not self._is_closing:
+            try:
+                self._take_news(work)
+                if not work.step():
+                    self._sleep()
+            except Exception as error:  # the outermost edge of the thread: it serves the next request
+                logger.exception("a step failed")
+                for job in list(self._jobs):
+                    job.fail(error)
+                    self._drop(work, job)
+
+    def _take_news(self, work: Work) -> None:
+        """Drops what was cancelled and takes on what has come."""
+        if not self._has_news:
+            return
+        with self._changed:
+            self._has_news = False
+            arrived, self._arrived = self._arrived, []
+            self._jobs.update(arrived)
+        for job in [job for job in self._jobs if job.is_cancelled]:
+            self._drop(work, job)
+        for job in arrived:
+            if job in self._jobs:
+                self._add(work, job)
+
+    def _add(self, work: Work, job: Job) -> None:
+        try:
+            work.add(job)
+        except Exception as error:  # the edge of one request: its reader gets the error, the others go on
+            job.fail(error)
+            self._drop(work, job)
+
+    def _drop(self, work: Work, job: Job) -> None:
+        work.drop(job)
+        self._jobs.discard(job)
+
+    def _sleep(self) -> None:
+        with self._changed:
+            self._is_idle = not self._has_news
+            while not self._has_news:
+                self._changed.wait()
+            self._is_idle = False
