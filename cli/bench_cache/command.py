@@ -33,8 +33,10 @@ from millrace.cache.v1.lookup_pb2 import Acceptance
 if TYPE_CHECKING:  # Exists for type checkers only.
     from millrace.cache.v1.cache_service_pb2_grpc import CacheServiceAsyncStub
 
-# Takes every likeness, so that each pair gets its scores.
+# Takes every likeness, so that each pair gets its cosine.
 EVERYTHING = Policy("everything", similarity_min=0.0, error_max=1.0)
+# Takes none, so that each pair gets its probability, is compared, and teaches what the next ones are judged by.
+NOTHING = Policy("nothing", error_max=1e-6)
 
 
 class StartsService(Protocol):
@@ -87,10 +89,11 @@ async def _run_pairs(args: argparse.Namespace, start: StartsService, console: Co
     pairs = read_pairs(args.data)[: args.limit]
     curves = []
     with _progress(console) as progress:
-        for name, score, guards in (("verifier", _fit, True), ("cosine", _cosine, False)):
+        for policy, score, guards in ((NOTHING, _fit, True), (EVERYTHING, _cosine, False)):
+            name = "cosine" if policy.is_static else "verifier"
             task = progress.add_task(name, total=len(pairs))
             async with start(args.store, guards=guards) as stub:
-                driver = CacheDriver(stub, EVERYTHING, "bench")
+                driver = CacheDriver(stub, policy, "bench")
                 scores = []
                 for number, pair in enumerate(pairs):
                     scores.append(score(await driver.compare(pair, number)))

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.errors import CommandError
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a field may be, in words and as a test."""
+
+    name: str
+    allows: Callable[[Any], bool]
+
+
+STRING = Kind("a string", lambda value: isinstance(value, str))
+NAME = Kind("a string or a number", lambda value: isinstance(value, str | int | float))
+TRUTH = Kind("true, false, 1 or 0", lambda value: isinstance(value, int) and value in {0, 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,8 @@ def read_lookups(path: Path) -> list[Lookup]:
     Raises:
         CommandError: The file cannot be read, or a line is not of the form.
     """
-    return [Lookup(str(row["id"]), _text(row, "text"), str(row["group"])) for row in _Rows(path, "id", "text", "group")]
+    fields = {"id": NAME, "text": STRING, "group": NAME}
+    return [Lookup(str(row["id"]), _text(row, "text"), str(row["group"])) for row in _Rows(path, fields)]
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -48,13 +62,14 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         CommandError: The file cannot be read, or a line is not of the form.
     """
-    return [Pair(_text(row, "a"), _text(row, "b"), bool(row["same"])) for row in _Rows(path, "a", "b", "same")]
+    fields = {"a": STRING, "b": STRING, "same": TRUTH}
+    return [Pair(_text(row, "a"), _text(row, "b"), bool(row["same"])) for row in _Rows(path, fields)]
 
 
 class _Rows:
     """The objects of a file, each with the fields that it must have."""
 
-    def __init__(self, path: Path, *fields: str) -> None:
+    def __init__(self, path: Path, fields: Mapping[str, Kind]) -> None:
         self._path, self._fields = path, fields
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -82,6 +97,9 @@ class _Rows:
             raise CommandError(f"{self._path}:{number}: not JSON: {error}") from error
         if not isinstance(row, dict) or not row.keys() >= set(self._fields):
             raise CommandError(f"{self._path}:{number}: not of the form {wanted}")
+        for field, kind in self._fields.items():
+            if not kind.allows(row[field]):
+                raise CommandError(f'{self._path}:{number}: "{field}" must be {kind.name}')
         return row
 
 

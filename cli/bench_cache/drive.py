@@ -77,7 +77,7 @@ class CacheDriver:
         self._groups[await self._store(key, lookup.text, verdict)] = lookup.group
 
     async def compare(self, pair: Pair, number: int) -> Acceptance:
-        """Stores one question of a pair and looks the other up where nothing else is.
+        """Stores one question of a pair and looks the other up where nothing else is; answers a comparison.
 
         Returns:
             Why the service would take one for the other; all zero where it found no likeness at all.
@@ -86,6 +86,9 @@ class CacheDriver:
         await self._store(self._key(pair.a, context), pair.a, None)
         found = await self._find(self._key(pair.b, context), pair.b)
         if not found.HasField("hit"):
+            if found.miss.HasField("shadow"):
+                verdict = ShadowVerdict(shadow_id=found.miss.shadow.shadow_id, fits=pair.same)
+                await self._store(self._key(pair.b, context), pair.b, verdict)
             return found.miss.shadow.acceptance
         if found.hit.kind == HIT_KIND_SEMANTIC:
             return found.hit.acceptance

@@ -155,6 +155,7 @@ def test_pairs_measure_the_verifier_alone(tmp_path: Path) -> None:
     assert records[1]["average_precision"] == 1
     assert records[1]["recall_at_0.98"] == 1
     assert bench.guards == [True, False]
+    assert bench.fakes[0].semantic[0].error_max < 0.01 < bench.fakes[1].semantic[0].error_max
     assert len({place for place, _ in bench.fakes[0].entries.values()}) == len(rows)
 
 
@@ -176,6 +177,8 @@ def test_the_plot_lies_beside_the_figures(data: Path, tmp_path: Path) -> None:
         ("no json\n", r":1: not JSON"),
         ("\n\n", "has no lines"),
         ("[1]\n", ":1: not of the form"),
+        ('{"id": 1, "text": null, "group": "g"}\n', ':1: "text" must be a string'),
+        ('{"id": 1, "text": "x", "group": [1]}\n', ':1: "group" must be a string or a number'),
     ],
 )
 def test_data_that_is_not_of_the_form_is_named(tmp_path: Path, content: str, complaint: str) -> None:
@@ -186,6 +189,13 @@ def test_data_that_is_not_of_the_form_is_named(tmp_path: Path, content: str, com
         bench("--data", tmp_path / "bad.jsonl")
 
     assert bench.fakes == []
+
+
+def test_pairs_say_whether_they_are_the_same(tmp_path: Path) -> None:
+    """A word that looks like false is not taken for true."""
+    (tmp_path / "bad.jsonl").write_text('{"a": "x", "b": "y", "same": 1}\n{"a": "x", "b": "y", "same": "false"}\n')
+    with pytest.raises(CommandError, match=':2: "same" must be true, false, 1 or 0'):
+        Bench()("--data", tmp_path / "bad.jsonl", "--pairs")
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
