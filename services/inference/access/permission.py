@@ -17,7 +17,7 @@ _PACKAGE = "millrace.inference.v1"
 _GENERATION = "generate"
 # What each method is an endpoint of, as scopes name it.
 _ENDPOINTS: dict[str, str] = {
-    **dict.fromkeys(("Generate", "StreamGenerate", "BatchGenerate", "CountTokens"), _GENERATION),
+    **dict.fromkeys(("Generate", "StreamGenerate", "BatchGenerate", "CountTokens", "ReportFalseHit"), _GENERATION),
     "Embed": "embed",
     "Moderate": "moderate",
     "ListModels": "models",

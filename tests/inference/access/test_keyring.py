@@ -1,0 +1,191 @@
+"""Keys in memory: fast, current, and honest about what nobody can know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from kit.errors import Unauthenticated, Unavailable
+from kit.identity import Caller
+from services.inference.access import secret
+from services.inference.access.key_store import KeyStore
+from tests.inference.access.parts import Clock, Watched, make_key, ring, rotate
+
+
+async def refusal(keyring, text) -> str:
+    """The reason why a key is not good."""
+    with pytest.raises(Unauthenticated) as caught:
+        await keyring.caller_of(text)
+    return caught.value.reason
+
+
+async def test_a_known_key_asks_nobody(store: KeyStore, clock: Clock) -> None:
+    """A thousand calls with it are a thousand look-ups in memory, and each gets the same caller."""
+    key, text = await make_key(
+        store, tenant="acme", principal="ada", role="service", tier="premium", models=("gpt-*",), endpoints=("embed",)
+    )
+    watched = Watched(store)
+    keyring = ring(watched, clock)
+    await keyring.refresh()
+    callers = {id(await keyring.caller_of(text)) for _ in range(1000)}
+
+    assert len(callers) == 1
+    assert watched.question_count == 1
+    assert await keyring.caller_of(text) == Caller(
+        "ada", "acme", "service", key.key_id, "k", "premium", ("gpt-*",), ("embed",)
+    )
+
+
+async def test_guesses_do_not_reach_the_database(store: KeyStore, clock: Clock) -> None:
+    """A thousand well-made keys that nobody gave out are one question, and malformed ones none at all."""
+    watched = Watched(store)
+    keyring = ring(watched, clock)
+    await keyring.refresh()
+    clock.now += 1
+    guesses = [secret.new_secret() for _ in range(1000)]
+    reasons = {await refusal(keyring, guess) for guess in guesses}
+    reasons |= set(await asyncio.gather(*(refusal(keyring, guess) for guess in guesses)))
+
+    assert reasons == {"KEY_INVALID"}
+    assert watched.question_count == 2
+    assert await refusal(keyring, "mr_nonsense") == "KEY_INVALID"
+    assert watched.question_count == 2
+
+
+async def test_a_key_that_another_replica_just_made_is_found(store: KeyStore, clock: Clock) -> None:
+    """The first call with it does not wait for the next poll."""
+    keyring = ring(Watched(store), clock)
+    await keyring.refresh()
+    clock.now += 1
+    _, text = await make_key(store)
+
+    assert (await keyring.caller_of(text)).key_name == "k"
+
+
+async def test_a_revoked_key_is_refused_after_the_next_poll_on_every_replica(store: KeyStore, clock: Clock) -> None:
+    """Each learns of it by itself, and says to the holder what became of the key."""
+    key, text = await make_key(store)
+    replicas = [ring(Watched(store), clock) for _ in range(3)]
+    for one in replicas:
+        await one.refresh()
+        await one.caller_of(text)
+    await store.revoke(key.key_id)
+    for one in replicas:
+        await one.refresh()
+
+    assert [await refusal(one, text) for one in replicas] == ["KEY_REVOKED"] * 3
+
+
+async def test_the_poll_carries_a_revocation(store: KeyStore, clock: Clock) -> None:
+    """The task that polls is all it takes, and an outage between does not end it."""
+    key, text = await make_key(store)
+    watched = Watched(store)
+    keyring = ring(watched, clock)
+    await keyring.refresh()
+    polling = asyncio.create_task(keyring.poll(0.001))
+    watched.is_away = True
+    await watched.asked(2)
+    await store.revoke(key.key_id)
+    watched.is_away = False
+    await watched.asked(2)
+    polling.cancel()
+    await asyncio.gather(polling, return_exceptions=True)
+
+    assert await refusal(keyring, text) == "KEY_REVOKED"
+
+
+async def test_a_rotated_key_works_under_both_secrets_for_its_overlap(store: KeyStore, clock: Clock) -> None:
+    """Then only under the new one; both are the same caller."""
+    key, old = await make_key(store)
+    new = await rotate(store, key, overlap_ms=10_000)
+    keyring = ring(Watched(store), clock)
+    await keyring.refresh()
+    assert await keyring.caller_of(old) == await keyring.caller_of(new)
+    clock.now += 9.9
+    await keyring.caller_of(old)
+    clock.now += 0.1
+
+    assert await refusal(keyring, old) == "KEY_EXPIRED"
+    assert (await keyring.caller_of(new)).key_id == key.key_id
+
+
+async def test_a_second_rotation_does_not_lengthen_the_first_secret(store: KeyStore, clock: Clock) -> None:
+    """What was to end soon ends then, whatever the later overlap."""
+    key, first = await make_key(store)
+    await rotate(store, key, overlap_ms=5_000)
+    await rotate(store, key, overlap_ms=60_000)
+    keyring = ring(Watched(store), clock)
+    await keyring.refresh()
+    clock.now += 5
+
+    assert await refusal(keyring, first) == "KEY_EXPIRED"
+
+
+async def test_a_key_ends_at_its_instant(store: KeyStore, clock: Clock) -> None:
+    """Without a poll: the clock is enough."""
+    _, text = await make_key(store, expire_time_ms=int((clock.now + 10) * 1000))
+    keyring = ring(Watched(store), clock)
+    await keyring.refresh()
+    clock.now += 9.999
+    await keyring.caller_of(text)
+    clock.now += 0.001
+
+    assert await refusal(keyring, text) == "KEY_EXPIRED"
+
+
+async def test_while_the_store_is_away_known_keys_go_on_and_others_are_not_called_bad(
+    store: KeyStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unknown key may be good, so it is 503 and never 401; the log tells once of the outage and once of its end."""
+    caplog.set_level(logging.INFO)
+    _, text = await make_key(store)
+    watched = Watched(store)
+    keyring = ring(watched, clock, outage_s=60)
+    await keyring.refresh()
+    watched.is_away = True
+    clock.now += 1
+    for _ in range(50):
+        clock.now += 0.2
+        with pytest.raises(Unavailable) as caught:
+            await keyring.caller_of(secret.new_secret())
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        await keyring.caller_of(text)
+    watched.is_away = False
+    clock.now += 1
+    reason = await refusal(keyring, secret.new_secret())
+
+    assert reason == "KEY_INVALID"
+    assert [record.message for record in caplog.records if "store of keys" in record.message] == [
+        "the store of keys is away",
+        "the store of keys is back",
+    ]
+
+
+async def test_after_the_set_time_of_an_outage_nobody_knows_any_more(store: KeyStore, clock: Clock) -> None:
+    """A key may have been revoked meanwhile, so that it is 503; a permanent one goes on, and so does a typo."""
+    _, text = await make_key(store)
+    watched = Watched(store)
+    keyring = ring(watched, clock, outage_s=60)
+    root = secret.new_secret()
+    keyring.add_permanent(root, Caller("root", role="admin"))
+    await keyring.refresh()
+    watched.is_away = True
+    clock.now += 60
+    await keyring.caller_of(text)
+    clock.now += 0.1
+    with pytest.raises(Unavailable):
+        await keyring.caller_of(text)
+
+    assert (await keyring.caller_of(root)).principal == "root"
+    assert await refusal(keyring, "mr_typo") == "KEY_INVALID"
+
+
+async def test_before_the_first_answer_of_the_store_nobody_is_a_stranger(store: KeyStore, clock: Clock) -> None:
+    """A replica that starts during an outage does not send good keys away."""
+    watched = Watched(store)
+    watched.is_away = True
+
+    with pytest.raises(Unavailable):
+        await ring(watched, clock).caller_of(secret.new_secret())
