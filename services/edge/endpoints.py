@@ -10,6 +10,7 @@ from services.edge.page import PageEndpoints
 from services.edge.routes import Route
 from services.edge.service import admin, bodies
 from services.edge.service.admin import AdminEndpoints
+from services.edge.service.cache_report import CacheReport, CacheReported, CacheReportEndpoint
 from services.edge.service.chat import ChatEndpoints
 from services.edge.service.health import HealthEndpoints
 from services.edge.service.stats import StatsEndpoint
@@ -26,6 +27,7 @@ class Endpoints:
     health: HealthEndpoints
     stats: StatsEndpoint
     admin: AdminEndpoints
+    cache_report: CacheReportEndpoint
     page: PageEndpoints
 
 
@@ -38,6 +40,13 @@ def table(ends: Endpoints) -> list[Route]:
         *_access(ends.admin),
         *_operations(ends),
         *_pages(ends.page),
+        _own(
+            "/v1/cache/report",
+            ends.cache_report.report,
+            "Report a cached answer that did not fit.",
+            CacheReport,
+            CacheReported,
+        ),
     ]
 
 

@@ -86,6 +86,12 @@ class InferenceClient:
         request = pb.ModerateRequest(request_id=exchange.request_id, texts=texts)
         return await self._call(exchange, self._stub.Moderate, request)
 
+    async def report_false_hit(self, exchange: Exchange, request: pb.ReportFalseHitRequest) -> bool:
+        """Reports a cached answer that did not fit; false where its entry was gone."""
+        request.request_id = exchange.request_id
+        answer: pb.ReportFalseHitResponse = await self._call(exchange, self._stub.ReportFalseHit, request)
+        return answer.removed
+
     async def models(self, exchange: Exchange) -> list[model_pb2.Model]:
         """Lists the models."""
         answer: pb.ListModelsResponse = await self._call(exchange, self._stub.ListModels, pb.ListModelsRequest())

@@ -21,6 +21,7 @@ from services.edge.page import PageEndpoints
 from services.edge.routes import Router
 from services.edge.server import EdgeServer
 from services.edge.service.admin import AdminEndpoints
+from services.edge.service.cache_report import CacheReportEndpoint
 from services.edge.service.chat import ChatEndpoints, Defaults
 from services.edge.service.health import HealthEndpoints
 from services.edge.service.stats import StatsEndpoint
@@ -67,6 +68,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),
             stats=StatsEndpoint(inference),
             admin=AdminEndpoints(inference),
+            cache_report=CacheReportEndpoint(inference),
             page=page,
         )
     )

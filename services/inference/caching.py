@@ -236,6 +236,14 @@ class AnswerCache:
             self.dropped_count += 1
             log.warning("an answer could not be cached", extra={"reason": error.reason})
 
+    async def report_false_hit(self, tenant: str, user: str, entry_id: str, text: str | None) -> bool:
+        """Removes an entry of a tenant, or of one of its users, that did not fit a text; false if there is none.
+
+        Raises:
+            MillraceError: The cache cannot be reached, or there is none.
+        """
+        return await self._port.report_false_hit(CacheKey(tenant, user, "", b""), entry_id, text)
+
     def give_back(self, recall: Recall) -> None:
         """Gives back what a recall still holds: a lease under which nothing was made, an answer that is followed."""
         if recall.lease_id:

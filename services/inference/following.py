@@ -26,8 +26,8 @@ from services.inference.generation import ChoiceFinished, Delta
 from services.inference.recording import Ending, Heading, KeptBatch, KeptEvent
 from services.inference.resuming import Seen
 
-# A maker who has died is replaced when its lease runs out, 3 s after its last sign, or half a second later where another
-# replica of the cache has to find out; on a busy machine all takes longer. Only then is the cache in doubt.
+# A maker who has died is replaced when its lease runs out, 3 s after its last sign, or half a second later where it was
+# told through another replica of the cache; on a busy machine all takes longer. Only then is the cache in doubt.
 SILENCE_S = 5.0
 RESTARTS_MAX = 3  # a maker that fails has good reasons as a rule: who has seen so many fail makes the answer itself
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from kit.errors import InvalidArgument
 from kit.identity import sane_request_id
-from millrace.inference.v1 import generation_pb2
+from millrace.inference.v1 import generation_pb2, inference_service_pb2
+from services.inference.canonical import COMPARED_CHARS_MAX
 from services.inference.translate import seconds
 
 PROMPT_CHARS_MAX = 1_000_000
@@ -47,6 +48,13 @@ def check_request_id(request_id: str, from_metadata: str) -> str:
         return from_metadata
     _need(sane_request_id(request_id) == request_id, "request_id", "must be 1 to 128 of letters, digits and ._:-")
     return request_id
+
+
+def check_report(request: inference_service_pb2.ReportFalseHitRequest) -> None:
+    """Checks the report of a wrong answer; raises InvalidArgument."""
+    _length(request.entry_id, 1, 256, "entry_id")
+    _length(request.text, 0, COMPARED_CHARS_MAX, "text")
+    _length(request.end_user_id, 0, 256, "end_user_id")
 
 
 def check_spec(spec: generation_pb2.GenerationSpec, at: str = "spec") -> None:

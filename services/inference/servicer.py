@@ -16,6 +16,7 @@ from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
 from services.inference.access.permission import check_model, check_route, may_use
+from services.inference.caching import AnswerCache
 from services.inference.catalog import Model
 from services.inference.embedding import Embeddings
 from services.inference.events import Event, Receipt
@@ -48,11 +49,12 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         router: Router,
         fleet: Fleet,
         scoring: ScoringPort,
+        cache: AnswerCache,
         start_time: float,
         batch_concurrency: int,
     ) -> None:
         self._pipeline, self._router, self._fleet = pipeline, router, fleet
-        self._embeddings = embeddings
+        self._embeddings, self._cache = embeddings, cache
         self._scoring, self._start_time, self._batch_concurrency = scoring, start_time, batch_concurrency
 
     async def Generate(self, request: pb2.GenerateRequest, context: Any) -> pb2.GenerateResponse:
@@ -173,6 +175,15 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             raise InvalidArgument("name", "must not be empty")
         check_model(identity.current().caller, [request.name])
         return pb2.GetModelResponse(model=self._model(request.name, self._router.catalog.find(request.name)))
+
+    async def ReportFalseHit(self, request: pb2.ReportFalseHitRequest, context: Any) -> pb2.ReportFalseHitResponse:
+        """Removes a cached answer that did not fit."""
+        call = identity.current()
+        request_id = limits.check_request_id(request.request_id, call.request_id)
+        limits.check_report(request)
+        text = request.text if request.HasField("text") else None
+        removed = await self._cache.report_false_hit(call.tenant, request.end_user_id, request.entry_id, text)
+        return pb2.ReportFalseHitResponse(request_id=request_id, removed=removed)
 
     def _model(self, name: str, model: Model) -> model_pb2.Model:
         first = model.targets[0]

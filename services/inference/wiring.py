@@ -188,7 +188,9 @@ async def build(
     embeddings = Embeddings(admission, router, targets, fleet.embedder_for, observer.observe_embedding, settlement)
     refreshing = Refreshing()
     pipeline = Pipeline(admission, router, cache, safety, attempts, settlement, refreshing)
-    servicer = InferenceServicer(pipeline, embeddings, router, fleet, safety, time.time(), settings.batch_concurrency)
+    servicer = InferenceServicer(
+        pipeline, embeddings, router, fleet, safety, cache, time.time(), settings.batch_concurrency
+    )
     access = access_wiring.wire(settings.access, database)
     jobs = Jobs(settings.jobs, database, pipeline, embeddings)
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count)

@@ -186,6 +186,12 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
             results.append(pb.ModerationResult(flagged=any(c.flagged for c in found), categories=found))
         return pb.ModerateResponse(request_id=request.request_id, model="default@1", results=results)
 
+    async def ReportFalseHit(self, request: pb.ReportFalseHitRequest, context: Any) -> pb.ReportFalseHitResponse:
+        """Knows one entry, of user `ann`."""
+        self._note(context)
+        removed = (request.entry_id, request.end_user_id, request.text) == ("e1", "ann", "hi")
+        return pb.ReportFalseHitResponse(request_id=request.request_id, removed=removed)
+
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """Lists MODELS."""
         self._note(context)

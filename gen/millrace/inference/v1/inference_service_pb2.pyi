@@ -195,3 +195,23 @@ class GetModelResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: _model_pb2.Model
     def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
+
+class ReportFalseHitRequest(_message.Message):
+    __slots__ = ("request_id", "entry_id", "text", "end_user_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    END_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    entry_id: str
+    text: str
+    end_user_id: str
+    def __init__(self, request_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., text: _Optional[str] = ..., end_user_id: _Optional[str] = ...) -> None: ...
+
+class ReportFalseHitResponse(_message.Message):
+    __slots__ = ("request_id", "removed")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    removed: bool
+    def __init__(self, request_id: _Optional[str] = ..., removed: _Optional[bool] = ...) -> None: ...

@@ -83,6 +83,11 @@ class InferenceServiceStub:
                 request_serializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ReportFalseHit = channel.unary_unary(
+                '/millrace.inference.v1.InferenceService/ReportFalseHit',
+                request_serializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.ReportFalseHitRequest.SerializeToString,
+                response_deserializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.ReportFalseHitResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -158,6 +163,15 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportFalseHit(self, request, context):
+        """Says that an answer from the cache did not fit: its entry is removed, and questions like the one that was asked get
+        answers of others less easily. Only entries of the caller's own tenant are touched. Errors: INVALID_ARGUMENT,
+        UNAVAILABLE and DEADLINE_EXCEEDED (the cache cannot be reached), UNIMPLEMENTED (CACHE_NOT_CONFIGURED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -200,6 +214,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.GetModelRequest.FromString,
                     response_serializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ReportFalseHit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportFalseHit,
+                    request_deserializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.ReportFalseHitRequest.FromString,
+                    response_serializer=millrace_dot_inference_dot_v1_dot_inference__service__pb2.ReportFalseHitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -427,6 +446,33 @@ class InferenceService:
             '/millrace.inference.v1.InferenceService/GetModel',
             millrace_dot_inference_dot_v1_dot_inference__service__pb2.GetModelRequest.SerializeToString,
             millrace_dot_inference_dot_v1_dot_inference__service__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportFalseHit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.inference.v1.InferenceService/ReportFalseHit',
+            millrace_dot_inference_dot_v1_dot_inference__service__pb2.ReportFalseHitRequest.SerializeToString,
+            millrace_dot_inference_dot_v1_dot_inference__service__pb2.ReportFalseHitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,11 @@ class InferenceServiceStub:
     """Lists the models that the caller may use, by name. A catalogue is small: the list is never paged."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _inference_service_pb2.GetModelResponse]
     """Gets one model. Errors: NOT_FOUND (MODEL_NOT_FOUND)."""
+    ReportFalseHit: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ReportFalseHitRequest, _inference_service_pb2.ReportFalseHitResponse]
+    """Says that an answer from the cache did not fit: its entry is removed, and questions like the one that was asked get
+    answers of others less easily. Only entries of the caller's own tenant are touched. Errors: INVALID_ARGUMENT,
+    UNAVAILABLE and DEADLINE_EXCEEDED (the cache cannot be reached), UNIMPLEMENTED (CACHE_NOT_CONFIGURED).
+    """
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -105,6 +110,11 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Lists the models that the caller may use, by name. A catalogue is small: the list is never paged."""
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _inference_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Gets one model. Errors: NOT_FOUND (MODEL_NOT_FOUND)."""
+    ReportFalseHit: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ReportFalseHitRequest, _inference_service_pb2.ReportFalseHitResponse]  # type: ignore[assignment]
+    """Says that an answer from the cache did not fit: its entry is removed, and questions like the one that was asked get
+    answers of others less easily. Only entries of the caller's own tenant are touched. Errors: INVALID_ARGUMENT,
+    UNAVAILABLE and DEADLINE_EXCEEDED (the cache cannot be reached), UNIMPLEMENTED (CACHE_NOT_CONFIGURED).
+    """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """The front door of generation: every call passes limits, cache, safety and routing here, whoever makes it.
@@ -189,5 +199,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.GetModelResponse, _abc.Awaitable[_inference_service_pb2.GetModelResponse]]:
         """Gets one model. Errors: NOT_FOUND (MODEL_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def ReportFalseHit(
+        self,
+        request: _inference_service_pb2.ReportFalseHitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ReportFalseHitResponse, _abc.Awaitable[_inference_service_pb2.ReportFalseHitResponse]]:
+        """Says that an answer from the cache did not fit: its entry is removed, and questions like the one that was asked get
+        answers of others less easily. Only entries of the caller's own tenant are touched. Errors: INVALID_ARGUMENT,
+        UNAVAILABLE and DEADLINE_EXCEEDED (the cache cannot be reached), UNIMPLEMENTED (CACHE_NOT_CONFIGURED).
+        """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
