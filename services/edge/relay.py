@@ -31,6 +31,9 @@ class Frames(Protocol):
     def finished(self, finished: event_pb2.ChoiceFinished) -> bytes:
         """A choice ended; may be nothing to say."""
 
+    def judged(self, judged: event_pb2.SafetyEvent) -> bytes:
+        """Safety has something to say; may be nothing to tell as yet."""
+
     def completed(self, completed: event_pb2.Completed) -> bytes:
         """The answer is complete."""
 
@@ -63,6 +66,9 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
             case "choice_finished":
                 # What follows comes at once, so that both fit into one write.
                 held += frames.finished(response.choice_finished)
+                continue
+            case "safety":
+                held += frames.judged(response.safety)
                 continue
             case "completed":
                 last = frames.completed(response.completed)

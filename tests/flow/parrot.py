@@ -25,7 +25,6 @@ class Parrot:
     def __init__(self) -> None:
         self.url = ""
         self.prompts: list[str] = []
-        self.waiting = asyncio.Event()
         self._steps: asyncio.Queue[None] = asyncio.Queue()
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
@@ -47,6 +46,11 @@ class Parrot:
         for _ in range(count):
             self._steps.put_nowait(None)
 
+    def drain(self) -> None:
+        """Takes back what it was allowed and has not said."""
+        while not self._steps.empty():
+            self._steps.get_nowait()
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         kind, _, size = body["model"].rpartition("-")
@@ -64,8 +68,7 @@ class Parrot:
         await response.prepare(request)
         pieces = [text[at : at + int(size)] for at in range(0, len(text), int(size))]
         for number, piece in enumerate(pieces):
-            if kind == "patient":
-                self.waiting.set()
+            if kind.endswith("patient"):
                 await self._steps.get()
             for index in choices:
                 await response.write(_event(body["model"], [_delta(index, kind, piece, number == 0)]))

@@ -166,6 +166,27 @@ async def test_a_block_in_the_middle_ends_the_answer(sdk: openai.AsyncOpenAI, si
     assert "safety policy" in (whole.message.refusal or "")
 
 
+async def test_verdicts_have_openais_shape(sdk: openai.AsyncOpenAI) -> None:
+    """What was found in prompt and answer stands under `moderation`, whole and streamed; a clean chat has none."""
+    whole = await sdk.chat.completions.create(model="parrot-1", messages=asked(CARD))
+    clean = await sdk.chat.completions.create(model="parrot-1", messages=asked("good morning"))
+    chunks = await sdk.chat.completions.create(model="villain-9", messages=asked("tell me"), stream=True)
+    ends = [chunk async for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
+
+    assert clean.moderation is None
+    assert whole.moderation
+    for side in (whole.moderation.input, whole.moderation.output):
+        assert side.type == "moderation_results"
+        assert side.results[0].flagged
+        assert side.results[0].categories["CREDIT_CARD"]
+        assert side.results[0].category_scores["CREDIT_CARD"] > 0.5
+        assert side.model.startswith("default@sha256:")
+    assert ends[0].moderation
+    assert ends[0].moderation.input.type == ends[0].moderation.output.type == "moderation_results"
+    assert not ends[0].moderation.input.results[0].flagged
+    assert ends[0].moderation.output.results[0].categories["illicit/violent"]
+
+
 async def test_a_blocked_prompt_is_400_with_its_categories(sdk: openai.AsyncOpenAI, suite: Suite) -> None:
     """OpenAI's client raises BadRequestError with content_policy_violation and what it was blocked for."""
     with pytest.raises(openai.BadRequestError) as caught:

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from millrace.inference.v1 import event_pb2 as pb
 from services.edge.openai import chat_answer as chat
 from services.edge.openai import completion_request as completion
+from services.edge.openai.moderated import moderated
 from services.edge.openai.receipt import receipt
 
 FINISH_REASONS: dict[int, chat.FinishReason] = {
@@ -28,6 +29,7 @@ def chat_completion(answer: pb.Generation) -> chat.ChatCompletion:
         choices=[_chat_choice(choice) for choice in answer.choices],
         usage=usage(answer.usage),
         system_fingerprint=answer.receipt.system_fingerprint or UNSET,
+        moderation=moderated(answer.receipt.safety),
         millrace=receipt(answer.receipt, answer.route_reason),
     )
 

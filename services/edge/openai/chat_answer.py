@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from services.edge.openai.moderated import ChatModeration
 from services.edge.openai.receipt import Receipt
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -101,6 +102,7 @@ class ChatCompletion(Struct):
     usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
     system_fingerprint: str | UnsetType = UNSET
+    moderation: ChatModeration | UnsetType = UNSET
     millrace: Receipt | UnsetType = UNSET
 
 

@@ -15,6 +15,7 @@ from millrace.inference.v1 import event_pb2 as pb
 from services.edge.fault import Fault
 from services.edge.openai import answer
 from services.edge.openai import chat_answer as chat
+from services.edge.openai.moderated import moderated
 from services.edge.openai.receipt import receipt
 
 DONE = b"data: [DONE]\n\n"
@@ -31,6 +32,7 @@ class _Frames:
         self._id = f"{self.id_prefix}-{request_id}"
         self._include_usage = include_usage
         self._route_reason = ""
+        self._safety: list[pb.SafetyEvent] = []
         self._head = b""
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
@@ -44,6 +46,11 @@ class _Frames:
             "model": started.model,
         }
         self._head = b"data: " + _encode(same)[:-1] + b',"choices":['
+
+    def judged(self, judged: pb.SafetyEvent) -> bytes:
+        """Nothing as yet: a chunk of its own would have no choices, which clients do not expect."""
+        self._safety.append(judged)
+        return b""
 
     def completed(self, completed: pb.Completed) -> bytes:
         """The usage chunk with the receipt, where asked for, and the terminal event."""
@@ -91,12 +98,13 @@ class ChatFrames(_Frames):
         return b"".join((role, self._text_head, _encode(delta.text), self._text_end))
 
     def finished(self, finished: pb.ChoiceFinished) -> bytes:
-        """The finish chunk of a choice."""
+        """The finish chunk of a choice, with what safety has said by then."""
         index = finished.choice_index
         role = b"" if index in self._introduced else self._introduce(index)
         reason = answer.FINISH_REASONS[finished.finish_reason].encode()
         end = b'%d,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % (index, reason)
-        return b"".join((role, self._choice, end, self._end))
+        moderation = b',"moderation":' + _encode(moderated(self._safety)) if self._safety else b""
+        return b"".join((role, self._choice, end, moderation, self._end))
 
     def _introduce(self, index: int) -> bytes:
         self._introduced.add(index)

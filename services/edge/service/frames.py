@@ -14,6 +14,12 @@ from services.edge.service.bodies import Done, Token
 _encode = msgspec.json.Encoder().encode
 
 
+class Unscreened(msgspec.Struct):
+    """Data of the event `safety`: safety was away, and the policy lets the text pass."""
+
+    unscreened: bool = True
+
+
 class TokenFrames:
     """The events of one streamed message."""
 
@@ -36,6 +42,12 @@ class TokenFrames:
         """Nothing; `done` has the reason."""
         self._reason = FINISH_REASONS[finished.finish_reason]
         return b""
+
+    def judged(self, judged: pb.SafetyEvent) -> bytes:
+        """A `safety` event where text was let through unscreened; what was found shows in the text and in `done`."""
+        if not judged.unscreened:
+            return b""
+        return b"event: safety\ndata: " + _encode(Unscreened()) + b"\n\n"
 
     def completed(self, completed: pb.Completed) -> bytes:
         """The `done` event."""
