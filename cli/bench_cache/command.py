@@ -19,6 +19,7 @@ import grpc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cli.bench_cache import latency
 from cli.bench_cache import policy as policies
 from cli.bench_cache.curve import curve
 from cli.bench_cache.data import Lookup, read_lookups, read_pairs
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # Exists for type checkers only.
 
 # Takes every likeness, so that each pair gets its cosine.
 EVERYTHING = Policy("everything", similarity_min=0.0, error_max=1.0)
+# Takes what a static threshold would, behind the guards.
+ALIKE = Policy("alike", similarity_min=0.7, error_max=1.0)
 # Takes none, so that each pair gets its probability, is compared, and teaches what the next ones are judged by.
 NOTHING = Policy("nothing", error_max=1e-6)
 
@@ -55,6 +58,10 @@ def run(args: argparse.Namespace, start: StartsService = cache_service, console:
     console = console or Console()
     plot_path = args.plot or (args.json.with_suffix(".svg") if args.json else None)
     try:
+        if args.latency:
+            return asyncio.run(_run_latency(args, start, console, plot_path))
+        if args.data is None:
+            raise CommandError("--data FILE is needed, or --latency")
         if args.pairs:
             return asyncio.run(_run_pairs(args, start, console, plot_path))
         return asyncio.run(_run_policies(args, start, console, plot_path))
@@ -81,7 +88,7 @@ async def _run_policies(args: argparse.Namespace, start: StartsService, console:
     show_policies(console, tallies)
     console.print(chart.text(), highlight=False, markup=False)
     records = [each.record(policy.name, seed) for policy, by_seed in runs.items() for seed, each in by_seed.items()]
-    write(records, chart, args.json, plot)
+    write(records, chart.svg(), args.json, plot)
     return 0
 
 
@@ -102,7 +109,17 @@ async def _run_pairs(args: argparse.Namespace, start: StartsService, console: Co
     chart = curve_chart(curves)
     show_curves(console, curves)
     console.print(chart.text(), highlight=False, markup=False)
-    write([each.record() for each in curves], chart, args.json, plot)
+    write([each.record() for each in curves], chart.svg(), args.json, plot)
+    return 0
+
+
+async def _run_latency(args: argparse.Namespace, start: StartsService, console: Console, plot: Path | None) -> int:
+    async with start(args.store, guards=True) as stub:
+        driver = CacheDriver(stub, ALIKE, "bench")
+        await driver.find("a question that nobody asked")  # the first call finds the service cold
+        waited = await latency.measure(driver, args.upstream_ms / 1000)
+    latency.show(console, waited, args.upstream_ms)
+    write([each.record() for each in waited], latency.svg(waited), args.json, plot)
     return 0
 
 

@@ -76,6 +76,15 @@ class CacheDriver:
             verdict = ShadowVerdict(shadow_id=shadow.shadow_id, fits=fits)
         self._groups[await self._store(key, lookup.text, verdict)] = lookup.group
 
+    async def find(self, text: str) -> str | None:
+        """The entry whose answer the service gives to a question; None for a miss."""
+        found = await self._find(self._key(text, ZEROS), text)
+        return found.hit.entry.entry_id if found.HasField("hit") else None
+
+    async def store(self, text: str) -> str:
+        """Stores an answer to a question, and names its entry."""
+        return await self._store(self._key(text, ZEROS), text, None)
+
     async def compare(self, pair: Pair, number: int) -> Acceptance:
         """Stores one question of a pair and looks the other up where nothing else is; answers a comparison.
 

@@ -11,9 +11,15 @@ from cli.bench_cache.policy import FORMS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares them."""
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="FILE", help='JSON lines {"id","text","group"} in order of arrival'
+        "--data", type=Path, metavar="FILE", help='JSON lines {"id","text","group"} in order of arrival, or .gz'
     )
     parser.add_argument("--pairs", action="store_true", help='FILE has {"a","b","same"}: measure the verifier alone')
+    parser.add_argument(
+        "--latency", action="store_true", help="time ten questions and ten paraphrases instead; needs no --data"
+    )
+    parser.add_argument(
+        "--upstream-ms", type=float, default=500.0, metavar="MS", help="what a model takes, with --latency"
+    )
     parser.add_argument("--policy", action="append", metavar="POLICY", help=f"{FORMS}; may be given again")
     parser.add_argument("--store", choices=["embedded", "redis"], default="embedded", help="where entries are kept")
     parser.add_argument(

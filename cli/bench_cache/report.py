@@ -73,12 +73,12 @@ def curve_chart(curves: Sequence[Curve]) -> Chart:
     return Chart("Pairs that mean the same", "recall", "precision", series)
 
 
-def write(records: Sequence[Mapping[str, Any]], chart: Chart, json_path: Path | None, plot_path: Path | None) -> None:
-    """Writes the records and the chart where they are wanted."""
+def write(records: Sequence[Mapping[str, Any]], svg: str, json_path: Path | None, plot_path: Path | None) -> None:
+    """Writes the records and the drawing where they are wanted."""
     if json_path:
         json_path.write_text(json.dumps(records, indent=1) + "\n")
     if plot_path:
-        plot_path.write_text(chart.svg())
+        plot_path.write_text(svg)
 
 
 def _point(policy: Policy, tallies: Sequence[Tally]) -> Point:

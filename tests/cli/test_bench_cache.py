@@ -19,6 +19,7 @@ from rich.console import Console
 from cli.bench_cache.chart import Chart, Point, Series
 from cli.bench_cache.command import run
 from cli.bench_cache.curve import curve
+from cli.bench_cache.latency import QUESTIONS, measure, svg
 from cli.bench_cache.options import add_arguments
 from cli.bench_cache.policy import Policy, parse
 from cli.bench_cache.tally import Tally, pooled, wilson
@@ -157,6 +158,44 @@ def test_pairs_measure_the_verifier_alone(tmp_path: Path) -> None:
     assert bench.guards == [True, False]
     assert bench.fakes[0].semantic[0].error_max < 0.01 < bench.fakes[1].semantic[0].error_max
     assert len({place for place, _ in bench.fakes[0].entries.values()}) == len(rows)
+
+
+class Known:
+    """A cache that knows each paraphrase."""
+
+    def __init__(self) -> None:
+        self.stored: set[str] = set()
+
+    async def find(self, text: str) -> str | None:
+        question = dict(map(reversed, QUESTIONS)).get(text)
+        return question if question in self.stored else None
+
+    async def store(self, text: str) -> str:
+        self.stored.add(text)
+        return text
+
+
+async def test_latency_is_that_of_a_miss_and_of_a_hit() -> None:
+    """Each question waits for the model, its paraphrase does not; both are in the figures and in the drawing."""
+    waited = await measure(Known(), upstream_s=0.02)
+    drawn = " ".join(ElementTree.fromstring(svg(waited)).itertext())
+
+    assert [(each.question, each.paraphrase) for each in waited] == list(QUESTIONS)
+    assert all(each.miss_ms >= 20 for each in waited)
+    assert waited[0].record()["speed_up"] == round(waited[0].miss_ms / waited[0].hit_ms, 1)
+    assert all(text in drawn for pair in QUESTIONS for text in pair)
+
+
+def test_latency_is_not_told_of_a_wrong_answer() -> None:
+    """A cache that does not know a paraphrase has no speed."""
+    with pytest.raises(CommandError, match="was not answered as"):
+        Bench()("--latency", "--upstream-ms", "0")
+
+
+def test_without_data_there_is_nothing_to_measure() -> None:
+    """What is missing is named."""
+    with pytest.raises(CommandError, match="--data FILE is needed"):
+        Bench()()
 
 
 def test_the_plot_lies_beside_the_figures(data: Path, tmp_path: Path) -> None:
