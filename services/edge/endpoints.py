@@ -13,6 +13,7 @@ from services.edge.service.admin import AdminEndpoints
 from services.edge.service.cache_report import CacheReport, CacheReported, CacheReportEndpoint
 from services.edge.service.chat import ChatEndpoints
 from services.edge.service.health import HealthEndpoints
+from services.edge.service.ledger import HistoryPage, HistoryQuery, LedgerEndpoints, UsagePage, UsageQuery
 from services.edge.service.stats import StatsEndpoint
 from services.edge.service.text import TextEndpoints
 
@@ -26,6 +27,7 @@ class Endpoints:
     text: TextEndpoints
     health: HealthEndpoints
     stats: StatsEndpoint
+    ledger: LedgerEndpoints
     admin: AdminEndpoints
     cache_report: CacheReportEndpoint
     page: PageEndpoints
@@ -168,7 +170,9 @@ def _operations(ends: Endpoints) -> list[Route]:
             answer=bodies.DetailedHealth,
             errors=(503,),
         ),
-        Route("GET", "/stats", ends.stats.stats, "Counters since the start.", "Operations", answer=bodies.Stats),
+        Route("GET", "/stats", ends.stats.stats, "Counters.", "Operations", answer=bodies.Stats),
+        _past("/history", ends.ledger.history, "Past requests, newest first.", HistoryPage, HistoryQuery),
+        _past("/v1/usage", ends.ledger.usage, "Tokens and cost by time.", UsagePage, UsageQuery),
         Route(
             "GET",
             "/metrics",
@@ -178,6 +182,10 @@ def _operations(ends: Endpoints) -> list[Route]:
             text="text/plain",
         ),
     ]
+
+
+def _past(path: str, handle: object, summary: str, answer: type, query: type) -> Route:
+    return Route("GET", path, handle, summary, "Usage", answer=answer, query=query)  # type: ignore[arg-type]
 
 
 def _probe(path: str, handle: object, summary: str, answer: type) -> Route:

@@ -106,6 +106,18 @@ class InferenceClient:
         """Gets the counters."""
         return await self._call(exchange, self._usage.GetStats, usage_service_pb2.GetStatsRequest())
 
+    async def history(
+        self, exchange: Exchange, request: usage_service_pb2.ListHistoryRequest
+    ) -> usage_service_pb2.ListHistoryResponse:
+        """Lists past requests."""
+        return await self._call(exchange, self._usage.ListHistory, request)
+
+    async def usage(
+        self, exchange: Exchange, request: usage_service_pb2.GetUsageRequest
+    ) -> usage_service_pb2.GetUsageResponse:
+        """Gets the usage of a span of time."""
+        return await self._call(exchange, self._usage.GetUsage, request)
+
     async def create_key(self, exchange: Exchange, key: key_pb2.Key) -> key_service_pb2.CreateKeyResponse:
         """Makes a key."""
         return await self._call(exchange, self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key=key))

@@ -24,6 +24,7 @@ from services.edge.service.admin import AdminEndpoints
 from services.edge.service.cache_report import CacheReportEndpoint
 from services.edge.service.chat import ChatEndpoints, Defaults
 from services.edge.service.health import HealthEndpoints
+from services.edge.service.ledger import LedgerEndpoints
 from services.edge.service.stats import StatsEndpoint
 from services.edge.service.text import TextEndpoints
 
@@ -67,6 +68,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             text=TextEndpoints(inference, settings.default_model),
             health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),
             stats=StatsEndpoint(inference),
+            ledger=LedgerEndpoints(inference),
             admin=AdminEndpoints(inference),
             cache_report=CacheReportEndpoint(inference),
             page=page,

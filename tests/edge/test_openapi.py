@@ -60,6 +60,8 @@ async def test_every_route_is_in_the_document(edge):
         "/readyz",
         "/ready",
         "/stats",
+        "/history",
+        "/v1/usage",
         "/metrics",
     } <= paths.keys()
     assert len(ids) == len(set(ids))

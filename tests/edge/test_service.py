@@ -277,7 +277,7 @@ async def test_health_in_detail_without_inference(own_pair, gone):
     states = {name: dependency["status"] for name, dependency in answer.json()["dependencies"].items()}
 
     assert (answer.status_code, answer.json()["status"]) == (503, "down")
-    assert states == {"inference": "down", "cache": "unknown", "safety": "unknown"}
+    assert states == {"inference": "down", "cache": "unknown", "safety": "unknown", "database": "unknown"}
 
 
 async def test_stats(edge):
@@ -288,6 +288,8 @@ async def test_stats(edge):
     assert (body["cache_hit_rate"], body["cost_usd"], body["tokens"]["total"]) == (0.3333, 0.0025, 150)
     assert (body["latency_ms"]["p50"], body["latency_ms"]["p95"], body["uptime_s"]) == (250.0, 2000.0, 60.0)
     assert body["models"]["echo"]["total_requests"] == 10
+    assert body["source"] == "process"
+    assert "total_api_keys" not in body
 
 
 async def test_stats_of_targets(edge):

@@ -173,7 +173,7 @@ class DetailedHealth(Struct):
 
 
 class TokenFigures(Struct):
-    """Tokens since the start."""
+    """Tokens of all attempts."""
 
     prompt: int
     completion: int
@@ -222,8 +222,15 @@ class TargetFigures(Struct):
 
 
 class Stats(Figures, kw_only=True):
-    """Counters of inference since it started."""
+    """Counters as far as the caller may see them.
 
+    `source` says of what they are: `ledger`, every replica since the ledger began; `process`, while the database is
+    away, the one that answered since it started. `models`, `targets`, `running` and `uptime_s` are of that one always.
+    """
+
+    source: Literal["ledger", "process"]
+    total_api_keys: int | UnsetType = UNSET
+    requests_by_key: dict[str, int] | UnsetType = UNSET
     latency_ms: Latency
     uptime_s: float
     running: int

@@ -1,8 +1,8 @@
 """GET /livez, /readyz, /ready, /health and /health/detailed.
 
-Alive means the process answers; ready means that inference, the one thing the edge calls, serves. Cache and safety are
-behind inference, which reports them, and whether it needs them: `needs/safety` serves where a model refuses while
-safety is away. While inference is down nobody can say how they are.
+Alive means the process answers; ready means that inference, the one thing the edge calls, serves. Cache, safety and
+database are behind inference, which reports them, and whether it needs them: `needs/safety` serves where a model
+refuses while safety is away. While inference is down nobody can say how they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.edge.openai.models import STATES
 from services.edge.service.bodies import Dependency, DetailedHealth, Health, Probe
 
 _WORDS: dict[str, Literal["up", "down"]] = {"SERVING": "up", "NOT_SERVING": "down", "UNREACHABLE": "down"}
-_BEHIND = ("cache", "safety")
+_BEHIND = ("cache", "safety", "database")
 
 
 class HealthEndpoints:

@@ -1,4 +1,4 @@
-"""GET /stats: what inference has counted since it started."""
+"""GET /stats: what the ledger has of every replica, and what the inference that answers knows of itself."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ class StatsEndpoint:
     async def stats(self, exchange: Exchange, _: None) -> Stats:
         """GET /stats."""
         counted = await self._inference.stats(exchange)
-        recent = counted.latency
+        whole = counted.ledger if counted.HasField("ledger") else None
+        recent = whole.latency if whole else counted.latency
         return Stats(
-            **_figures(counted.totals),
+            **_figures(whole.totals if whole else counted.totals),
+            source="ledger" if whole else "process",
+            total_api_keys=whole.api_key_count if whole else UNSET,
+            requests_by_key=dict(sorted(whole.request_count_by_key.items())) if whole else UNSET,
             latency_ms=Latency(
                 p50=milliseconds(recent.duration_p50),
                 p95=milliseconds(recent.duration_p95),
