@@ -132,7 +132,7 @@ class Receipt(msgspec.Struct):
 
     `limits` says where those of the caller stood when it was let in or refused; `reservation` is what it still holds
     of them, to be settled or released where the request ends. `kind` is generation or embedding; `ledger_id` is the id
-    of its row in the ledger. `usage` is the answer's, `cost_micro_usd` that of every attempt.
+    of its row in the ledger. `produced` has the tokens of each choice so far, where its engine counts as it goes. `usage` is the answer's, `cost_micro_usd` that of every attempt.
     """
 
     request_id: str
@@ -152,6 +152,7 @@ class Receipt(msgspec.Struct):
     usage: Usage = Usage()
     limits: tuple[LimitState, ...] = ()
     reservation: Reservation | None = None
+    produced: dict[int, int] = {}
     kind: str = "generation"
     finish_reason: FinishReason | None = None
     ledger_id: str = ""

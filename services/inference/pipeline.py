@@ -245,6 +245,8 @@ class Pipeline:
         if isinstance(event, Delta):
             if receipt.ttft_s is None:
                 receipt.ttft_s = time.time() - receipt.created_time
+            if event.completion_token_count is not None:
+                receipt.produced[event.choice_index] = event.completion_token_count
             return event
         if flight:
             flight.check(event)

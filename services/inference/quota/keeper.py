@@ -16,8 +16,8 @@ from services.inference.quota.store import HOLD_MS, QuotaStore, StoreLost
 
 log = logging.getLogger(__name__)
 
-# Three renewals may fail before a claim is overdue.
-INTERVAL_S = HOLD_MS / 4_000
+# Renewals in the time that a claim is held without one: three may fail.
+RENEWALS = 4
 # Tenants whose overdue claims this process looks for; those beyond are looked after by others, or forgotten in time.
 SLOT_COUNT_MAX = 1_000
 # Renewals asked for at once.
@@ -33,7 +33,7 @@ class Keeper:
         interval_s: Between two rounds.
     """
 
-    def __init__(self, store: QuotaStore, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, store: QuotaStore, interval_s: float = HOLD_MS / 1000 / RENEWALS) -> None:
         self._store, self._interval_s = store, interval_s
         self._open: dict[str, Reservation] = {}
         self._slots: dict[str, None] = {}
@@ -93,8 +93,8 @@ class Keeper:
             await self._store.end(reservation.claim, used)
 
     async def _renew(self, reservation: Reservation) -> None:
-        usage = reservation.progress() if reservation.progress else None
-        used = reservation.claim.amounts if usage is None else reservation.used(*usage)
+        so_far = reservation.progress()
+        used = reservation.claim.amounts if so_far is None else reservation.used(*so_far)
         if not await self._store.renew(reservation.claim, used):
             self._open.pop(reservation.claim.id, None)
             reservation.expire()

@@ -61,19 +61,19 @@ class Quotas:
         if not limits:
             return request
         if all(limit.unit is Unit.REQUESTS for limit in limits):
-            await self._reserve(request, limits, Usage(), 0, receipt)
+            await self._reserve(request, route, limits, Usage(), receipt)
             return request
         request = self._bounded(request)
         sampling = request.prompt.sampling
         usage = Usage(prompt_token_count(request.prompt), (sampling.max_tokens or 0) * sampling.n)
-        await self._reserve(request, limits, usage, self._cost(limits, route, usage), receipt)
+        await self._reserve(request, route, limits, usage, receipt)
         return request
 
     async def admit_texts(self, request: Request, texts: Sequence[str], route: Route, receipt: Receipt) -> None:
         """Reserves what an embedding may use; raises as `admit`."""
         if limits := self._limits(request):
             usage = Usage(text_token_count(list(texts)))
-            await self._reserve(request, limits, usage, self._cost(limits, route, usage), receipt)
+            await self._reserve(request, route, limits, usage, receipt)
 
     def _limits(self, request: Request) -> tuple[Limit, ...]:
         if request.cache.lease_id:
@@ -96,8 +96,9 @@ class Quotas:
         return cost or 0
 
     async def _reserve(
-        self, request: Request, limits: tuple[Limit, ...], usage: Usage, cost: int, receipt: Receipt
+        self, request: Request, route: Route, limits: tuple[Limit, ...], usage: Usage, receipt: Receipt
     ) -> None:
+        cost = self._cost(limits, route, usage)
         by_unit = {Unit.TOKENS: usage.prompt_token_count + usage.completion_token_count, Unit.MICRO_USD: cost}
         amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
         claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
@@ -111,6 +112,7 @@ class Quotas:
             raise quota_exceeded(limits, amounts, standings)
         if claim.is_held:
             receipt.reservation = Reservation(claim, self._keeper.end)
+            receipt.reservation.progress = lambda: _so_far(receipt, route, usage)
             self._keeper.hold(receipt.reservation)
 
 
@@ -118,6 +120,14 @@ def unlimited() -> Quotas:
     """Quotas that limit nobody."""
     store = MemoryStore()
     return Quotas(QuotaRules(version=1), store, Keeper(store))
+
+
+def _so_far(receipt: Receipt, route: Route, reserved: Usage) -> tuple[Usage, int] | None:
+    """What a request has used by now, as far as its answer has grown; None where nobody counts as it grows."""
+    if not receipt.produced:
+        return None
+    usage = Usage(reserved.prompt_token_count, sum(receipt.produced.values()))
+    return usage, cost_micro_usd_max(route, usage) or 0
 
 
 def _state(limit: Limit, standing: Standing) -> LimitState:

@@ -12,7 +12,7 @@ import msgspec
 from services.inference.quota.limit import Claim, Standing, Window
 from services.inference.quota.redis_lane import RedisLane
 from services.inference.quota.redis_scripts import BEAT, END, OVERDUE, RENEW, TAKE
-from services.inference.quota.store import HOLD_MS, OVERDUE_COUNT, RECORD_MS
+from services.inference.quota.store import HOLD_MS, OVERDUE_COUNT, RECORD_HOLDS
 from services.inference.quota.windows import month_starts
 
 # Raise it when what is kept under the keys changes.
@@ -29,13 +29,15 @@ class RedisStore:
     Args:
         lane: The way there.
         clock: Milliseconds since the epoch, in place of Redis's own clock; for tests.
+        hold_ms: How long a claim is held without a renewal.
 
     Attributes:
         replica_count: How many processes count here, as of the last `tend`.
     """
 
-    def __init__(self, lane: RedisLane, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, lane: RedisLane, clock: Callable[[], int] | None = None, hold_ms: int = HOLD_MS) -> None:
         self._lane, self._clock = lane, clock
+        self._hold_ms, self._record_ms = hold_ms, hold_ms * RECORD_HOLDS
         self._months: tuple[int, ...] = ()
         self._months_day = -1
         self._id = secrets.token_hex(8)
@@ -44,7 +46,7 @@ class RedisStore:
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim, or tells why not."""
         body = _ENCODER.encode(claim) if claim.is_held else b""
-        arguments: list[Any] = [self._now(), claim.id, HOLD_MS, RECORD_MS, body, *self._month_starts()]
+        arguments: list[Any] = [self._now(), claim.id, self._hold_ms, self._record_ms, body, *self._month_starts()]
         for limit, amount in zip(claim.limits, claim.amounts, strict=True):
             arguments += (KINDS[limit.window], limit.maximum, limit.burst, amount)
         said = await self._lane.run(TAKE, _keys(claim), arguments)
@@ -64,12 +66,12 @@ class RedisStore:
         """Keeps a claim."""
         record, open_, *limits = _keys(claim)
         leases = [key for key, limit in zip(limits, claim.limits, strict=True) if limit.window is Window.AT_ONCE]
-        arguments = [self._now(), claim.id, HOLD_MS, RECORD_MS, _ENCODER.encode(used)]
+        arguments = [self._now(), claim.id, self._hold_ms, self._record_ms, _ENCODER.encode(used)]
         return bool(await self._lane.run(RENEW, [record, open_, *leases], arguments))
 
     async def tend(self, slots: Collection[str]) -> None:
         """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""
-        self.replica_count = await self._lane.run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, HOLD_MS])
+        self.replica_count = await self._lane.run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, self._hold_ms])
         for slot in slots:
             for id in await self._lane.run(OVERDUE, [_open_key(slot)], [self._now(), OVERDUE_COUNT]):
                 await self._end_overdue(slot, id.decode())

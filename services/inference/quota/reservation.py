@@ -33,13 +33,13 @@ class Reservation:
         end: Carries out the end, once.
 
     Attributes:
-        progress: Tells the usage and the cost so far, for what a lost process leaves behind.
+        progress: Tells the usage and the cost so far, where they are known, for what a lost process leaves behind.
     """
 
     def __init__(self, claim: Claim, end: End) -> None:
         self.claim = claim
         self.state = State.OPEN
-        self.progress: Callable[[], tuple[Usage, int]] | None = None
+        self.progress: Callable[[], tuple[Usage, int] | None] = lambda: None
         self._end = end
 
     def settle(self, usage: Usage, cost_micro_usd: int | None) -> None:

@@ -26,6 +26,9 @@ class QuotaSettings(BaseModel):
     redis_timeout_s: float = Field(
         default=0.08, gt=0, le=5, description="Longest that a request waits for Redis; then it goes by ON_LOSS."
     )
+    hold_s: float = Field(
+        default=30.0, ge=0.5, le=600, description="How long a replica that died holds what its requests had reserved."
+    )
     on_loss: Literal["local", "open", "closed"] = Field(
         default="local",
         description="While Redis is away: count against this process's share, count nothing, or refuse requests.",

@@ -14,8 +14,9 @@ from services.inference.quota.limit import Claim, Standing
 
 # A held claim that nobody renews for so long is overdue: three renewals may fail.
 HOLD_MS = 30_000
-# So long a claim can still be found, to be ended by what was reported last; then what it reserved stays spent.
-RECORD_MS = 600_000
+# For so many times that long it can be found, to be ended by what was reported last; then what it reserved stays spent.
+RECORD_HOLDS = 20
+RECORD_MS = RECORD_HOLDS * HOLD_MS
 # How many overdue claims are ended in one go.
 OVERDUE_COUNT = 100
 

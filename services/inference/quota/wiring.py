@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.document_file import DocumentFile
-from services.inference.quota.keeper import Keeper
+from services.inference.quota.keeper import RENEWALS, Keeper
 from services.inference.quota.memory_store import MemoryStore
 from services.inference.quota.quotas import Quotas
 from services.inference.quota.reload import QuotasReload, Report
@@ -63,7 +63,7 @@ def wire(settings: QuotaSettings) -> Limiting:
     store: QuotaStore = MemoryStore()
     if settings.store == "redis":
         store, lane = _shared(settings)
-    keeper = Keeper(store)
+    keeper = Keeper(store, settings.hold_s / RENEWALS)
     quotas = Quotas(rules, store, keeper)
     return Limiting(quotas, keeper, QuotasReload(file, quotas), lane)
 
@@ -75,7 +75,7 @@ def _shared(settings: QuotaSettings) -> tuple[GuardedStore, RedisLane]:
 
     url = settings.redis_url.get_secret_value()
     lane = RedisLane(redis_client(url, settings.redis_cluster), settings.redis_timeout_s)
-    return GuardedStore(RedisStore(lane), settings.on_loss, MemoryStore()), lane
+    return GuardedStore(RedisStore(lane, hold_ms=round(settings.hold_s * 1000)), settings.on_loss, MemoryStore()), lane
 
 
 def _announcing(report: Report, wake: Callable[[], None]) -> Callable[[bool], None]:

@@ -245,3 +245,15 @@ def test_prompts_are_estimated_with_all_that_they_hold() -> None:
     assert prompt_token_count(Prompt(raw_prompt="x" * 40)) == 10
     assert prompt_token_count(Prompt(messages=(picture,), tools=(tool,))) == 4 + 1_000 + 10
     assert text_token_count(["é" * 4, "日本"]) == 4
+
+
+async def test_what_has_come_so_far_is_what_a_lost_process_is_charged(clock: HandClock) -> None:
+    """Reports follow the answer where its engine counts as it goes; where none does, all that was reserved stays."""
+    counted = Counted(clock, "{tokens_per_day: 1000, usd_per_day: 100}")
+    _, told = await counted.admit(asking(max_tokens=100, n=2), route(CHEAP))
+    assert told.reservation
+
+    assert told.reservation.progress() is None
+    told.produced = {0: 30, 1: 4}
+
+    assert told.reservation.progress() == (Usage(12, 34), 46_000)
