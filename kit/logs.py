@@ -20,6 +20,10 @@ from kit import identity
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
+# At `debug` these log what passes through them: rows, bodies, headers with keys.
+_TALKATIVE = ("aiosqlite", "asyncpg", "httpcore", "httpx", "openai", "sqlalchemy")
+
+
 class _CallerHasGone(logging.Filter):
     """Drops what grpc.aio reports as an error where a caller's deadline passes during a write: nothing is wrong."""
 
@@ -37,6 +41,8 @@ def setup(service_name: str, level: str = "info", stream: TextIO | None = None) 
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     grpc_log = logging.getLogger("grpc._cython.cygrpc")
     if not any(isinstance(one, _CallerHasGone) for one in grpc_log.filters):
         grpc_log.addFilter(_CallerHasGone())

@@ -97,3 +97,14 @@ def test_a_caller_who_has_gone_is_no_error(stream: io.StringIO) -> None:
     grpc_log.error("something else")
 
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["something else"]
+
+
+@pytest.mark.parametrize("name", ["aiosqlite", "httpcore.http11", "openai._base_client", "sqlalchemy.engine"])
+def test_libraries_do_not_log_what_passes_through_them(stream: io.StringIO, name: str) -> None:
+    """At `debug` they would write rows, bodies and headers with keys into the log; their warnings are kept."""
+    logs.setup("cache", "debug", stream)
+    logging.getLogger(name).debug("authorization: Bearer mr_x")
+    logging.getLogger("services.cache").debug("ours")
+    logging.getLogger(name).warning("kept")
+
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["ours", "kept"]
