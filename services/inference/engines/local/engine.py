@@ -12,10 +12,12 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
+from services.inference import metering
 from services.inference.engines.local.job import Job
 from services.inference.engines.local.machine import LOADING, thread_count
 from services.inference.engines.local.outbox import Outbox
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_MS = 1_000
+LEAVE_S = 2.0  # a step of a large model on a busy machine; beyond it what is counted may miss that step's tokens
 # Of a model without any limit, where the request has none either.
 ANSWER_TOKENS_MAX = 4_096
 
@@ -125,7 +128,7 @@ class LocalEngine:
         check_token_ids(prompt.sampling, model.vocab_size)
         prompt_ids = await self._encode(model, prompt)
         check_length(len(prompt_ids), self._token_count_max)
-        job = self._start(prompt, prompt_ids)
+        job, meter = self._start(prompt, prompt_ids), metering.current()
         wait_until = time.monotonic() + self._wait_s_max
         try:
             while True:
@@ -135,7 +138,10 @@ class LocalEngine:
                     return
         finally:
             self._open.discard(job)
-            self._worker.cancel(job)
+            try:
+                await self._leave(job)
+            finally:
+                meter.usage = job.usage
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """Counts the prompt's tokens, the chat template's included."""
@@ -172,6 +178,17 @@ class LocalEngine:
         self._open.add(job)
         self._worker.add(job)
         return job
+
+    async def _leave(self, job: Job) -> None:
+        """Ends a request, and waits for the step in hand: what that makes was made, though nobody reads it."""
+        loop = asyncio.get_running_loop()
+        left = asyncio.Event()
+        job.on_left = lambda: loop.call_soon_threadsafe(left.set)
+        self._worker.cancel(job)
+        if job.is_started and not (job.is_done or job.is_left):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await left.wait()
 
     def _load(self, loop: asyncio.AbstractEventLoop, loading: asyncio.Future[Loaded]) -> Work | None:
         """Loads the model, in its thread; returns its work, or nothing where it cannot be loaded."""

@@ -37,6 +37,8 @@ class Job:
         is_cancelled: Whether nobody wants the answer any more.
         cached_count: Tokens of the prompt that were not computed, because another request had the same.
         answers: Its choices, once the thread has taken it on.
+        is_left: Whether nothing more is done for it.
+        on_left: Told of that, in the model's thread.
     """
 
     name: str
@@ -51,6 +53,16 @@ class Job:
     is_cancelled: bool = False
     cached_count: int = 0
     answers: list[Answer] = field(default_factory=list)
+    is_left: bool = False
+    on_left: Callable[[], object] | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What was done for it so far, read by anybody; nothing before the model works on it."""
+        if not self.is_started:
+            return Usage()
+        completion_count = sum(answer.choice.token_count for answer in self.answers)
+        return Usage(len(self.prompt_ids), completion_count, cached_prompt_token_count=self.cached_count)
 
     @property
     def is_done(self) -> bool:
@@ -74,10 +86,17 @@ class Job:
     def put(self, events: Sequence[EngineEvent]) -> None:
         """Hands events to the reader, and the receipt after the last of them."""
         if self.is_done:
-            completion_count = sum(answer.choice.token_count for answer in self.answers)
-            usage = Usage(len(self.prompt_ids), completion_count, cached_prompt_token_count=self.cached_count)
-            events = [*events, EngineCompleted(usage, target_model=self.name)]
+            events = [*events, EngineCompleted(self.usage, target_model=self.name)]
         self.outbox.put(events)
+
+    def leave(self) -> None:
+        """Says that nothing more is done for it; its usage is final."""
+        self.is_left = True
+        if self.on_left:
+            try:
+                self.on_left()
+            except RuntimeError:
+                logger.debug("a job was left after its reader's event loop had closed")
 
     def fail(self, error: Exception) -> None:
         """Ends it with an error."""

@@ -85,6 +85,7 @@ class Worker:
             self._thread.join()
         for job in (*self._jobs, *self._arrived):
             job.fail(reason)
+            job.leave()
         self._jobs, self._arrived = set(), []
 
     def _tell(self) -> None:
@@ -128,6 +129,7 @@ class Worker:
     def _drop(self, work: Work, job: Job) -> None:
         work.drop(job)
         self._jobs.discard(job)
+        job.leave()
 
     def _sleep(self) -> None:
         with self._changed:
