@@ -31,6 +31,21 @@ test("a streamed chat and a whole one say the same", async () => {
   assert.equal(await runner.finalContent(), whole.choices[0].message.content);
 });
 
+test("a stream from the cache has the chunks of the one that was kept", async () => {
+  const ask = {
+    model: "auto", messages: [{ role: "user", content: "Which port does the edge listen on?" }], temperature: 0,
+    stream: true, stream_options: { include_usage: true },
+  };
+  const own = ({ id, created, millrace, ...rest }) => rest;
+  const kept = await collect(await client.chat.completions.create(ask));
+  const again = await client.chat.completions.create(ask).withResponse();
+  const chunks = await collect(again.data);
+
+  assert.equal(again.response.headers.get("x-millrace-cache"), "exact");
+  assert.equal(chunks.at(-1).millrace.cache.outcome, "exact");
+  assert.deepEqual(chunks.map(own), kept.map(own));
+});
+
 test("a stream can be left early, and the next call is answered", async () => {
   const stream = await client.chat.completions.create({ model: "auto", messages, stream: true });
   for await (const chunk of stream) {
