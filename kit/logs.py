@@ -20,7 +20,7 @@ from kit import identity
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-# At `debug` these log what passes through them: rows, bodies, headers with keys.
+# Below `warning` these log what passes through them: statements with rows, bodies, URLs, headers with keys.
 _TALKATIVE = ("aiosqlite", "asyncpg", "httpcore", "httpx", "openai", "sqlalchemy")
 
 
@@ -42,7 +42,7 @@ def setup(service_name: str, level: str = "info", stream: TextIO | None = None) 
     root.addHandler(handler)
     root.setLevel(level.upper())
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     grpc_log = logging.getLogger("grpc._cython.cygrpc")
     if not any(isinstance(one, _CallerHasGone) for one in grpc_log.filters):
         grpc_log.addFilter(_CallerHasGone())

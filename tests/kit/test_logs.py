@@ -101,9 +101,10 @@ def test_a_caller_who_has_gone_is_no_error(stream: io.StringIO) -> None:
 
 @pytest.mark.parametrize("name", ["aiosqlite", "httpcore.http11", "openai._base_client", "sqlalchemy.engine"])
 def test_libraries_do_not_log_what_passes_through_them(stream: io.StringIO, name: str) -> None:
-    """At `debug` they would write rows, bodies and headers with keys into the log; their warnings are kept."""
+    """They would write rows, URLs and headers with keys into the log, some at `info`; their warnings are kept."""
     logs.setup("cache", "debug", stream)
     logging.getLogger(name).debug("authorization: Bearer mr_x")
+    logging.getLogger(name).info("INSERT INTO texts VALUES ('a prompt')")
     logging.getLogger("services.cache").debug("ours")
     logging.getLogger(name).warning("kept")
 
