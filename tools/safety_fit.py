@@ -25,6 +25,7 @@ from tools.safety_rows import Row
 DENSE_C, SPARSE_C = 0.1, 5.0
 VECTOR_SCALE, HINTS_SCALE = 4.0, 3.0
 SPARSE_SHARE = 0.7
+HINT_SPREAD_MIN = 0.1
 # How far the weight of rare positives is raised towards that of the negatives; 1 is all the way.
 BALANCE = 0.75
 FOLD_COUNT = 5
@@ -59,6 +60,10 @@ class Lesson:
         splitter = StratifiedGroupKFold(FOLD_COUNT, shuffle=True, random_state=0)
         return list(splitter.split(self.dense, kinds, groups))
 
+    def foremost(self, at: Any) -> Any:
+        """Picks the rows of the greatest weight among some."""
+        return at[self.weights[at] == self.weights[at].max()]
+
 
 def fit(lesson: Lesson, names: Sequence[str], at: Any | None = None, whether: int = -1) -> LinearHeads:
     """Fits heads to the rows at some places, or to all. Their sums are logits of no scale yet.
@@ -68,8 +73,10 @@ def fit(lesson: Lesson, names: Sequence[str], at: Any | None = None, whether: in
     """
     at = np.arange(len(lesson.rows)) if at is None else at
     vector_size = lesson.dense.shape[1] - len(lesson.rows[0].hints)
-    own = at[lesson.weights[at] == lesson.weights.max()]
+    own = lesson.foremost(at)
     mean, spread = lesson.dense[own].mean(axis=0), lesson.dense[own].std(axis=0) + 1e-6
+    # A hint that hardly any of them gives must not weigh the more for that.
+    spread[vector_size:] = np.maximum(spread[vector_size:], HINT_SPREAD_MIN)
     hints_size = lesson.dense.shape[1] - vector_size
     scale = (
         np.repeat([VECTOR_SCALE / vector_size**0.5, HINTS_SCALE / hints_size**0.5], [vector_size, hints_size]) / spread
@@ -138,8 +145,10 @@ def _column(lesson: Lesson, number: int, dense: Floats, sparse: Any, at: Any) ->
     positive = weights[labels == 1].sum()
     weights[labels == 1] *= (weights[labels == 0].sum() / positive) ** BALANCE
     first = LogisticRegression(C=DENSE_C, max_iter=300).fit(dense[rows], labels, weights)
-    second = LogisticRegression(C=SPARSE_C, solver="liblinear", random_state=0).fit(sparse[rows], labels, weights)
-    own = rows[lesson.weights[rows] == lesson.weights.max()]
+    second = LogisticRegression(C=SPARSE_C, solver="liblinear", dual=True, tol=0.01, random_state=0).fit(
+        sparse[rows], labels, weights
+    )
+    own = lesson.foremost(rows)
     shares = (
         1 / first.decision_function(dense[own]).std(),
         SPARSE_SHARE / second.decision_function(sparse[own]).std(),

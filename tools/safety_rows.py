@@ -25,7 +25,7 @@ from services.safety.learned.features import Floats, Hints, count
 from services.safety.learned.heads import pooled
 from services.safety.learned.passages import passages
 
-LESSONS_FILE = Path(__file__).with_name("safety_lessons") / "injection.yaml"
+LESSONS_FOLDER = Path(__file__).with_name("safety_lessons")
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -55,9 +55,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def lessons(seed: int, repeats: int, path: Path = LESSONS_FILE) -> Iterator[Row]:
+def injection_lessons(seed: int, repeats: int) -> Iterator[Row]:
     """Makes lessons about injection from the sentences of this project, `repeats` of each."""
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load((LESSONS_FOLDER / "injection.yaml").read_text())
     chance = random.Random(seed)
     for kind, label in (("attacks", 1), ("planted", 1), ("benign", 0), ("everyday", 0)):
         for number, sentence in enumerate(content[kind]):
@@ -65,6 +65,19 @@ def lessons(seed: int, repeats: int, path: Path = LESSONS_FILE) -> Iterator[Row]
             category = "planted" if kind == "planted" else "direct"
             labels = {category: label} if label else {"direct": 0, "planted": 0}
             yield from (Row(text, labels, "lessons", f"{kind}{number}") for text in sorted(made))
+
+
+def moderation_lessons(seed: int, repeats: int, names: Sequence[str]) -> Iterator[Row]:
+    """Makes lessons about harm, `repeats` of each sentence: all of `names` are known, and `any` is whether one is."""
+    content = yaml.safe_load((LESSONS_FOLDER / "moderation.yaml").read_text())
+    words = content.pop("words")
+    chance = random.Random(seed)
+    for key, sentences in content.items():
+        harms = set() if key == "benign" else {*key.split(", "), "any"}
+        labels = {name: int(name in harms) for name in names}
+        for number, sentence in enumerate(sentences):
+            made = {_fill(sentence, words, chance) for _ in range(repeats)}
+            yield from (Row(text, labels, "lessons", f"{key}{number}") for text in sorted(made))
 
 
 def _fill(sentence: str, words: dict[str, list[str]], chance: random.Random) -> str:

@@ -20,17 +20,18 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from services.safety.learned.features import Floats
-from services.safety.learned.heads import ARRAYS, DIGEST, LinearHeads, probabilities
-from tools.safety_fit import UNKNOWN, Lesson, calibrated, fit, unseen_logits
-from tools.safety_rows import Numbers, Row, lessons, read_rows
+from services.safety.learned.heads import ARRAYS, LinearHeads, probabilities
+from tools.safety_fit import UNKNOWN, Lesson, calibrated, fit, logits, unseen_logits
+from tools.safety_rows import Numbers, Row, injection_lessons, moderation_lessons, read_rows
 
 MODERATION = ("sexual", "hate", "violence", "harassment", "self-harm", "hate/threatening", "violence/graphic", "any")
 INJECTION = ("direct", "planted")
-# Tweets teach slurs, but their labels are others' and their style is no prompt's.
-MODERATION_WEIGHTS = {"moderation": 1.0, "benign": 0.1, "tweets": 0.05}
+# Tweets teach slurs, but their labels are others' and their style is no prompt's. Of the weights of lessons 0.1 to 0.6
+# did equally well.
+MODERATION_WEIGHTS = {"moderation": 1.0, "lessons": 0.3, "benign": 0.1, "tweets": 0.05}
 INJECTION_WEIGHTS = {"injection": 1.0, "lessons": 1.0, "everyday": 0.5}
-TWEETS_OF_EACH_LABEL = 2000
-LESSON_REPEATS = 5
+TWEETS_OF_EACH_LABEL = 1000
+MODERATION_REPEATS, INJECTION_REPEATS = 4, 5
 # Of the everyday files (bank questions, made-up sentences with personal data, messages) every so-manieth row is taken.
 EVERYDAY_STEPS = (40, 3, 10)
 # Kinds of planted instructions that are what any user might ask: only where they stand makes them attacks.
@@ -55,18 +56,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the lessons")
     args = parser.parse_args()
     numbers = Numbers(args.cache)
-    harms = moderation_rows(args.moderation, args.injection, args.tweets)
+    harms = moderation_rows(args.moderation, args.injection, args.tweets, args.seed)
     attacks = injection_rows(args.injection, args.everyday, args.seed)
     moderation = _learn(numbers, harms, MODERATION, MODERATION_WEIGHTS)
     write({"moderation": moderation, "injection": _learn(numbers, attacks, INJECTION, INJECTION_WEIGHTS)})
 
 
-def moderation_rows(moderation: Path, injection: Path, tweets: Path) -> list[Row]:
-    """Rows of harm: labelled texts, benign prompts that look frightening, and tweets for slurs."""
+def moderation_rows(moderation: Path, injection: Path, tweets: Path, seed: int) -> list[Row]:
+    """Rows of harm: labelled texts, lessons, benign prompts that look frightening, and tweets for slurs."""
     rows = [Row(row["text"], _labels(row["labels"]), "moderation") for row in read_rows(moderation)]
     harmless = dict.fromkeys(MODERATION, 0)
     rows += [Row(row["text"], harmless, "benign") for row in read_rows(injection) if not row["injection"]]
-    calm = (row for row in lessons(seed=0, repeats=1) if row.group.startswith(("benign", "everyday")))
+    rows += moderation_lessons(seed, MODERATION_REPEATS, MODERATION)
+    calm = (row for row in injection_lessons(seed, repeats=1) if row.group.startswith(("benign", "everyday")))
     rows += [Row(row.text, harmless, "benign") for row in calm]
     known = [row for row in read_rows(tweets) if "hate" in row["labels"]]
     for label in (0, 1):
@@ -88,7 +90,7 @@ def injection_rows(injection: Path, everyday: Sequence[Path], seed: int) -> list
         if row["injection"]:
             labels = {"planted" if row["text"] in planted else "direct": 1}
         rows.append(Row(row["text"], labels, "injection", row.get("kind", "")))
-    rows += lessons(seed, LESSON_REPEATS)
+    rows += injection_lessons(seed, INJECTION_REPEATS)
     plain = [row for file, step in zip(everyday, EVERYDAY_STEPS, strict=True) for row in read_rows(file)[::step]]
     rows += [Row(row["text"], dict.fromkeys(INJECTION, 0), "everyday") for row in plain]
     return rows
@@ -104,7 +106,7 @@ def write(kinds: Mapping[str, LinearHeads], path: Path = ARRAYS) -> None:
         for part in ("dense", "sparse", "rarity"):
             arrays[f"{kind}.{part}"] = getattr(heads, part).astype(np.float16)
     np.savez_compressed(path, **arrays)
-    DIGEST.write_text(hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
+    path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -116,12 +118,24 @@ def _labels(labels: Mapping[str, int]) -> dict[str, int]:
 def _learn(numbers: Numbers, rows: Sequence[Row], names: Sequence[str], weights: Mapping[str, float]) -> LinearHeads:
     numbers.fill(rows)
     lesson = Lesson.of(rows, names, weights)
+    _report_transfer(lesson, names)
     unseen = unseen_logits(lesson, names)
     judges = np.array([weights[row.source] == 1 for row in rows])
     whether = names.index("any") if "any" in names else -1
     heads, unseen = calibrated(fit(lesson, names, whether=whether), lesson, unseen, judges)
     report(lesson, names, probabilities(unseen, whether), judges)
     return heads
+
+
+def _report_transfer(lesson: Lesson, names: Sequence[str]) -> None:
+    """Prints what heads say of the public set that were taught by everything but that."""
+    is_public = np.array([row.source in ("moderation", "injection") for row in lesson.rows])
+    seen, unseen = np.flatnonzero(~is_public), np.flatnonzero(is_public)
+    sums = logits(fit(lesson, names, seen), lesson, unseen)
+    for number, name in enumerate(names):
+        labels = lesson.labels[unseen, number]
+        known = labels != UNKNOWN
+        _print_ranking(f"other set, {name}", labels[known], sums[known, number])
 
 
 def report(lesson: Lesson, names: Sequence[str], scores: Floats, judges: Any) -> None:
@@ -145,7 +159,12 @@ def report(lesson: Lesson, names: Sequence[str], scores: Floats, judges: Any) ->
 
 def _print_ranking(name: str, labels: Any, scores: Floats) -> None:
     auprc = average_precision_score(labels, scores)
-    print(f"{name:18} rows {len(labels):5} positive {labels.sum():4} auprc {auprc:.3f}", flush=True)
+    at_tenth = (scores[labels == 1] > np.quantile(scores[labels == 0], 0.9)).mean()
+    print(
+        f"{name:28} rows {len(labels):5} positive {labels.sum():4} auprc {auprc:.3f} "
+        f"recall at a tenth of false alarms {at_tenth:.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

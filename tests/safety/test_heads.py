@@ -47,8 +47,8 @@ def test_a_score_is_the_sum_of_its_parts():
 
 
 def test_the_likeliest_category_meets_the_head_that_knows_whether():
-    """Only the top category moves, half way to the probability that there is any harm."""
+    """Only the top category moves, a quarter of the way to the probability that there is any harm."""
     logits = np.log(np.array([0.2, 0.6, 0.9]) / (1 - np.array([0.2, 0.6, 0.9])))
 
-    assert probabilities(logits, 2) == pytest.approx([0.2, 0.75, 0.9])
+    assert probabilities(logits, 2) == pytest.approx([0.2, 0.675, 0.9])
     assert probabilities(logits, -1) == pytest.approx([0.2, 0.6, 0.9])

@@ -33,6 +33,7 @@ class Classifier:
         heads: The heads; a category that `names` lacks is not reported.
         names: What the categories are called, by the name of the head.
         reader: Shared by all detectors of the process.
+        window_passages: How far back a passage is judged together with those before it.
     """
 
     optional_categories: frozenset[str] = frozenset()
@@ -40,12 +41,20 @@ class Classifier:
     hold = PASSAGE_MAX
     inline_code_points = 0
 
-    def __init__(self, name: str, heads: LinearHeads, names: Mapping[str, str], reader: Reader) -> None:
+    def __init__(
+        self,
+        name: str,
+        heads: LinearHeads,
+        names: Mapping[str, str],
+        reader: Reader,
+        window_passages: int = WINDOW_PASSAGES,
+    ) -> None:
         self.name = name
         self.categories = tuple(names.values())
         self._heads = heads
         self._names = names
         self._reader = reader
+        self._window_passages = window_passages
 
     async def warm(self) -> None:
         """See `detector.Warmed`."""
@@ -55,19 +64,19 @@ class Classifier:
         """Begins to read a text."""
         wanted = frozenset(categories)
         names = {head: category for head, category in self._names.items() if category in wanted}
-        return ClassifierCursor(self._reader, self._heads.score, names)
+        return ClassifierCursor(self._reader, self._heads.score, names, self._window_passages)
 
 
 class ClassifierCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
-    def __init__(self, reader: Reader, score: Scorer, names: Mapping[str, str]) -> None:
+    def __init__(self, reader: Reader, score: Scorer, names: Mapping[str, str], window_passages: int) -> None:
         self.safe = 0
         self._reader = reader
         self._score = score
         self._names = names
         self._pieces = Pieces()
-        self._window: deque[tuple[str, Floats]] = deque(maxlen=WINDOW_PASSAGES)
+        self._window: deque[tuple[str, Floats]] = deque(maxlen=window_passages)
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""

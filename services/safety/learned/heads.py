@@ -19,6 +19,11 @@ from kit.errors import FailedPrecondition
 from services.safety.learned.features import BUCKET_COUNT, Counted, Floats
 
 ARRAYS = Path(__file__).with_name("heads.npz")
+# Surer is not told apart.
+LOGIT_MAX = 30
+# How far the likeliest category goes to meet the head that knows whether. On unseen rows AUPRC of the highest score is
+# 0.774 without, 0.817 with a quarter and 0.830 with a half, which costs the categories up to 0.03.
+WHETHER_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,14 @@ def probabilities(logits: Floats, whether: int) -> Floats:
     """Turns logits into probabilities, shape (..., categories).
 
     Each category's own head knows its harm. One more, taught by the rows of all, knows whether there is any: the most
-    likely category meets it half way, so that the highest score of a text ranks texts by whether they do harm.
+    likely category goes some way to meet it, so that the highest score of a text ranks texts by whether they do harm.
     """
-    result = np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    result = np.asarray(1 / (1 + np.exp(-np.clip(logits, -LOGIT_MAX, LOGIT_MAX))), np.float32)
     if whether >= 0:
         others = np.where(np.arange(result.shape[-1]) == whether, -1.0, result)
         top = others.argmax(axis=-1)[..., None]
-        met = (np.take_along_axis(result, top, -1) + result[..., whether : whether + 1]) / 2
+        own = np.take_along_axis(result, top, -1)
+        met = own + WHETHER_SHARE * (result[..., whether : whether + 1] - own)
         np.put_along_axis(result, top, met, -1)
     return result
 
