@@ -60,6 +60,8 @@ sign in | sign out
 include tips | exclude tips
 What does the employer pay? | What does the employee pay?
 somebody rang | nobody rang
+Is the fare non-refundable? | Is the fare refundable?
+What do I like about it? | What do I need about it?
 """
 SWAPPED_ENTITY = """
 Who is the mayor of Chicago? | Who is the mayor of Houston?
@@ -98,6 +100,7 @@ Is 2 weeks enough for Peru? | Are two weeks enough for Peru?
 I lost my card, can you block it? | Can you block it, I lost my card?
 How do I cancel? | How do I cancel? 😊
 What is a 5-day course? | What is a 5 day course?
+I would like a new card, how do I get one? | I need a new card, how do I receive one?
 In Rome, where can I park my Fiat? | Where can I park my Fiat in Rome?
 How do I pay with my Visa or my Maestro? | How do I pay with my Maestro or my Visa?
 """

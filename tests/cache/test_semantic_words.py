@@ -16,6 +16,7 @@ from services.cache.semantic.words import WORDS_MAX, parse, stem
         ("10mg twice", "10 milligram twice"),
         ("My card’s PIN", "my card PIN"),
         ("the U.S. embassy", "the USA embassy"),
+        ("a top-up of 10 km", "a top up of 10 kilometers"),
     ],
 )
 def test_form_makes_no_difference(one, other):

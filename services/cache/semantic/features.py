@@ -24,7 +24,7 @@ from services.cache.semantic.words import FUNCTION_WORDS, Words, stem
 Floats = npt.NDArray[np.float64]
 
 # Raise it when a feature changes: what was learned with others is then forgotten.
-VERSION: Final = 1
+VERSION: Final = 2
 # Function words differ in every paraphrase, so that they count little.
 FUNCTION_WEIGHT: Final = 0.25
 # How fast an entry's say in the share of its meaning falls with its distance.

@@ -9,7 +9,7 @@ compared, not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from services.cache.semantic.words import Words, is_content, is_negation, stem
 # differ by a content word are rare: docs/semantic-cache.md has the figures.
 EDITED_RATIO: Final = 0.7
 # The same where all that differs is in one place.
-EDITED_ONCE_RATIO: Final = 0.5
+EDITED_ONCE_RATIO: Final = 0.57
 # Words left to align after equal beginnings and ends are taken off; beyond that the texts are not one with edits.
 ALIGNED_MAX: Final = 60
 
@@ -34,10 +34,19 @@ OPPOSITES: Final = tuple(
 NEGATING_PREFIXES: Final = ("un", "in", "im", "il", "ir", "non", "non-", "dis", "mis", "de", "anti", "anti-")
 PARTICLES: Final = frozenset("up out off over under down".split())
 # What tells one thing from another though it is short or else a function word: `vitamin A`, `World War I`, `in May`.
-LABELS: Final = frozenset("b c d e f g h j k l m n o p q r s t v w x y z ii iii iv vi vii viii ix xi xii".split()) | {
-    stem(month)
-    for month in """january february march april may june july august september october november december
-    jan feb mar apr jun jul aug sep sept oct nov dec""".split()
+LABELS: Final = frozenset("b c d e f g h j k l m n o p q r s t v w x y z ii iii iv vi vii viii ix xi xii".split())
+MONTHS: Final = frozenset(
+    map(
+        stem,
+        """january february march april may june july august september october november december
+        jan feb mar apr jun jul aug sep sept oct nov dec""".split(),
+    )
+)
+# Verbs of which each asks for what the others of its row ask for.
+ASKING: Final = {
+    stem(word): row.split()[0]
+    for row in ("want need require wish", "get receive obtain", "find locate")
+    for word in row.split()
 }
 
 
@@ -174,9 +183,15 @@ def _negates(word: str, other: str) -> bool:
 
 def _replaces(edit: Edit, ours: Words, theirs: Words) -> bool:
     """Whether words of content stand in place of others, and it is no misspelling."""
-    mine = [ours.stems[at] for at in edit.ours if _tells(ours.tokens[at])]
-    other = [theirs.stems[at] for at in edit.theirs if _tells(theirs.tokens[at])]
-    return bool(mine and other) and not (len(mine) == len(other) == 1 and misspelt(mine[0], other[0]))
+    mine, other = _told(edit.ours, ours), _told(edit.theirs, theirs)
+    return bool(mine and other) and mine != other and not (len(mine) == len(other) == 1 and misspelt(mine[0], other[0]))
+
+
+def _told(places: Iterable[int], words: Words) -> list[str]:
+    """The words of content at some places; those that ask for the same are one, `would like` among them."""
+    told = [at for at in places if _tells(words.tokens[at])]
+    would_like = {at for at in told if words.tokens[at - 1 : at + 1] == ("would", "like")}
+    return ["want" if at in would_like else ASKING.get(words.stems[at], words.stems[at]) for at in told]
 
 
 def _relabels(edit: Edit, ours: Words, theirs: Words) -> bool:
@@ -185,7 +200,8 @@ def _relabels(edit: Edit, ours: Words, theirs: Words) -> bool:
         return False
     mine, other = ours.stems[edit.ours[0]], theirs.stems[edit.theirs[0]]
     named = (mine in ours.names) != (other in theirs.names)
-    return (named or bool({mine, other} & LABELS)) and not misspelt(mine, other)
+    labelled = bool({mine, other} & LABELS) or {mine, other} <= MONTHS
+    return (named or labelled) and not misspelt(mine, other)
 
 
 def _tells(token: str) -> bool:

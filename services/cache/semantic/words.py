@@ -29,6 +29,7 @@ OPERATOR: Final = re.compile(
 )
 CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
 NAME: Final = re.compile(r"(?<![.!?]\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
+HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 COUNTRY: Final = re.compile(r"\bU\.?S\.?(?:A\b\.?|(?<=\.)|\b)")
 CURRENCY_NAMES: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 CONTRACTIONS: Final = (
@@ -42,13 +43,13 @@ FUNCTION_WORDS: Final = frozenset(
     """a an the this that these those there here it its i me my mine myself you your yours u ur we us our ours he
     him his she her they them their theirs am is are was were be been being do does did doing done have has had
     having will would shall should can could may might must to of in on at for by per with from into onto as if
-    so then than and or but about up out off over under before after any some no-one one ones please just really
+    so then than and or but about up out off over under before after any some one ones please just really
     actually also very too quite let which what who whom whose how when where why hi hello hey thanks thank
     possible way able""".split()
 )
 NEGATIONS: Final = frozenset(
-    """not no never none nobody nothing nowhere neither nor without hardly barely rarely seldom unless except lack
-    lacking fail refuse avoid prevent unable impossible stop quit against""".split()
+    """not no non anti never none nobody nothing nowhere neither nor without hardly barely rarely seldom unless except
+    lack lacking fail refuse avoid prevent unable impossible stop quit against""".split()
 )
 UNITS: Final = (
     dict(
@@ -173,6 +174,7 @@ def _cut(tokens: tuple[str, ...]) -> tuple[str, ...]:
 
 def _tokens(text: str) -> Iterator[str]:
     text = COUNTRY.sub("usa", text).lower()  # Not the pronoun.
+    text = HYPHEN.sub(" ", text)
     for pattern, written_out in CONTRACTIONS:
         text = pattern.sub(written_out, text)
     text = CURRENCY.sub(lambda found: f"{found[2]} {CURRENCY_NAMES[found[1]]}", text)
