@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, rows in (("moderation", "labels"), ("pii", "spans"), ("injection", "injection")):
         safety.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"JSON lines with text and {rows}; also .gz")
     safety.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as flat records")
+    safety.add_argument("--document", type=Path, metavar="FILE", help="write the tables between its markers")
     safety.add_argument("--profile", default="", help="policy profile (default: default)")
     safety.add_argument("--target", metavar="HOST:PORT", help="a running service (default: start one)")
     safety.set_defaults(run=_bench_safety)
@@ -123,7 +124,9 @@ def _bench_cache(args: argparse.Namespace) -> int:
 def _bench_safety(args: argparse.Namespace) -> int:
     from cli.bench_safety import Options, bench_safety
 
-    return bench_safety(Options(args.moderation, args.pii, args.injection, args.json, args.target, args.profile))
+    return bench_safety(
+        Options(args.moderation, args.pii, args.injection, args.json, args.document, args.target, args.profile)
+    )
 
 
 def _config(args: argparse.Namespace) -> int:

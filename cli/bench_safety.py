@@ -7,22 +7,22 @@ It starts a safety service of its own, or asks a running one, and judges every r
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from cli.errors import CommandError
 from cli.ranking import Span, auprc, false_positive_rate, rates, roc_auc, span_rates
+from cli.safety_files import Row, read_rows
 from cli.safety_process import safety_service
+from cli.safety_report import ranking_chart, rewrite, show
 from kit.dial import dial
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
@@ -31,7 +31,6 @@ from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceStub
 if TYPE_CHECKING:  # Exists for type checkers only.
     from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceAsyncStub
 
-Row = dict[str, Any]
 Record = dict[str, Any]
 
 CALL_TIMEOUT_S = 60
@@ -49,6 +48,7 @@ class Options:
     pii: Path | None = None
     injection: Path | None = None
     json: Path | None = None
+    document: Path | None = None
     target: str | None = None
     profile: str = ""
 
@@ -71,30 +71,34 @@ class Judged:
 
 
 def bench_safety(options: Options) -> int:
-    """Runs the measurements that files were given for, prints tables, and writes the records."""
-    sets = {name: _read(path) for name in ("moderation", "pii", "injection") if (path := getattr(options, name))}
-    if not sets:
+    """Runs the measurements that files were given for, prints tables and charts, and writes what is wanted."""
+    paths = {kind: path for kind in ("moderation", "pii", "injection") if (path := getattr(options, kind))}
+    if not paths:
         raise CommandError("nothing to measure: give --moderation, --pii or --injection")
-    records = asyncio.run(_measure(sets, options))
-    _print(records)
+    judged = asyncio.run(_measure({kind: read_rows(path, kind) for kind, path in paths.items()}, options))
+    records = [record for kind, rows in judged.items() for record in _records(kind, rows)]
+    records += latency_records([each for rows in judged.values() for each in rows])
+    console = Console()
+    show(console, records)
+    for kind in judged.keys() & RANKINGS.keys():
+        curves = {name: (ranked.labels, ranked.scores) for name, ranked in RANKINGS[kind](judged[kind]).items()}
+        console.print(ranking_chart(kind, {"any": curves["any"]}).text(), highlight=False)
+        if options.json:
+            options.json.with_name(f"{options.json.stem}-{kind}.svg").write_text(ranking_chart(kind, curves).svg())
     if options.json:
         options.json.write_text(json.dumps(records, indent=1) + "\n")
+    if options.document:
+        rewrite(options.document, records)
     return 0
 
 
-async def _measure(sets: dict[str, list[Row]], options: Options) -> list[Record]:
+async def _measure(sets: Mapping[str, list[Row]], options: Options) -> dict[str, list[Judged]]:
     async with safety_service(options.target) as target:
         channel = dial(target, service="millrace.safety.v1.SafetyService")
         try:
             stub = SafetyServiceStub(channel)
             await stub.ListPolicies(pb.ListPoliciesRequest(), wait_for_ready=True, timeout=CALL_TIMEOUT_S)
-            records: list[Record] = []
-            everything: list[Judged] = []
-            for kind, rows in sets.items():
-                judged = await _judge(stub, rows, options.profile, kind)
-                records += MEASURES[kind](judged)
-                everything += judged
-            return records + latency_records(everything)
+            return {kind: await _judge(stub, rows, options.profile, kind) for kind, rows in sets.items()}
         finally:
             await channel.close()
 
@@ -114,46 +118,73 @@ async def _ask(stub: SafetyServiceAsyncStub, row: Row, profile: str) -> Judged:
     return Judged(row, response.assessment, time.perf_counter() - begin)
 
 
-def moderation_records(judged: Sequence[Judged]) -> list[Record]:
-    """One record per labelled category, over the rows that know it, and one for any harm."""
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Rows that know a category, whether they are of it, and which scores speak for it."""
+
+    judged: Sequence[Judged]
+    labels: Sequence[bool]
+    is_wanted: Callable[[str], bool]
+
+    @property
+    def scores(self) -> list[float]:
+        """The highest score of each row."""
+        return [each.score(self.is_wanted) for each in self.judged]
+
+    def record(self, kind: str, category: str) -> Record:
+        """All figures of the category."""
+        labels, scores = self.labels, self.scores
+        flagged = [each.is_flagged(self.is_wanted) for each in self.judged]
+        got = rates(labels, flagged)
+        values = {"auprc": auprc(labels, scores), "roc_auc": roc_auc(labels, scores)} if any(labels) else {}
+        values |= {"precision": got.precision, "recall": got.recall, "f1": got.f(1)} if any(labels) else {}
+        values["fpr"] = false_positive_rate(labels, flagged)
+        return {"kind": kind, "category": category, "rows": len(labels), "positives": sum(labels), **_rounded(values)}
+
+
+def moderation_rankings(judged: Sequence[Judged]) -> dict[str, Ranked]:
+    """Each labelled category over the rows that know it, and any harm."""
     categories = sorted({category for each in judged for category in each.row["labels"]})
-    records = []
+    rankings = {}
     for category in categories:
         known = [each for each in judged if category in each.row["labels"]]
-        labels = [bool(each.row["labels"][category]) for each in known]
-        records.append(_ranked("moderation", category, known, labels, category.__eq__))
+        rankings[category] = Ranked(known, [bool(each.row["labels"][category]) for each in known], category.__eq__)
     harm = [any(each.row["labels"].values()) for each in judged]
-    return [*records, _ranked("moderation", "any", judged, harm, set(categories).__contains__)]
+    return rankings | {"any": Ranked(judged, harm, set(categories).__contains__)}
 
 
-def injection_records(judged: Sequence[Judged]) -> list[Record]:
-    """One record for all rows, and one for direct and for indirect attacks against all that are none."""
-    records = []
-    for category in ("any", "direct", "indirect"):
-        known = [
-            each for each in judged if category == "any" or not each.row["injection"] or _way(each.row) == category
-        ]
-        labels = [bool(each.row["injection"]) for each in known]
-        records.append(_ranked("injection", category, known, labels, _is_injection))
-    return records
+def injection_rankings(judged: Sequence[Judged]) -> dict[str, Ranked]:
+    """All rows, and direct and indirect attacks against all that are none."""
+    rankings = {}
+    for way in ("any", "direct", "indirect"):
+        known = [each for each in judged if way == "any" or not each.row["injection"] or _way(each.row) == way]
+        rankings[way] = Ranked(known, [bool(each.row["injection"]) for each in known], _is_injection)
+    return rankings
 
 
 def pii_records(judged: Sequence[Judged]) -> list[Record]:
-    """Two records per type: spans that are equal, and spans that overlap."""
-    wanted: dict[str, list[Span]] = {}
-    found: dict[str, list[Span]] = {}
+    """Two records per type, spans that are equal and spans that overlap, and the same for all types together."""
+    wanted: dict[str, list[Span]] = {"any": []}
+    found: dict[str, list[Span]] = {"any": []}
     for index, each in enumerate(judged):
         for span in each.row["spans"]:
-            wanted.setdefault(_type(span["type"]), []).append(Span(index, span["start"], span["end"]))
+            for name in (_type(span["type"]), "any"):
+                wanted.setdefault(name, []).append(Span(index, span["start"], span["end"]))
+    for index, each in enumerate(judged):
         for finding in each.assessment.findings:
-            spans = found.setdefault(_type(finding.category), [])
-            spans.append(Span(index, finding.span.start, finding.span.end))
+            if (name := _type(finding.category)) in wanted:
+                for category in (name, "any"):
+                    found.setdefault(category, []).append(Span(index, finding.span.start, finding.span.end))
+    harmless = {index for index, each in enumerate(judged) if not each.row["spans"]}
     records = []
     for category in sorted(wanted):
+        spans = found.get(category, [])
+        flagged = harmless & {span.text_index for span in spans}
         for match in ("exact", "overlap"):
-            got = span_rates(wanted[category], found.get(category, []), match == "exact")
+            got = span_rates(wanted[category], spans, match == "exact")
             counts = {"rows": len(judged), "positives": len(wanted[category])}
             values = {"precision": got.precision, "recall": got.recall, "f1": got.f(1), "f2": got.f(2)}
+            values["fpr"] = len(flagged) / max(len(harmless), 1)
             records.append({"kind": "pii", "category": category, "match": match, **counts, **_rounded(values)})
     return records
 
@@ -170,43 +201,13 @@ def latency_records(judged: Sequence[Judged]) -> list[Record]:
     return records
 
 
-MEASURES = {"moderation": moderation_records, "pii": pii_records, "injection": injection_records}
+RANKINGS = {"moderation": moderation_rankings, "injection": injection_rankings}
 
 
-def _ranked(
-    kind: str, category: str, judged: Sequence[Judged], labels: Sequence[bool], is_wanted: Callable[[str], bool]
-) -> Record:
-    scores = [each.score(is_wanted) for each in judged]
-    flagged = [each.is_flagged(is_wanted) for each in judged]
-    got = rates(labels, flagged)
-    values = {"auprc": auprc(labels, scores), "roc_auc": roc_auc(labels, scores)} if any(labels) else {}
-    values |= {"precision": got.precision, "recall": got.recall, "f1": got.f(1)} if any(labels) else {}
-    values["fpr"] = false_positive_rate(labels, flagged)
-    return {"kind": kind, "category": category, "rows": len(labels), "positives": sum(labels), **_rounded(values)}
-
-
-def _print(records: Iterable[Record]) -> None:
-    console = Console()
-    tables: dict[str, list[Record]] = {}
-    for record in records:
-        tables.setdefault(record["kind"], []).append(record)
-    for kind, rows in tables.items():
-        columns = list(dict.fromkeys(name for row in rows for name in row if name != "kind"))
-        table = Table(title=kind)
-        for name in columns:
-            table.add_column(name, justify="left" if name in ("category", "match") else "right")
-        for row in rows:
-            table.add_row(*(str(row.get(name, "")) for name in columns))
-        console.print(table)
-
-
-def _read(path: Path) -> list[Row]:
-    """Reads JSON lines, compressed or not."""
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-            return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{path} cannot be read as JSON lines: {error}") from error
+def _records(kind: str, judged: Sequence[Judged]) -> list[Record]:
+    if kind == "pii":
+        return pii_records(judged)
+    return [ranked.record(kind, category) for category, ranked in RANKINGS[kind](judged).items()]
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -37,6 +37,17 @@ def auprc(labels: Sequence[bool], scores: Sequence[float]) -> float:
     return total / positives if positives else 0.0
 
 
+def precision_recall(labels: Sequence[bool], scores: Sequence[float]) -> list[tuple[float, float]]:
+    """Recall and precision at each score, from the highest down; empty without positives."""
+    positives = sum(labels)
+    points, seen, hits = [], 0, 0
+    for found, count in _levels(labels, scores):
+        seen += count
+        hits += found
+        points.append((hits / max(positives, 1), hits / seen))
+    return points if positives else []
+
+
 def roc_auc(labels: Sequence[bool], scores: Sequence[float]) -> float:
     """How often a positive scores above a negative; ties count half."""
     positives = sum(labels)

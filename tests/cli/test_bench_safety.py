@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cli.__main__ import main
+from cli.safety_report import BEGIN, END
 
 MODERATION = [
     {"text": "I will stab you and kill your whole family, you filthy animal.", "labels": {"violence": 1, "sexual": 0}},
@@ -48,7 +49,9 @@ def test_the_records_say_what_was_found(files, capsys):
     assert records["pii", "EMAIL_ADDRESS", "exact"]["f1"] == 1.0
     assert (records["injection", "any", None]["recall"], records["injection", "any", None]["fpr"]) == (1.0, 0.0)
     assert records["latency", "up to 25 words", None]["p50_ms"] > 0
+    assert records["pii", "any", "overlap"]["recall"] == 1.0
     assert "violence" in capsys.readouterr().out
+    assert (files / "out-moderation.svg").read_text().startswith("<svg")
 
 
 def test_nothing_to_measure_is_refused(capsys):
@@ -57,9 +60,36 @@ def test_nothing_to_measure_is_refused(capsys):
     assert "--moderation" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_json_is_named(files, capsys):
-    """A broken file ends the command with its name."""
-    (files / "bad").write_text("no json\n")
+@pytest.mark.parametrize(
+    ("kind", "line", "problem"),
+    [
+        ("pii", "no json", "2: not JSON"),
+        ("pii", '{"text": "a"}', '2: "spans" must be a list'),
+        ("pii", '{"text": "a", "spans": [{"start": 0, "end": 9, "type": "PERSON"}]}', "within the text"),
+        ("moderation", '{"text": "a", "labels": {"hate": 2}}', "each 0 or 1"),
+        ("injection", '{"text": "a", "injection": "yes"}', "true or false"),
+        ("injection", '{"injection": true}', '"text", a string'),
+    ],
+)
+def test_a_line_that_is_not_of_the_form_is_named(files, capsys, kind, line, problem):
+    """A broken line ends the command with the file, the line and the field."""
+    good = (files / kind).read_text().splitlines()[0]
+    (files / "bad").write_text(f"{good}\n{line}\n")
 
-    assert main(["bench", "safety", "--pii", str(files / "bad")]) == 1
-    assert "bad" in capsys.readouterr().err
+    assert main(["bench", "safety", f"--{kind}", str(files / "bad")]) == 1
+    error = capsys.readouterr().err
+    assert f"{files / 'bad'}:2: " in error
+    assert problem in error
+
+
+def test_a_document_gets_the_tables(files):
+    """What stands between the markers is replaced; what stands around them stays."""
+    document = files / "doc.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+
+    assert main(["bench", "safety", "--injection", str(files / "injection"), "--document", str(document)]) == 0
+
+    text = document.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n\n| injection | rows |")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text

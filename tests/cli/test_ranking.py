@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cli.ranking import Rates, Span, auprc, false_positive_rate, rates, roc_auc, span_rates
+from cli.ranking import Rates, Span, auprc, false_positive_rate, precision_recall, rates, roc_auc, span_rates
 
 ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2, max_size=60)
 
@@ -17,6 +17,12 @@ def test_areas_are_those_of_scikit_learn(rows):
     if any(labels) and not all(labels):
         assert auprc(labels, scores) == pytest.approx(average_precision_score(labels, scores))
         assert roc_auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
+
+
+def test_the_curve_has_a_point_for_each_score():
+    """Equal scores are one point; the last point finds all there is."""
+    assert precision_recall([True, False, True, False], [0.9, 0.5, 0.5, 0.1]) == [(0.5, 1.0), (1.0, 2 / 3), (1.0, 0.5)]
+    assert precision_recall([False], [0.9]) == []
 
 
 def test_rates_count_hits_and_false_alarms():
