@@ -80,6 +80,10 @@ class InferenceSettings(ServeSettings):
     local_cache_mib: int = Field(
         default=0, ge=0, description="Memory of a local model's KV cache; 0: a quarter of what is free, at most 4 GiB."
     )
+    local_precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto",
+        description="What local models compute in; auto: float32 on a processor, on CUDA the checkpoint's own.",
+    )
     torch_threads: int = Field(default=0, ge=0, description="Threads of torch; 0 takes what the machine has.")
 
     @model_validator(mode="after")

@@ -85,6 +85,7 @@ class EngineMaker:
             wait_s_max=settings.local_wait_s_max,
             threads=settings.torch_threads,
             cache_mib=settings.local_cache_mib,
+            precision=settings.local_precision,
         )
 
     def embedder(self, target: Target) -> Embedder:

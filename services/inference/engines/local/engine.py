@@ -26,7 +26,7 @@ from services.inference.engines.local.worker import Work, Worker
 from services.inference.generation import EngineCompleted, EngineEvent, Prompt
 
 if TYPE_CHECKING:
-    from services.inference.engines.local.model import LocalModel
+    from services.inference.engines.local.model import LocalModel, Precision
 
     Loaded = tuple[LocalModel, int | None]  # with the most tokens of prompt and answer together
 
@@ -54,6 +54,7 @@ class LocalEngine:
         threads: int = 0,
         cache_mib: int = 0,
         reuses_prefixes: bool = True,
+        precision: Precision = "auto",
     ) -> None:
         """Makes the engine; `warm` loads the model.
 
@@ -65,9 +66,11 @@ class LocalEngine:
             threads: Torch's; 0 takes one per core, and one for a model too small to gain by more.
             cache_mib: Memory of keys and values; 0 takes a share of what is free.
             reuses_prefixes: Whether prompts of one tenant that begin alike share the work.
+            precision: What is computed in; automatic is float32 on a processor and the checkpoint's own on CUDA.
         """
         self._name = name
         self._threads, self._cache_mib, self._reuses_prefixes = threads, cache_mib, reuses_prefixes
+        self._precision: Precision = precision
         self._active_max, self._queue_max, self._wait_s_max = active_max, queue_max, wait_s_max
         self._worker = Worker(f"local-{name.rpartition('/')[2]}")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="local-encode")
@@ -200,9 +203,15 @@ class LocalEngine:
                 from services.inference.engines.local.model import load
                 from services.inference.engines.local.serving import serve
 
-                model = load(self._name)
+                model = load(self._name, self._precision)
                 torch.set_num_threads(thread_count(self._threads, model.parameter_count))
-                serving = serve(model, self._active_max, self._cache_mib, reuses_prefixes=self._reuses_prefixes)
+                serving = serve(
+                    model,
+                    self._active_max,
+                    self._cache_mib,
+                    reuses_prefixes=self._reuses_prefixes,
+                    int8=self._precision == "int8",
+                )
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))
             return None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jinja2 import TemplateError
@@ -24,6 +24,7 @@ EMBEDDED = "embedded"
 EMBEDDED_DIRECTORY = Path(__file__).parents[2] / "models" / EMBEDDED
 # Tokenizers without a limit report a huge number instead.
 UNLIMITED = 10**9
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -114,22 +115,35 @@ class LocalModel:
         return ids
 
 
-def load(name: str) -> LocalModel:
+def load(name: str, precision: Precision = "auto") -> LocalModel:
     """Loads a model by directory, hub name, or `embedded`.
 
-    Float32 on a processor, as most have no fast half precision; on CUDA the precision of the checkpoint.
-
     Raises:
-        OSError, ValueError: What transformers raises where there is no such model.
+        OSError, ValueError: What transformers raises where there is no such model; a precision that the device lacks.
     """
     source = str(EMBEDDED_DIRECTORY) if name == EMBEDDED else name
     disable_progress_bar()  # its bars would stand between the lines of the log
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     network: Any = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32 if device == "cpu" else "auto", trust_remote_code=False
+        source, dtype=_dtype(precision, device), trust_remote_code=False
     )
     return LocalModel(network.to(device).eval(), tokenizer, name)
+
+
+def _dtype(precision: Precision, device: str) -> torch.dtype | str:
+    """What a network computes in; int8 replaces the linear layers of one in float32 later.
+
+    Automatic is float32 on a processor: without instructions for it bfloat16 is emulated, ten times slower. On CUDA it
+    is what the checkpoint has.
+    """
+    if precision == "int8" and device != "cpu":
+        raise ValueError("int8 is for processors; leave the precision to be chosen")
+    if precision == "bfloat16" and device == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        raise ValueError("this processor has no instructions for bfloat16; use float32 or int8")
+    if precision == "auto":
+        return torch.float32 if device == "cpu" else "auto"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def _turn(message: Message) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from services.inference.engines.local import pace, probe
+from services.inference.engines.local import linears, pace, probe
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
@@ -33,13 +33,17 @@ class Serving:
     """Most tokens of one prompt and its answer; None: no bound."""
 
 
-def serve(model: LocalModel, active_max: int, cache_mib: int, *, reuses_prefixes: bool = True) -> Serving:
+def serve(
+    model: LocalModel, active_max: int, cache_mib: int, *, reuses_prefixes: bool = True, int8: bool = False
+) -> Serving:
     """Makes the work of a model; measures its pace, which takes a few steps."""
     try:
         token_bytes = probe.prepare(model.network)
     except UnknownAttention as error:
         logger.warning("this model is served one request at a time: %s", error, extra={"model": model.name})
+        _pack(model, int8)
         return Serving(Turns(model, active_max), model.context_token_count_max)
+    _pack(model, int8)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, KVCache(token_count))
     measured = pace.measure(runner.time)
@@ -51,10 +55,17 @@ def serve(model: LocalModel, active_max: int, cache_mib: int, *, reuses_prefixes
         "step_ms": round(measured.step_s * 1e3, 2),
         "token_ms": round(measured.token_s * 1e3, 3),
         "threads": torch.get_num_threads(),
+        "precision": "int8" if int8 else str(model.network.dtype).removeprefix("torch."),
     }
     logger.info("local model is served in a batch", extra=facts)
     size_max = scheduler.extents.size_max
     return Serving(Batch(model, scheduler, runner), min(model.context_token_count_max or size_max, size_max))
+
+
+def _pack(model: LocalModel, int8: bool) -> None:
+    """Lays the weights out for the processor; kernels of a GPU, and of 16 bits, want them as they are."""
+    if model.device.type == "cpu" and model.network.dtype == torch.float32:
+        linears.pack(model.network, int8=int8)
 
 
 def _token_count(model: LocalModel, active_max: int, cache_mib: int, token_bytes: int) -> int:

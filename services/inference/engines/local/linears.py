@@ -1,0 +1,84 @@
+"""Linear layers on weights that are laid out once for the processor, in float32 or in 8 bits.
+
+A plain nn.Linear rearranges its weight in every call, which costs more than the product when few rows are computed.
+Here oneDNN rearranges it once. In 8 bits the weight has a scale for each output, and each row of the input one of its
+own, so that an answer does not depend on its neighbours in the batch. Processors only: a GPU's kernels need none of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+# Rows that oneDNN lays the weight out for: a batch in mid-stream.
+EXPECTED_ROWS = 8
+INT8_MAX = 127
+# Inputs are unsigned for oneDNN: 8 bits around this.
+ZERO_POINT = 128
+
+
+class PackedLinear(nn.Module):
+    """A linear layer in float32."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """`weight` is float32, shape (outputs, inputs)."""
+        super().__init__()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), EXPECTED_ROWS)
+        self._bias = bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Shape (..., inputs) to (..., outputs)."""
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self._bias, "none", [], "")
+        return product
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weight and inputs are rounded to 8 bits."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """`weight` is float32, shape (outputs, inputs)."""
+        super().__init__()
+        self._scales = (weight.abs().amax(dim=1) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
+        rounded = torch.round(weight / self._scales[:, None]).to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        self._bias = torch.zeros(len(weight)) if bias is None else bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Shape (..., inputs) to (..., outputs)."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        scales = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-30).div_(INT8_MAX)
+        # All is positive here, so that cutting off the fraction rounds to the nearest.
+        rounded = rows.div(scales).add_(ZERO_POINT + 0.5).to(torch.uint8)
+        product = torch.ops.onednn.qlinear_pointwise(
+            rounded,
+            1.0,
+            ZERO_POINT,
+            self._weight,
+            self._scales,
+            self._zero_points,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return torch.addcmul(self._bias, product, scales).view(*inputs.shape[:-1], len(self._bias))
+
+
+@torch.inference_mode()
+def pack(network: Any, *, int8: bool) -> None:
+    """Replaces every linear layer of a network on the processor, the one that makes the logits included."""
+    made = Int8Linear if int8 else PackedLinear
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            bias = getattr(layer, "bias", None)
+            if type(layer) is nn.Linear:
+                setattr(parent, name, made(layer.weight.detach(), bias))
+            elif type(layer) is Conv1D:
+                setattr(parent, name, made(layer.weight.detach().t(), bias))

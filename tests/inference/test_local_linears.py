@@ -1,0 +1,112 @@
+"""Linear layers laid out for the processor, in float32 and in 8 bits."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from services.inference.engines.local.linears import Int8Linear, PackedLinear, pack
+from services.inference.engines.local.model import load
+from tests.fakes.tiny_gpt2 import END_ID, write_tiny
+from tests.inference.local_batch import Bench
+
+
+def inputs(rows: int, seed: int = 1) -> torch.Tensor:
+    """Rows of very different sizes, shape (1, rows, 48)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, rows, 48, generator=generator) * torch.logspace(-3, 2, rows)[:, None]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 64])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_packed_is_the_same_layer(rows: int, bias: bool) -> None:
+    """In float32 only the order of sums differs."""
+    layer = nn.Linear(48, 80, bias=bias)
+
+    packed = PackedLinear(layer.weight.detach(), layer.bias.detach() if bias else None)
+
+    assert torch.allclose(packed(inputs(rows)), layer(inputs(rows)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_int8_is_near(bias: bool) -> None:
+    """In 8 bits each row keeps its direction, however large its neighbours are."""
+    layer = nn.Linear(48, 80, bias=bias)
+    wanted = layer(inputs(9)) - (layer.bias if bias else 0)
+
+    found = Int8Linear(layer.weight.detach(), layer.bias.detach() if bias else None)(inputs(9))
+    found = found - (layer.bias if bias else 0)
+
+    assert (torch.cosine_similarity(found, wanted, dim=-1) > 0.999).all()
+
+
+@torch.inference_mode()
+def test_int8_rows_do_not_know_each_other() -> None:
+    """A row's numbers are the same, bit for bit, alone and beside rows a thousand times larger."""
+    layer = Int8Linear(torch.randn(80, 48, generator=torch.Generator().manual_seed(3)), None)
+    rows = inputs(33)
+
+    together = layer(rows)
+
+    for at in range(33):
+        assert torch.equal(layer(rows[:, at : at + 1])[:, 0], together[:, at])
+
+
+@torch.inference_mode()
+def test_every_linear_layer_is_replaced() -> None:
+    """Both kinds of layer that language models have are replaced, and nothing else."""
+    inner = nn.Sequential(nn.Linear(48, 48), nn.LayerNorm(48))
+    network = nn.Sequential(inner, Conv1D(80, 48))
+    wanted = network(inputs(3))
+
+    pack(network, int8=False)
+
+    assert isinstance(inner[0], PackedLinear)
+    assert isinstance(inner[1], nn.LayerNorm)
+    assert isinstance(network[1], PackedLinear)
+    assert torch.allclose(network(inputs(3)), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_packed_model_answers_like_generate(shape: str, tmp_path: Path) -> None:
+    """A whole model on packed weights gives the tokens of `generate` on plain ones."""
+    model, rng = load(str(write_tiny(tmp_path, shape))), random.Random(1)
+    prompts = [[rng.randrange(END_ID) for _ in range(rng.randint(1, 40))] for _ in range(20)]
+    options = {"max_new_tokens": 20, "do_sample": False, "suppress_tokens": [END_ID], "pad_token_id": END_ID}
+    wanted = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        whole = model.network.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :]
+        wanted.append([model.token_bytes(at) for at in whole.tolist()])
+    bench = Bench(model)
+    pack(model.network, int8=False)
+
+    readers = [bench.add(prompt, max_tokens=20, logit_bias={END_ID: -100.0}) for prompt in prompts]
+    bench.finish()
+
+    assert [reader.tokens() for reader in readers] == wanted
+
+
+def test_int8_answers_do_not_depend_on_company(tmp_path: Path) -> None:
+    """In 8 bits too an answer is the same alone and in a batch."""
+    model, rng = load(str(write_tiny(tmp_path, "llama"))), random.Random(2)
+    prompts = [[rng.randrange(END_ID) for _ in range(rng.randint(1, 40))] for _ in range(12)]
+    first = Bench(model)
+    pack(model.network, int8=True)
+    alone = []
+    for prompt in prompts:
+        alone.append(first.add(prompt, max_tokens=15))
+        first.finish()
+
+    together = Bench(model)
+    readers = [together.add(prompt, max_tokens=15) for prompt in prompts]
+    together.finish()
+
+    assert [reader.tokens() for reader in readers] == [reader.tokens() for reader in alone]
