@@ -1,8 +1,8 @@
 """The counts on Redis, and what is done while Redis is away.
 
 By the operator's choice requests then go on counted in this process, against its share of each limit (`local`), go on
-uncounted (`open`), or are refused (`closed`). What was taken on Redis and ends meanwhile is charged there as soon as
-it is back; what was asked of it and never answered is given back, should it have been granted after all.
+uncounted (`open`), or are refused (`closed`). What ends meanwhile, wherever it was taken, is charged on Redis as soon
+as it is back; what was asked of it and never answered is given back, should it have been granted after all.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class GuardedStore:
     def __init__(self, shared: RedisStore, on_loss: OnLoss, local: MemoryStore) -> None:
         self._shared, self._on_loss, self._local = shared, on_loss, local
         self._owed: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
+        self._uncharged: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim, or tells why not.
@@ -60,6 +61,7 @@ class GuardedStore:
     async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Charges what was used, where it was taken; later, where Redis is away."""
         if self._local.holds(claim):
+            self._uncharged.append((claim, used))
             return await self._local.end(claim, used)
         try:
             return await self._shared.end(claim, used)
@@ -78,6 +80,9 @@ class GuardedStore:
         await self._local.tend(slots)
         for _ in range(len(self._owed)):
             await self.end(*self._owed.popleft())
+        while self._uncharged:
+            await self._shared.charge(*self._uncharged[0])
+            self._uncharged.popleft()
         await self._shared.tend(slots)
 
     def _owe(self, claim: Claim, used: tuple[int, ...]) -> None:

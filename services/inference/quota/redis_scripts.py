@@ -31,6 +31,18 @@ local function flowed(key, maximum)
   local used, at = read(key)
   return math.max(0, used - math.max(0, now - at) * maximum)
 end
+-- When the day or month of now begins and ends, of months that begin at these instants.
+local DAY_MS = 86400000
+local function window(kind, ...)
+  if kind == 'd' then return now - now % DAY_MS, now - now % DAY_MS + DAY_MS end
+  local starts = {...}
+  local at = 1
+  while at < #starts - 1 and now >= tonumber(starts[at + 1]) do at = at + 1 end
+  return tonumber(starts[at]), tonumber(starts[at + 1])
+end
+local function put_window(key, used, start, ends)
+  redis.call('SET', key, text(used, start), 'PX', ends - now + SPARE_MS)
+end
 local function put_flow(key, used, maximum)
   redis.call('SET', key, text(used, now), 'PX', string.format('%.0f', math.ceil(used / maximum) + SPARE_MS))
 end
@@ -43,12 +55,7 @@ end
 TAKE: Final = (
     _COMMON
     + """
-local DAY_MS, RETRY_MS, FIRST = 86400000, 1000, 10
-local day = now - now % DAY_MS
-local month, next_month = tonumber(ARGV[6]), tonumber(ARGV[7])
-for i = 7, 8 do
-  if now >= tonumber(ARGV[i]) then month, next_month = tonumber(ARGV[i]), tonumber(ARGV[i + 1]) end
-end
+local RETRY_MS, FIRST = 1000, 10
 local granted, found = true, {}
 for i = 3, #KEYS do
   local at = FIRST + (i - 3) * 4
@@ -60,8 +67,7 @@ for i = 3, #KEYS do
     redis.call('ZREMRANGEBYSCORE', one.key, '-inf', now)
     one.used = redis.call('ZCARD', one.key)
   else
-    one.start, one.ends = day, day + DAY_MS
-    if one.kind == 'm' then one.start, one.ends = month, next_month end
+    one.start, one.ends = window(one.kind, ARGV[6], ARGV[7], ARGV[8], ARGV[9])
     local used, start = read(one.key)
     one.used = start == one.start and used or 0
   end
@@ -80,7 +86,7 @@ for _, one in ipairs(found) do
       redis.call('ZADD', one.key, now + ARGV[3], ARGV[2])
       redis.call('PEXPIRE', one.key, ARGV[3] + SPARE_MS)
     else
-      redis.call('SET', one.key, text(used, one.start), 'PX', one.ends - now + SPARE_MS)
+      put_window(one.key, used, one.start, one.ends)
     end
   end
   if one.kind == 'r' then
@@ -98,6 +104,7 @@ for _, one in ipairs(found) do
   answer[#answer + 1] = reset
 end
 if granted and ARGV[5] ~= '' then
+  local day, month = window('d'), window('m', ARGV[6], ARGV[7], ARGV[8], ARGV[9])
   redis.call('HSET', KEYS[1], 'body', ARGV[5], 'd', day, 'm', month)
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
@@ -128,6 +135,26 @@ for i = 3, #KEYS do
     if start == tonumber(windows[kind == 'd' and 1 or 2]) then
       redis.call('SET', key, text(math.max(0, used + change), start), 'KEEPTTL')
     end
+  end
+end
+return 1
+"""
+)
+
+# KEYS: one per limit. ARGV: now or '', when the months around this one begin (4), then for each limit its kind,
+# maximum, and what was used of it. Charges what was let in elsewhere, whether or not there is room. Returns: 1.
+CHARGE: Final = (
+    _COMMON
+    + """
+for i = 1, #KEYS do
+  local at = 6 + (i - 1) * 3
+  local key, kind, maximum, amount = KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  if kind == 'r' then
+    put_flow(key, flowed(key, maximum) + amount * UNITS, maximum)
+  elseif kind ~= 'c' then
+    local begins, ends = window(kind, ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+    local used, start = read(key)
+    put_window(key, (start == begins and used or 0) + amount, begins, ends)
   end
 end
 return 1

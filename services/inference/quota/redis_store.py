@@ -11,7 +11,7 @@ import msgspec
 
 from services.inference.quota.limit import Claim, Standing, Window
 from services.inference.quota.redis_lane import RedisLane
-from services.inference.quota.redis_scripts import BEAT, END, OVERDUE, RENEW, TAKE
+from services.inference.quota.redis_scripts import BEAT, CHARGE, END, OVERDUE, RENEW, TAKE
 from services.inference.quota.store import HOLD_MS, OVERDUE_COUNT, RECORD_HOLDS
 from services.inference.quota.windows import month_starts
 
@@ -68,6 +68,13 @@ class RedisStore:
         leases = [key for key, limit in zip(limits, claim.limits, strict=True) if limit.window is Window.AT_ONCE]
         arguments = [self._now(), claim.id, self._hold_ms, self._record_ms, _ENCODER.encode(used)]
         return bool(await self._lane.run(RENEW, [record, open_, *leases], arguments))
+
+    async def charge(self, claim: Claim, used: tuple[int, ...]) -> None:
+        """Charges what was used of a claim that was granted elsewhere, whether or not there is room."""
+        arguments: list[Any] = [self._now(), *self._month_starts()]
+        for limit, amount in zip(claim.limits, used, strict=True):
+            arguments += (KINDS[limit.window], limit.maximum, amount)
+        await self._lane.run(CHARGE, _keys(claim)[2:], arguments)
 
     async def tend(self, slots: Collection[str]) -> None:
         """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""

@@ -129,7 +129,7 @@ async def test_closed_refuses_with_a_time_to_come_back(make: Make, own_redis: Re
 
 
 async def test_what_ends_while_redis_is_away_is_charged_when_it_is_back(make: Make, own_redis: RedisServer) -> None:
-    """An end that Redis could not be told is told later, once; what began in this process ends in it."""
+    """An end that Redis could not be told is told later, once; what began in this process is charged there, too."""
     store = await make()
     day = tokens(1_000)
     taken = claim((day, 600), (at_once(1), 1))
@@ -142,13 +142,13 @@ async def test_what_ends_while_redis_is_away_is_charged_when_it_is_back(make: Ma
     assert all(one.fits for one in await store.take(local))
 
     await store.end(taken, (40, 0))
-    await store.end(local, (300,))
+    await store.end(local, (250,))
     own_redis.thaw()
     assert await change(store) is True
     await store.tend(())
     await store.tend(())
 
-    assert (await store.take(claim((day, 0))))[0].remaining == 960
+    assert (await store.take(claim((day, 0))))[0].remaining == 1_000 - 40 - 250
     assert await fits(store, (at_once(1), 1))
 
 

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from services.inference.quota.limit import Claim, Standing, Unit, Window
+from services.inference.quota.redis_store import RedisStore
 from services.inference.quota.store import HOLD_MS, RECORD_MS, QuotaStore
 from tests.inference.quota.parts import MINUTE_MS, HandClock, at_once, claim, limit, tokens
 
@@ -169,6 +170,22 @@ async def test_a_lost_claim_is_charged_what_was_reported_last(store: QuotaStore,
     assert await remaining(store, lost) == 1_000 - 30 - 500
     assert not await store.end(lost, (0,))
     assert not await store.end(silent, (0,))
+
+
+async def test_what_was_let_in_elsewhere_is_charged_in_full(store: QuotaStore, clock: HandClock) -> None:
+    """A charge counts whether or not there is room, in the windows of now, and takes no slot."""
+    if not isinstance(store, RedisStore):
+        return
+    minute, day, month, running = tokens(600, Window.MINUTE), tokens(100), tokens(900, Window.MONTH), at_once(1)
+    asked = claim((minute, 1), (day, 1), (month, 1), (running, 1))
+    await store.charge(asked, (600, 70, 70, 0))
+    await store.charge(asked, (600, 70, 70, 0))
+
+    minutes, days, months, _ = await store.take(claim((minute, 1), (day, 0), (month, 0), (running, 0)))
+    assert minutes.wait_ms == 60_100
+    assert (days.fits, months.remaining) == (False, 760)
+    clock.now_ms += 86_400_000
+    assert await granted(store, claim((day, 100), (running, 1)))
 
 
 async def test_tenants_do_not_share(store: QuotaStore) -> None:
