@@ -20,7 +20,7 @@ from kit.errors import DeadlineExceeded, MillraceError, ResourceExhausted, Unava
 from services.inference import failure, metering
 from services.inference.catalog import Target
 from services.inference.engine import Source
-from services.inference.events import Attempt, AttemptOutcome, Receipt
+from services.inference.events import Attempt, AttemptOutcome
 from services.inference.generation import Delta, EngineCompleted, EngineEvent, Usage
 from services.inference.metering import Meter
 from services.inference.request import Request
@@ -49,7 +49,6 @@ class Observation(Protocol):
 
 
 Observe = Callable[[Request, RouteTarget, Attempt], AbstractContextManager[Observation]]
-Begin = Callable[[Request, Receipt, Attempt], None]
 
 
 class Asking:
@@ -62,10 +61,9 @@ class Asking:
         tries: Tries,
         use_engine: UseEngine,
         observe: Observe,
-        begin: Begin,
     ) -> None:
         self._request, self._turn, self._tries, self._deadlines = request, turn, tries, tries.deadlines
-        self._use_engine, self._observe, self._begin = use_engine, observe, begin
+        self._use_engine, self._observe = use_engine, observe
         self._meter = Meter()
         self._heard_at = 0.0  # when the target last said something
         self._whole_size = 0
@@ -114,8 +112,6 @@ class Asking:
         finally:
             attempt.queue_s = time.monotonic() - came_at
         self._turn.state.entered()
-        attempt.target_model, attempt.created_time = self._turn.candidate.target_model, time.time()
-        self._begin(self._request, self._tries.receipt, attempt)
 
     def _begun(self, ttft_s: float) -> None:
         self._turn.attempt.ttft_s = ttft_s
@@ -231,10 +227,6 @@ class Asking:
         silent_s = time.monotonic() - self._heard_at
         began = self._turn.attempt.ttft_s is not None
         return not self._deadlines.is_silence_long(silent_s, self._turn.state.first_tokens.p95_s(), began)
-
-
-def unrecorded(request: Request, receipt: Receipt, attempt: Attempt) -> None:
-    """Takes no note of an attempt."""
 
 
 def _size(event: EngineEvent) -> int:

@@ -14,9 +14,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kit.errors import MillraceError
-from services.inference.attempt import Answer, Asking, Begin, Observe, UseEngine, unrecorded
+from services.inference.attempt import Answer, Asking, Observe, UseEngine
 from services.inference.deadline import DeadlineBudget
-from services.inference.events import AttemptEvent, AttemptOutcome, Receipt
+from services.inference.events import Attempt, AttemptEvent, AttemptOutcome, Receipt
 from services.inference.generation import EngineEvent, Usage
 from services.inference.hedging import Race
 from services.inference.ordering import order
@@ -26,8 +26,13 @@ from services.inference.targets import Targets, TargetState
 from services.inference.tries import Tries, Turn
 
 Batch = Sequence[EngineEvent] | Sequence[AttemptEvent]
+Begin = Callable[[Request, Receipt, Attempt], None]
 HEDGE_LOST = "HEDGE_LOST"
 TOKEN_COUNT_EXPECTED = 256  # of an answer whose length is not bounded, for what a hedge may cost
+
+
+def unrecorded(request: Request, receipt: Receipt, attempt: Attempt) -> None:
+    """Takes no note of an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Attempts:
         targets: What is known of each target, and its queue.
         use_engine: Lends the engine of a target.
         observe: Watches each attempt.
-        begin: Takes note of each attempt before it begins.
+        begin: Takes note of each attempt before anybody is told of it.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._targets, self._use_engine, self._observe, self._begin_one = targets, use_engine, observe, begin
+        self._targets, self._use_engine, self._observe, self._take_note = targets, use_engine, observe, begin
         self._clock, self._draw = clock, draw
 
     async def run(self, request: Request, route: Route, receipt: Receipt) -> AsyncGenerator[Batch, None]:
@@ -75,6 +80,7 @@ class Attempts:
         try:
             while True:
                 turn = await _next_turn(tries)
+                self._note(call, turn)
                 yield [AttemptEvent(attempt) for attempt in receipt.attempts[told:]]
                 told = len(receipt.attempts)
                 has_left = False
@@ -115,7 +121,7 @@ class Attempts:
         return self._hedged(call, turn) if call.route.rules.hedging.enabled else self._ask(call, turn)
 
     def _ask(self, call: _Call, turn: Turn) -> Answer:
-        return Asking(call.request, turn, call.tries, self._use_engine, self._observe, self._begin_one).run()
+        return Asking(call.request, turn, call.tries, self._use_engine, self._observe).run()
 
     async def _hedged(self, call: _Call, turn: Turn) -> Answer:
         """The answer of the target whose turn it is, or of a second one where that begins sooner."""
@@ -145,7 +151,12 @@ class Attempts:
         second = call.tries.hedge(may_cost)
         if second:
             second.state.hedge_count += 1
+            self._note(call, second)
         return second
+
+    def _note(self, call: _Call, turn: Turn) -> None:
+        turn.attempt.target_model, turn.attempt.created_time = turn.candidate.target_model, time.time()
+        self._take_note(call.request, call.tries.receipt, turn.attempt)
 
 
 async def _next_turn(tries: Tries) -> Turn:
