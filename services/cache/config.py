@@ -22,7 +22,7 @@ class CacheSettings(ServeSettings):
     )
     redis_cluster: bool = Field(False, description="Whether the URL names a node of a Redis Cluster.")
     redis_read_timeout_s: float = Field(
-        0.05, gt=0, le=5, description="Longest that a lookup asks Redis; after that it is a miss."
+        0.04, gt=0, le=5, description="Longest that a lookup asks Redis; after that it is a miss."
     )
     redis_write_timeout_s: float = Field(1.0, gt=0, le=30, description="Longest that a write asks Redis.")
     key_secret: SecretStr | None = Field(

@@ -38,18 +38,26 @@ CALL_IS_OVER = (asyncio.InvalidStateError, grpc.aio.UsageError)
 class CacheClient:
     """Calls the cache within its own short deadlines, never longer than the call's.
 
+    A lookup may take `lookup_timeout_s`, and `semantic_timeout_s` more where it also asks for similar questions.
     What keeps an answer outlives the call that made it: the caller may have gone, the answer is kept all the same.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, lookup_timeout_s: float, store_timeout_s: float) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        lookup_timeout_s: float,
+        store_timeout_s: float,
+        semantic_timeout_s: float = 0.0,
+    ) -> None:
         self._stub = cache_service_pb2_grpc.CacheServiceStub(channel)
         self._lookup_timeout_s, self._store_timeout_s = lookup_timeout_s, store_timeout_s
+        self._semantic_timeout_s = semantic_timeout_s
 
     async def lookup(self, query: CacheQuery) -> CacheFound | CacheMiss:
         """See `CachePort.lookup`."""
-        answer = await self._call(
-            self._stub.Lookup, pb.LookupRequest(query=wire.query(query)), identity.at_most_s(self._lookup_timeout_s)
-        )
+        limit_s = self._lookup_timeout_s + (self._semantic_timeout_s if query.semantic else 0.0)
+        request = pb.LookupRequest(query=wire.query(query))
+        answer = await self._call(self._stub.Lookup, request, identity.at_most_s(limit_s))
         if answer.HasField("hit"):
             return wire.found(answer.hit, tuple(answer.hit.entry.chunks))
         return wire.missed(answer.miss)

@@ -53,7 +53,10 @@ class InferenceSettings(ServeSettings):
         default="development", description="`production` refuses to start where calls need no credential."
     )
     cache_lookup_timeout_ms: int = Field(
-        default=100, ge=1, le=10_000, description="Longest wait for a cache lookup; then a miss."
+        default=50, ge=1, le=10_000, description="Longest wait for a cache lookup; then a miss."
+    )
+    cache_semantic_timeout_ms: int = Field(
+        default=150, ge=0, le=10_000, description="Longest further wait where a similar question will do, too."
     )
     cache_store_timeout_ms: int = Field(
         default=2_000, ge=1, le=60_000, description="Longest wait for keeping an answer."

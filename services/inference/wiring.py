@@ -227,7 +227,7 @@ def _cache_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Cha
     if "cache" not in channels:
         return AbsentCache()
     lookup_s, store_s = settings.cache_lookup_timeout_ms / 1000, settings.cache_store_timeout_ms / 1000
-    return CacheClient(channels["cache"], lookup_s, store_s)
+    return CacheClient(channels["cache"], lookup_s, store_s, settings.cache_semantic_timeout_ms / 1000)
 
 
 def _safety_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Channel]) -> SafetyClient | AbsentSafety:

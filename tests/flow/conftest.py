@@ -49,6 +49,7 @@ class Suite:
             "MILLRACE_INFERENCE_SAFETY_TARGET": self.address("safety"),
             "MILLRACE_INFERENCE_MODELS_FILE": str(folder / "models.yaml"),
             "MILLRACE_CACHE_PATH": str(folder / "cache.sqlite3"),
+            "MILLRACE_INFERENCE_CACHE_LOOKUP_TIMEOUT_MS": "2000",  # what is kept is found, however busy the machine
             "MILLRACE_INFERENCE_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/millrace.sqlite3",
             "MILLRACE_INFERENCE_LEDGER_FOLDER": str(folder / "ledger"),
             "MILLRACE_INFERENCE_ACCESS_PEPPER_PATH": str(folder / "pepper"),

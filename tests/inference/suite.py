@@ -115,7 +115,8 @@ async def serve_suite(
     profile = "default" if safety else "off"
     text = MODELS.format(url=upstream.url, more=more_models, profile=profile, cached=str(bool(cache)).lower())
     (folder / "models.yaml").write_text(text)
-    given = InferenceSettings(port=0, models_file=folder / "models.yaml", **{**dials, **settings})
+    patient = {"cache_lookup_timeout_ms": 2_000}  # what is kept is found, however busy the machine
+    given = InferenceSettings(port=0, models_file=folder / "models.yaml", **{**patient, **dials, **settings})
     spans = SpanSink()
     records = telemetry.setup("inference", given, exporter=spans)
     inference = await wiring.build(given, records, {})

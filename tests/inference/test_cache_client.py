@@ -84,12 +84,14 @@ class HangingCache(cache_service_pb2_grpc.CacheServiceServicer):
     """Answers nothing, or a miss for want of a store."""
 
     def __init__(self) -> None:
-        self.called = asyncio.Event()
+        self.called, self.gate = asyncio.Event(), asyncio.Event()
+        self.gate.set()
         self.answer: cache_service_pb2.LookupResponse | None = None
         self.queries: list[lookup_pb2.Query] = []
 
     async def Lookup(self, request: cache_service_pb2.LookupRequest, context: object) -> Any:
         self.queries.append(request.query)
+        await self.gate.wait()
         if self.answer is None:
             await asyncio.Event().wait()
         assert self.answer
@@ -449,3 +451,16 @@ async def test_a_cache_that_is_gone_is_unavailable() -> None:
         assert isinstance(await failure(client), Unavailable)
         with pytest.raises(Unavailable):
             await put(client)
+
+
+async def test_similar_questions_may_take_longer(hanging: tuple[Running, HangingCache]) -> None:
+    """A lookup that asks for them has a time of its own on top."""
+    running, servicer = hanging
+    client = CacheClient(running.channel, 0.001, LIMIT_S, LIMIT_S)
+    servicer.answer = cache_service_pb2.LookupResponse(miss=lookup_pb2.Miss())
+    servicer.gate.clear()
+    similar = asyncio.create_task(client.lookup(CacheQuery(KEY, semantic=SemanticQuery("hi"))))
+    assert (await failure(client)).code is Code.DEADLINE_EXCEEDED
+    servicer.gate.set()
+
+    assert await similar == CacheMiss()
