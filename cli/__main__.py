@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cli import key_options
 from cli.bench_cache.options import add_arguments
 from cli.errors import CommandError
 from kit.errors import MillraceError
@@ -57,11 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--url", help="base URL of the edge (default: as the settings say)")
     chat.add_argument("--grpc", action="store_true", help="speak gRPC to inference instead of SSE to the edge")
     chat.add_argument("--target", metavar="HOST:PORT", help="where inference is (default: as the settings say)")
+    _add_api_key(chat)
     chat.set_defaults(run=_chat)
 
     models = commands.add_parser("models", help="list the models")
     models.add_argument("--url", help="base URL of the edge (default: as the settings say)")
+    _add_api_key(models)
     models.set_defaults(run=_models)
+
+    key_options.add_keys(commands, _add_reach).set_defaults(run=_keys)
+    key_options.add_users(commands, _add_reach).set_defaults(run=_keys)
 
     bench = commands.add_parser("bench", help="measure a service on labelled data")
     measures = bench.add_subparsers(required=True, metavar="WHAT")
@@ -91,6 +97,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_api_key(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--api-key",
+        default=os.environ.get("MILLRACE_API_KEY", ""),
+        help="key to show (default: MILLRACE_API_KEY, which no list of processes shows)",
+    )
+
+
+def _add_reach(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--target", metavar="HOST:PORT", help="where inference is (default: as the settings say)")
+    _add_api_key(command)
+
+
 def _up(args: argparse.Namespace) -> int:
     from cli.up import up
 
@@ -101,7 +120,11 @@ def _chat(args: argparse.Namespace) -> int:
     from cli.answers import Ask, GrpcBackend, SseBackend
     from cli.chat import Chat, say_once, talk
 
-    backend = GrpcBackend(args.target or _grpc_target()) if args.grpc else SseBackend(args.url or _edge_url())
+    backend = (
+        GrpcBackend(args.target or _grpc_target(), args.api_key)
+        if args.grpc
+        else SseBackend(args.url or _edge_url(), args.api_key)
+    )
     chat = Chat(backend, Ask(args.model, args.temperature), args.system)
     text = " ".join(args.message) or ("" if sys.stdin.isatty() else sys.stdin.read().strip())
     if not text and not sys.stdin.isatty():
@@ -112,7 +135,13 @@ def _chat(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     from cli.models import print_models
 
-    return print_models(args.url or _edge_url())
+    return print_models(args.url or _edge_url(), args.api_key)
+
+
+def _keys(args: argparse.Namespace) -> int:
+    from cli.keys import run
+
+    return run(args)
 
 
 def _bench_cache(args: argparse.Namespace) -> int:

@@ -52,6 +52,16 @@ class Outcome:
     completion_token_count: int | None
 
 
+def headers_of(api_key: str) -> dict[str, str]:
+    """The HTTP headers that show a key; none where there is none."""
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def metadata_of(api_key: str) -> tuple[tuple[str, str | bytes], ...]:
+    """The gRPC metadata that shows a key; none where there is none."""
+    return (("x-api-key", api_key),) if api_key else ()
+
+
 class Backend(Protocol):
     """A way to reach the suite."""
 
@@ -67,8 +77,8 @@ class Backend(Protocol):
 class SseBackend:
     """`POST /v1/chat/completions` with `stream: true`."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str, api_key: str = "") -> None:
+        self._url, self._api_key = url.rstrip("/"), api_key
 
     def stream(self, ask: Ask, turns: Sequence[Turn]) -> Iterator[str | Outcome]:
         """See Backend."""
@@ -82,7 +92,8 @@ class SseBackend:
             body["temperature"] = ask.temperature
         timeout = httpx.Timeout(SILENCE_S_MAX, connect=CONNECT_TIMEOUT_S)
         try:
-            with httpx.stream("POST", f"{self._url}/v1/chat/completions", json=body, timeout=timeout) as response:
+            url, headers = f"{self._url}/v1/chat/completions", headers_of(self._api_key)
+            with httpx.stream("POST", url, json=body, headers=headers, timeout=timeout) as response:
                 if response.status_code != httpx.codes.OK:
                     raise AnswerError(error_message(response.read(), response.status_code))
                 yield from parse_chunks(response.iter_lines())
@@ -130,14 +141,16 @@ def error_message(body: bytes, status: int) -> str:
 class GrpcBackend:
     """`InferenceService.StreamGenerate` through the generated stubs."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, target: str, api_key: str = "") -> None:
+        self._target, self._api_key = target, api_key
         self._stub = inference_service_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(target))
 
     def stream(self, ask: Ask, turns: Sequence[Turn]) -> Iterator[str | Outcome]:
         """See Backend."""
         call = self._stub.StreamGenerate(
-            inference_service_pb2.StreamGenerateRequest(spec=make_spec(ask, turns)), timeout=SILENCE_S_MAX
+            inference_service_pb2.StreamGenerateRequest(spec=make_spec(ask, turns)),
+            timeout=SILENCE_S_MAX,
+            metadata=metadata_of(self._api_key),
         )
         finish_reason = ""
         try:

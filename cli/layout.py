@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cli.child import Part
 from kit.config import ServeSettings, load
@@ -14,6 +15,10 @@ from services.cache.config import CacheSettings
 from services.edge.config import EdgeSettings
 from services.inference.config import InferenceSettings
 from services.safety.config import SafetySettings
+
+# Where inference leaves the first key for the banner, which shows it once and removes it.
+FIRST_KEY_VARIABLE = "MILLRACE_INFERENCE_ACCESS_FIRST_KEY_PATH"
+FIRST_KEY_PATH = Path(".millrace/first-key")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Layout:
                 {
                     "MILLRACE_INFERENCE_CACHE_TARGET": _part("cache", self.cache).address,
                     "MILLRACE_INFERENCE_SAFETY_TARGET": _part("safety", self.safety).address,
+                    FIRST_KEY_VARIABLE: str(FIRST_KEY_PATH),
                 },
             ),
             _part("cache", self.cache),

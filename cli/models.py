@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import httpx
 
-from cli.answers import AnswerError, error_message
+from cli.answers import AnswerError, error_message, headers_of
 
 
-def print_models(url: str) -> int:
+def print_models(url: str, api_key: str = "") -> int:
     """Prints the models that `GET /v1/models` lists, one to a line."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/v1/models", timeout=10.0)
+        response = httpx.get(f"{url.rstrip('/')}/v1/models", headers=headers_of(api_key), timeout=10.0)
     except httpx.HTTPError as error:
         raise AnswerError(f"Nothing answers at {url}: is `millrace up` running?") from error
     if response.status_code != httpx.codes.OK:

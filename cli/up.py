@@ -11,9 +11,9 @@ import signal
 import time
 from pathlib import Path
 
-from cli.banner import banner
+from cli.banner import Callers, banner
 from cli.child import Part
-from cli.layout import Layout
+from cli.layout import FIRST_KEY_PATH, Layout
 from cli.readiness import until_listening, until_readyz, until_serving
 from cli.report import make_report
 from cli.suite import Suite
@@ -37,12 +37,23 @@ async def _up(layout: Layout, color: bool) -> int:
     stop, kill = _signals()
 
     async def on_ready() -> None:
-        report.say(banner(layout.edge_url, layout.inference_target, LOG_DIR, time.monotonic() - started))
+        callers = Callers(layout.inference.access.mode == "required", take_first_key())
+        report.say(banner(layout.edge_url, layout.inference_target, LOG_DIR, time.monotonic() - started, callers))
 
     try:
         return await Suite(layout.parts, until_ready, report, LOG_DIR).run(stop, kill, on_ready)
     finally:
         report.close()
+
+
+def take_first_key() -> str:
+    """Takes the key that inference made because there was none; empty where it made none."""
+    try:
+        text = FIRST_KEY_PATH.read_text().strip()
+        FIRST_KEY_PATH.unlink()
+    except FileNotFoundError:
+        return ""
+    return text
 
 
 async def until_ready(part: Part) -> None:

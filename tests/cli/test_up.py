@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 SERVICES = ("EDGE", "INFERENCE", "CACHE", "SAFETY")
-READY_S = 60.0
-ANSWER_S = 60.0
+READY_S = 120.0
+ANSWER_S = 120.0
+BIN = Path(sys.executable).parent
 
 
 def free_ports(count: int) -> list[int]:
@@ -96,6 +98,57 @@ async def test_banner_works_when_pasted_and_ctrl_c_drains(suite, tmp_path):
         assert await suite.wait() == 0
     stopped = re.findall(r"^(\w+) +stopped$", farewell, re.MULTILINE)
     assert stopped == ["edge", "inference", "cache", "safety"]
+
+
+async def test_it_begins_with_a_key_that_is_told_once_and_nowhere_else(tmp_path, environ):
+    """Where keys are required the banner's key opens the door, makes others, and stands in no file or process list."""
+    process = await start(tmp_path, environ | {"MILLRACE_INFERENCE_ACCESS_MODE": "required"})
+    try:
+        banner = await read_until(process, "PY")
+        key = re.search(r"^  Key +(mr_\S+)$", banner, re.MULTILINE)
+        assert key
+        exported = "".join(f"export {name}={value}\n" for name, value in environ.items()) + f"PATH={BIN}:$PATH\n"
+        with_key = f"{exported}export MILLRACE_API_KEY={key[1]}\n"
+        curl = re.search(r"^curl .*$", banner, re.MULTILINE)
+        python = re.search(r"^\S+ - <<'PY'\n.*?^PY$", banner, re.MULTILINE | re.DOTALL)
+        assert curl
+        assert python
+        assert "data: [DONE]" in await run_pasted(with_key + curl[0], tmp_path)
+        assert "Millrace" in await run_pasted(with_key + python[0], tmp_path)
+
+        made = (await run_pasted(f"{with_key}millrace keys create laptop --role user --expires 1d", tmp_path)).strip()
+        assert "millrace-embedded" in await run_pasted(f"{exported}MILLRACE_API_KEY={made} millrace models", tmp_path)
+        assert "Millrace" in await run_pasted(
+            f"{exported}MILLRACE_API_KEY={made} millrace chat --grpc What is Millrace?", tmp_path
+        )
+        listed = await run_pasted(f"{with_key}millrace keys list", tmp_path)
+        key_id = re.search(r"^(key_\w+) +laptop", listed, re.MULTILINE)
+        assert key_id
+        refused = await run_pasted(f"{exported}millrace keys list 2>&1 || true", tmp_path)
+        assert "CREDENTIAL_MISSING" in refused
+        assert "MILLRACE_API_KEY" in refused
+        await run_pasted(f"{with_key}millrace keys revoke {key_id[1]}", tmp_path)
+        gone = await run_pasted(f"{exported}MILLRACE_API_KEY={made} millrace models 2>&1 || true", tmp_path)
+        assert "revoked" in gone
+        await run_pasted(f"{with_key}echo 'a long password' | millrace users add ada", tmp_path)
+        assert "ada" in await run_pasted(f"{with_key}millrace users list", tmp_path)
+
+        told = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] + commands()
+        assert not [text for text in told if key[1].encode() in text or made.encode() in text]
+        assert b"services.inference" in b"".join(told)
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        async with asyncio.timeout(READY_S):
+            await process.wait()
+
+
+def commands() -> list[bytes]:
+    """The command line of every process that this user may see."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes())
+    return lines
 
 
 async def test_a_bad_setting_stops_it_before_anything_starts(tmp_path, environ):
