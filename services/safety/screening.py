@@ -15,8 +15,9 @@ import enum
 import logging
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.safety.detectors.detector import AwaitedCursor, Cursor, Detector, Match
 from services.safety.policy import Direction, Profile, Rule, Verdict
@@ -109,12 +110,21 @@ class Run:
         wanted = (known - self.detector.optional_categories) | (known & rule.actions.keys())
         return frozenset(c for c in wanted if rule.action_for(c) is not Verdict.ALLOW)
 
-    def holds(self, cursor: Cursor | AwaitedCursor, retrieved: bool) -> bool:
-        """Whether text waits for its judgement: for a model's only where that changes what leaves."""
-        if not isinstance(cursor, AwaitedCursor) or self.rule is None:
-            return True
+    def holds(self, retrieved: bool) -> bool:
+        """Whether what it finds changes what leaves; where not, text need not wait for a model."""
+        if self.rule is None:
+            return False
         rule = self.rule.for_text(retrieved)
         return any(rule.action_for(category) > Verdict.FLAG for category in self.wanted(retrieved))
+
+
+class _Model(NamedTuple):
+    """A model that reads a text."""
+
+    run: Run
+    cursor: AwaitedCursor
+    holds: bool
+    """Whether text waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,38 +174,53 @@ class Screening:
         """Begins a text; `retrieved`: a tool returned it, or it is a document."""
         return Lane(self, retrieved)
 
-    async def scan(self, run: Run, cursor: Cursor | AwaitedCursor, text: str, offset: int, final: bool) -> list[Match]:
+    async def scan(self, run: Run, cursor: Cursor, text: str, offset: int, final: bool) -> list[Match]:
         """Lets a detector read on; a failure ends its run and is never raised."""
         started = self._clock()
         try:
-            return await self._within_deadline(run, cursor, text, offset, final)
-        except TimeoutError:
-            run.state = State.TIMED_OUT
+            left_s = run.deadline_s - run.spent_s
+            if left_s <= 0:
+                raise TimeoutError
+            if len(text) <= run.detector.inline_code_points:
+                matches = cursor.scan(text, offset, final)
+            else:
+                loop = asyncio.get_running_loop()
+                scanned = loop.run_in_executor(self._pool, cursor.scan, text, offset, final)
+                matches = await asyncio.wait_for(scanned, left_s)
+            run.state = State.OK
+            return matches
         except Exception as error:  # A detector may fail in any way, and must not take the call with it.
-            run.state = State.FAILED
-            # Only the kind of error: its message may quote the text.
-            _log.error("detector failed", extra={"detector": run.detector.name, "error": type(error).__name__})
+            return self._failed(run, error)
         finally:
             run.spent_s += self._clock() - started
-        return []
 
-    async def _within_deadline(
-        self, run: Run, cursor: Cursor | AwaitedCursor, text: str, offset: int, final: bool
-    ) -> list[Match]:
-        left_s = run.deadline_s - run.spent_s
-        if left_s <= 0:
-            raise TimeoutError
-        if isinstance(cursor, AwaitedCursor):
+    def begin(
+        self, run: Run, cursor: AwaitedCursor, text: str, offset: int, final: bool
+    ) -> asyncio.Task[list[Match]] | None:
+        """Hands text to a model; None where that completes nothing. A failure ends the run and is never raised."""
+        try:
             work = cursor.begin(text, offset, final)
-            matches = [] if work is None else await asyncio.wait_for(work, left_s)
-        elif len(text) <= run.detector.inline_code_points:
-            matches = cursor.scan(text, offset, final)
-        else:
-            loop = asyncio.get_running_loop()
-            scanned = loop.run_in_executor(self._pool, cursor.scan, text, offset, final)
-            matches = await asyncio.wait_for(scanned, left_s)
-        run.state = State.OK
-        return matches
+            run.state = State.OK
+            return None if work is None else asyncio.ensure_future(self._finish(run, work))
+        except Exception as error:  # As in `scan`.
+            self._failed(run, error)
+            return None
+
+    async def _finish(self, run: Run, work: Awaitable[list[Match]]) -> list[Match]:
+        started = self._clock()
+        try:
+            return await asyncio.wait_for(work, run.deadline_s - run.spent_s)
+        except Exception as error:  # As in `scan`.
+            return self._failed(run, error)
+        finally:
+            run.spent_s += self._clock() - started
+
+    def _failed(self, run: Run, error: Exception) -> list[Match]:
+        run.state = State.TIMED_OUT if isinstance(error, TimeoutError) else State.FAILED
+        if run.state is State.FAILED:
+            # Only the kind of error: its message may quote the text.
+            _log.error("detector failed", extra={"detector": run.detector.name, "error": type(error).__name__})
+        return []
 
     def judge(self, run: Run, match: Match, retrieved: bool) -> Finding | None:
         """Applies the rule to a match; None when it only counts as a score."""
@@ -222,12 +247,19 @@ class Lane:
         self.is_blocked = False
         self._screening = screening
         self._retrieved = retrieved
-        self._readers = [
-            (run, run.detector.cursor(wanted)) for run in screening.runs if (wanted := run.wanted(retrieved))
-        ]
+        self._readers: list[tuple[Run, Cursor]] = []
+        self._models: list[_Model] = []
+        for run in screening.runs:
+            if wanted := run.wanted(retrieved):
+                cursor = run.detector.cursor(wanted)
+                if isinstance(cursor, AwaitedCursor):
+                    self._models.append(_Model(run, cursor, run.holds(retrieved)))
+                else:
+                    self._readers.append((run, cursor))
         self._context = max((run.detector.context for run, _ in self._readers), default=0)
         self._text = ""
         self._offset = 0
+        self._read_through = 0
         self._pending: list[Finding] = []
         self._released = 0
         self._covered = 0
@@ -241,32 +273,62 @@ class Lane:
         """
         if not text and not final:
             return Release("", self._released)
-        pieces = [text[i : i + _PIECE_CODE_POINTS] for i in range(0, len(text), _PIECE_CODE_POINTS)] or [""]
         released: list[str] = []
         findings: list[Finding] = []
-        for number, piece in enumerate(pieces, 1):
-            if self.is_blocked:
-                break
-            safe = await self._read(piece, final and number == len(pieces))
-            self._let_go(safe, released, findings)
+        self._text += text
+        arrived = self._offset + len(self._text)
+        judging = self._begin(final)
+        try:
+            # Models read all at once, while patterns read piece by piece.
+            for end in (*range(arrived - len(text) + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):
+                if not self.is_blocked:
+                    await self._read(end, final and end == arrived)
+                    self._let_go(self._safe, released, findings)
+            if judging and not self.is_blocked:
+                for run, task in judging:
+                    self._take(run, await task)
+                self._let_go(self._safe, released, findings)
+            elif judging:
+                await asyncio.sleep(0)  # what has not begun cannot be cancelled
+        finally:
+            for _, task in judging:
+                task.cancel()
         # What a placeholder covers has left, as far as that placeholder reaches.
         through = max(self._released, self._covered)
         return Release("".join(released), through, tuple(findings), self.is_blocked)
 
-    async def _read(self, piece: str, final: bool) -> int:
-        """Has every detector read a piece; returns up to where all that begins is known."""
-        self._text += piece
-        arrived = self._offset + len(self._text)
-        safe = arrived
+    def _begin(self, final: bool) -> list[tuple[Run, asyncio.Task[list[Match]]]]:
+        """Hands what has arrived to every model; most of the time that is not enough to judge."""
+        return [
+            (run, task)
+            for run, cursor, _ in self._models
+            if run.is_live and (task := self._screening.begin(run, cursor, self._text, self._offset, final))
+        ]
+
+    async def _read(self, end: int, final: bool) -> None:
+        """Has every detector of patterns read up to a position."""
+        text = self._text[: end - self._offset]
+        self._read_through = end
         for run, cursor in self._readers:
-            if not run.is_live:
-                continue
-            for match in await self._screening.scan(run, cursor, self._text, self._offset, final):
-                if finding := self._screening.judge(run, match, self._retrieved):
-                    bisect.insort(self._pending, finding, key=_PLACE)
-            if run.is_live and run.holds(cursor, self._retrieved):
+            if run.is_live:
+                self._take(run, await self._screening.scan(run, cursor, text, self._offset, final))
+
+    @property
+    def _safe(self) -> int:
+        """Up to where all that begins is known, and no model is waited for."""
+        safe = self._read_through
+        for run, cursor in self._readers:
+            if run.is_live:
                 safe = min(safe, cursor.safe)
+        for run, model, holds in self._models:
+            if holds and run.is_live:
+                safe = min(safe, model.safe)
         return safe
+
+    def _take(self, run: Run, matches: list[Match]) -> None:
+        for match in matches:
+            if finding := self._screening.judge(run, match, self._retrieved):
+                bisect.insort(self._pending, finding, key=_PLACE)
 
     def _let_go(self, safe: int, released: list[str], findings: list[Finding]) -> None:
         """Releases what is safe, up to the first finding that blocks."""

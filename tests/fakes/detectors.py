@@ -1,7 +1,7 @@
 """Detectors that misbehave in one chosen way, behind the protocol of the safety service."""
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from services.safety.detectors.detector import Match
 
@@ -68,3 +68,41 @@ def hanging(on: str, release: threading.Event) -> Callable[[str], object]:
             release.wait()
 
     return act
+
+
+class FakeModel:
+    """A model that judges a text when it is complete, or at each full stop; its work does what it is told."""
+
+    optional_categories: frozenset[str] = frozenset()
+    context = 0
+    hold = 1_000_000
+    inline_code_points = 0
+
+    def __init__(self, name: str, categories: tuple[str, ...], work: Callable[[], Awaitable[list[Match]]]) -> None:
+        self.name = name
+        self.categories = categories
+        self._work = work
+
+    async def warm(self) -> None:
+        """Needs nothing."""
+
+    def cursor(self, categories: Collection[str]) -> "FakeModelCursor":
+        return FakeModelCursor(self._work)
+
+
+class FakeModelCursor:
+    """Judges up to where the text has arrived."""
+
+    def __init__(self, work: Callable[[], Awaitable[list[Match]]]) -> None:
+        self.safe = 0
+        self._work = work
+
+    def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
+        if not (final or text.endswith(".")):
+            return None
+        return self._judge(offset + len(text))
+
+    async def _judge(self, end: int) -> list[Match]:
+        matches = await self._work()
+        self.safe = end
+        return matches

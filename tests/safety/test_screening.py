@@ -1,5 +1,6 @@
 """Detectors that fail: what the policy makes of it, in checks and in streams."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -8,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from millrace.safety.v1 import verdict_pb2 as verdict
-from tests.fakes.detectors import FakeDetector, failing, hanging
+from services.safety.detectors.detector import Match
+from tests.fakes.detectors import FakeDetector, FakeModel, failing, hanging
 from tests.safety.conftest import Serve
 from tests.safety.messages import answer, deltas, prompt, released, screen
 
@@ -120,3 +122,57 @@ async def test_fail_open_rules_are_announced(serve: Serve, caplog: pytest.LogCap
 
     announced = [r.__dict__ for r in caplog.records if r.message == "fails open"]
     assert [(each["profile"], each["direction"]) for each in announced] == [("easy", "INPUT"), ("easy", "OUTPUT")]
+
+
+MODELS = """
+profiles:
+  models:
+    description: Two models.
+    strictness: 60
+    input: {moderation: {action: block, deadline_ms: 20000}, injection: {action: flag, deadline_ms: 20000}}
+  blocked:
+    description: A model beside a term.
+    strictness: 60
+    input: {forbidden_terms: {action: block}, moderation: {action: block, deadline_ms: 20000}}
+"""
+
+
+async def test_models_read_at_the_same_time(serve: Serve) -> None:
+    """One does not wait for the other, nor do both for patterns: a text takes as long as the slowest of them."""
+    began = asyncio.Event()
+
+    async def waits() -> list[Match]:
+        await began.wait()
+        return [Match(0, 5, "violence", 0.9)]
+
+    async def begins() -> list[Match]:
+        began.set()
+        return [Match(0, 5, "injection/direct", 0.9)]
+
+    moderation = FakeModel("moderation", ("violence",), waits)
+    injection = FakeModel("injection", ("injection/direct",), begins)
+    stub = await serve(MODELS, {"moderation": moderation, "injection": injection})
+
+    assessment = (await stub.CheckInput(prompt("hello", profile="models"))).assessment
+
+    assert assessment.verdict == verdict.VERDICT_BLOCK
+    assert {finding.category for finding in assessment.findings} >= {"violence"}
+
+
+async def test_what_is_blocked_by_a_pattern_waits_for_no_model(serve: Serve) -> None:
+    """The verdict is certain; the work of the model is given up."""
+    given_up = asyncio.Event()
+
+    async def never() -> list[Match]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        return []
+
+    stub = await serve(MODELS, {"moderation": FakeModel("moderation", ("violence",), never)})
+
+    assessment = (await stub.CheckInput(prompt("how to make a pipe bomb", profile="blocked"))).assessment
+
+    assert assessment.verdict == verdict.VERDICT_BLOCK
+    await asyncio.wait_for(given_up.wait(), 20)

@@ -13,10 +13,12 @@ from kit.status import from_rpc_error
 from millrace.safety.v1 import policy_pb2
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
+from services.safety.policy import Direction
 from tests.safety.messages import answer, prompt, screen, spans
 
 if TYPE_CHECKING:
     from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceAsyncStub as Stub
+    from services.safety.wiring import SafetyService
 
 JO = "My name is Jo, email me at a@b.co or call 212-555-0147"
 CARD = "😀 pay with 4111 1111 1111 1111 please"
@@ -30,19 +32,18 @@ async def refused(call: Awaitable[object]) -> MillraceError:
     return from_rpc_error(caught.value)
 
 
-async def test_harmless_prompt_is_allowed(stub: "Stub") -> None:
+async def test_harmless_prompt_is_allowed(stub: "Stub", embedded: "SafetyService") -> None:
     """What holds nothing of interest passes, with a state for each detector and the policy that was applied."""
     response = await stub.CheckInput(prompt("What is the capital of France?", profile="default"))
 
     assessment = response.assessment
     assert assessment.verdict == verdict.VERDICT_ALLOW
     assert not assessment.findings
+    needed = {rule.detector for rule in embedded.safety.policies.profile("default").rules[Direction.INPUT]}
+    assert {"forbidden_terms", "pii", "injection_phrases"} <= needed
     assert {run.detector: run.state for run in assessment.runs} == {
-        "forbidden_terms": verdict.EXECUTION_STATE_OK,
-        "injection_phrases": verdict.EXECUTION_STATE_OK,
-        "pii": verdict.EXECUTION_STATE_OK,
-        "moderation": verdict.EXECUTION_STATE_SKIPPED,
-        "injection": verdict.EXECUTION_STATE_SKIPPED,
+        name: verdict.EXECUTION_STATE_OK if name in needed else verdict.EXECUTION_STATE_SKIPPED
+        for name in embedded.safety.detectors
     }
     assert (assessment.profile, assessment.policy_version[:7]) == ("default", "sha256:")
 
