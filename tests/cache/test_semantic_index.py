@@ -16,6 +16,7 @@ from kit.errors import MillraceError
 from services.cache.semantic.encoding import Floats
 from services.cache.semantic.index import PENDING_MAX, VectorIndex
 from services.cache.semantic.index_partitions import Item, Neighbour, Partitions, Sizes
+from services.cache.semantic.index_rows import ManyRows
 
 DIMENSION = 8
 # So that a test goes through all ways in which a partition is kept.
@@ -164,6 +165,22 @@ async def test_lists_find_what_is_near(index: VectorIndex) -> None:
         assert (await index.search(b"p", vectors[row], 1))[0].cosine == pytest.approx(1, abs=ROUNDING)
 
 
+def test_lists_are_due_again_where_many_came_meanwhile() -> None:
+    """Lists made for a few thousand vectors do not stay when ten times as many came while they were made."""
+    vectors = clusters(CLUSTERED.regrowth * CLUSTERED.lists_from + 1_000)
+    held = Partitions(vectors.shape[1], len(vectors), CLUSTERED)
+    first = CLUSTERED.lists_from
+    [partition] = held.add(named(vectors[:first]))
+    made_for = partition.begin()
+    rows = ManyRows(vectors[:first], CLUSTERED.list_count(made_for), CLUSTERED.read_count)
+    rows.add(np.arange(first), vectors[:first])
+    held.add(named(vectors[first:], first=first))
+    held.replace(partition, rows, partition.take_journal())
+
+    assert len(partition.rows) == len(vectors)
+    assert partition.is_due
+
+
 async def test_what_changes_while_lists_are_made_is_not_lost(index: VectorIndex) -> None:
     """Entries that come, go or change while a partition is clustered are found, or not, afterwards as before."""
     vectors = clusters(9_000)
@@ -192,7 +209,8 @@ async def test_searches_do_not_wait_for_lists(index: VectorIndex) -> None:
     clustering = asyncio.create_task(index.settled())
     async with asyncio.timeout(DEADLINE_S):
         while not clustering.done():
-            assert (await index.search(b"p", vectors[answered], 1))[0].entry == b"%d" % answered
+            row = answered % len(vectors)
+            assert (await index.search(b"p", vectors[row], 1))[0].entry == b"%d" % row
             answered += 1
 
     assert answered > 10

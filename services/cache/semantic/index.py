@@ -144,6 +144,8 @@ class VectorIndex:
         while len(changes := await self._run(partition.take_journal)) > LAST_CHANGES_MAX:
             await in_background(replay, rows, changes)
         await self._run(self._partitions.replace, partition, rows, changes)
+        if partition.is_due:  # so much came meanwhile
+            self._due.append(partition)
         seconds = round(time.monotonic() - begin, 1)
         logger.info("partition clustered", extra={"entries": count, "lists": lists, "seconds": seconds})
 

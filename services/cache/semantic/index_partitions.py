@@ -72,7 +72,8 @@ class Partition:
 
     Attributes:
         journal: What has changed since its lists began to be made anew; None while they are not.
-        due_count: How many vectors make new lists due.
+        due_count: How many vectors make new lists due: a multiple of those that the last were made for, however many
+            came meanwhile.
     """
 
     __slots__ = ("_sizes", "due_count", "journal", "key", "rows")
@@ -106,6 +107,7 @@ class Partition:
     def begin(self) -> int:
         """Begins to note changes, and counts the vectors."""
         self.journal = []
+        self.due_count = self._sizes.regrowth * len(self.rows)
         return len(self.rows)
 
     def take_journal(self) -> list[Change]:
@@ -197,7 +199,6 @@ class Partitions:
         replay(rows, [*changes, *partition.take_journal()])
         self.size_bytes += rows.size_bytes - partition.rows.size_bytes
         partition.rows, partition.journal = rows, None
-        partition.due_count = self._sizes.regrowth * len(rows)
 
     def _add(self, item: Item) -> Partition:
         partition = self._partitions.get(item.partition)
