@@ -165,14 +165,15 @@ def known(labelled: LabelledSet, vectors: semantic_sets.Vectors) -> Known:
 def main() -> None:
     """Plays every set under every bound, and prints a row for each."""
     options = _options()
-    sets = [known(each, vectors) for each, vectors in _sets(options)]
-    sets = [each for each in sets if not options.set or each.labelled.name in options.set]
     records: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.processes, initializer=partial(os.nice, 10)) as pool:
-        for each in sets:
+        for labelled, vectors in _sets(options):
+            if options.set and labelled.name not in options.set:
+                continue
             begin = time.monotonic()
-            records += measured(each, options.bounds, range(1, options.shuffles + 1), pool)
-            print(f"# {each.labelled.name}: {time.monotonic() - begin:.0f} s", flush=True)
+            seeds = range(1, options.shuffles + 1)
+            records += measured(known(labelled, vectors), options.bounds, seeds, pool)
+            print(f"# {labelled.name}: {time.monotonic() - begin:.0f} s", flush=True)
     if options.json:
         options.json.write_text(json.dumps(records, indent=1) + "\n")
 
@@ -182,8 +183,8 @@ def measured(
 ) -> Iterator[dict[str, Any]]:
     """Plays one set; yields and prints a record for each bound."""
     runs = {bound: [pool.submit(_play, each, bound, seed) for seed in seeds] for bound in bounds}
-    statics = {cosine: pool.submit(_play_static, each, cosine, tuple(seeds)) for cosine in COSINES}
-    curve = [(cosine, pooled(static.result())) for cosine, static in statics.items()]
+    statics = [pool.submit(_play_statics, each, seed) for seed in seeds]
+    curve = [pooled(shuffles) for shuffles in zip(*(static.result() for static in statics), strict=True)]
     for bound, futures in runs.items():
         played = [future.result() for future in futures]
         record = {"set": each.labelled.name, "bound": bound, **told(played, bound, curve)}
@@ -191,8 +192,8 @@ def measured(
         yield record
 
 
-def told(played: Sequence[Played], bound: float, curve: Sequence[tuple[float, Played]]) -> dict[str, Any]:
-    """The figures of some runs under one bound, beside the static thresholds."""
+def told(played: Sequence[Played], bound: float, curve: Sequence[Played]) -> dict[str, Any]:
+    """The figures of some runs under one bound, beside those of the static thresholds."""
     whole = pooled(played)
     error = whole.wrong_late / max(1, whole.hits_late)
     low, high = wilson(error, max(1, whole.hits_late))
@@ -212,9 +213,9 @@ def told(played: Sequence[Played], bound: float, curve: Sequence[tuple[float, Pl
     }
 
 
-def best_static(curve: Sequence[tuple[float, Played]], error: float) -> float:
+def best_static(curve: Sequence[Played], error: float) -> float:
     """The most right answers of a static threshold with at most that share of wrong hits."""
-    fitting = [each.right / each.lookups for _, each in curve if each.wrong_late <= error * each.hits_late]
+    fitting = [each.right / each.lookups for each in curve if each.wrong_late <= error * each.hits_late]
     return max(fitting, default=0.0)
 
 
@@ -253,8 +254,9 @@ def _play(each: Known, bound: float, seed: int) -> Played:
     return Replay(each, bound, seed).play()
 
 
-def _play_static(each: Known, cosine: float, seeds: Sequence[int]) -> list[Played]:
-    return [play_static(each, cosine, seed) for seed in seeds]
+def _play_statics(each: Known, seed: int) -> list[Played]:
+    """One order under every threshold; a task of its own would cost more to send than to play."""
+    return [play_static(each, cosine, seed) for cosine in COSINES]
 
 
 if __name__ == "__main__":
