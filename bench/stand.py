@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,18 +103,19 @@ class Stand:
         self._processes.append(process)
         return process.pid
 
-    def millrace(self, models: str = "", policies: bool = False) -> Suite:
+    def millrace(self, models: str = "", policies: bool = False, cache: Mapping[str, str] | None = None) -> Suite:
         """Starts edge and inference, with cache and safety where policies are on.
 
         Args:
             models: The models file; without one every `fake...` model is at the fast upstream.
             policies: Whether requests are screened and cached.
+            cache: More settings of the cache service.
         """
         names = ["cache", "safety", "inference", "edge"] if policies else ["inference", "edge"]
         address = {name: f"127.0.0.1:{free_port()}" for name in names}
-        profile, cache = ("default", "true") if policies else ("off", "false")
+        profile, cached = ("default", "true") if policies else ("off", "false")
         models_file = self.folder / f"models-{len(self._processes)}.yaml"
-        models_file.write_text(models or MODELS.format(url=self.upstream_url, profile=profile, cache=cache))
+        models_file.write_text(models or MODELS.format(url=self.upstream_url, profile=profile, cache=cached))
         variables = {
             "edge": {"INFERENCE_TARGET": address["inference"]},
             "inference": {
@@ -122,7 +123,7 @@ class Stand:
                 "CACHE_TARGET": address.get("cache", "none"),
                 "SAFETY_TARGET": address.get("safety", "none"),
             },
-            "cache": {"PATH": str(self.folder / "cache.sqlite3")},
+            "cache": {"PATH": str(self.folder / "cache.sqlite3"), **(cache or {})},
             "safety": {},
         }
         pids = {name: self._service(name, address[name].rpartition(":")[2], variables[name]) for name in names}

@@ -61,3 +61,11 @@ async def test_nothing_unscreened_leaves_when_safety_dies(tmp_path: Path) -> Non
     figures = await run(tmp_path, "safety_faults", "--trials", "12", "--streams", "6")
 
     assert (figures["trials"], figures["wrong"]) == (12, 0)
+
+
+async def test_a_hit_is_fast_and_a_frozen_redis_is_not_waited_for(tmp_path: Path) -> None:
+    """A hit through the edge is 30 times faster than its upstream; without Redis all are answered by the upstream."""
+    figures = await run(tmp_path, "cache_edge", "--questions", "10")
+
+    assert figures["speed_up"] >= 30
+    assert figures["outcomes"] == ["unavailable"]
