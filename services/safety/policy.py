@@ -14,6 +14,7 @@ from kit.errors import InvalidArgument
 from services.safety.backends.document import BackendSpec
 
 DEFAULT_PROFILE = "default"
+HOLD_S = 20.0
 
 
 class Verdict(enum.IntEnum):
@@ -73,12 +74,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named set of rules."""
+    """A named set of rules; `hold_s` is the longest that text of a stream waits for more to come."""
 
     name: str
     description: str
     strictness: int
     rules: Mapping[Direction, tuple[Rule, ...]]
+    hold_s: float = HOLD_S
 
 
 class Backend(NamedTuple):

@@ -19,7 +19,7 @@ from kit.errors import ConfigError
 from services.safety.backends.document import MODERATION_CATEGORIES, BackendDocument, Category
 from services.safety.detectors.lexicon import parse
 from services.safety.detectors.pii import PiiCategory
-from services.safety.policy import Backend, Direction, Policies, Profile, Rule, Term, Verdict
+from services.safety.policy import HOLD_S, Backend, Direction, Policies, Profile, Rule, Term, Verdict
 
 _HERE = pathlib.Path(__file__).parent
 EMBEDDED_POLICIES = _HERE / "policies.yaml"
@@ -221,11 +221,12 @@ class ProfileDocument(Document):
     strictness: int = pydantic.Field(ge=0, le=1000)
     input: InputDocument = InputDocument()
     output: DirectionDocument = DirectionDocument()
+    hold_ms: int = pydantic.Field(default=int(HOLD_S * 1000), ge=100, le=600_000)
 
     def read(self, name: str) -> Profile:
         """Makes the profile."""
         rules = {Direction.INPUT: self.input.read(), Direction.OUTPUT: self.output.read()}
-        return Profile(name, self.description, self.strictness, rules)
+        return Profile(name, self.description, self.strictness, rules, self.hold_ms / 1000)
 
 
 class PolicyDocument(Document):

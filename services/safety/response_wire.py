@@ -9,7 +9,8 @@ from millrace.safety.v1 import policy_pb2, verdict_pb2
 from millrace.safety.v1 import safety_service_pb2 as pb
 from services.safety.anonymising import Placeholder
 from services.safety.checking import Screened
-from services.safety.policy import Direction, Profile, Rule
+from services.safety.detectors.detector import Detector
+from services.safety.policy import Backend, Direction, Profile, Rule
 from services.safety.screening import Finding, Run, Screening
 from services.safety.stream import ChoiceDone, Event, Judged, PartKey, Released
 
@@ -71,6 +72,18 @@ def policy(profile: Profile, version: str, hold: int) -> policy_pb2.Policy:
         rules=rules,
         hold_code_point_max=hold,
         strictness=profile.strictness,
+        hold_max=datetime.timedelta(seconds=profile.hold_s),
+    )
+
+
+def detector(each: Detector, backend: Backend | None) -> policy_pb2.Detector:
+    """A detector that rules may name; `backend` is what the policy file says of it."""
+    return policy_pb2.Detector(
+        name=each.name,
+        backend=backend.spec.backend if backend else "embedded",
+        model=backend.spec.model if backend else "",
+        categories=sorted(each.categories),
+        optional_categories=sorted(each.optional_categories),
     )
 
 

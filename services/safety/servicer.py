@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
 
@@ -13,6 +15,7 @@ from millrace.safety.v1 import safety_service_pb2_grpc as pb_grpc
 from services.safety import request_wire, response_wire
 from services.safety.anonymising import anonymise, restore
 from services.safety.checking import Text, check
+from services.safety.holding import HoldTimer
 from services.safety.policy import Direction, Verdict
 from services.safety.safety import Safety
 from services.safety.screening import Screening
@@ -26,8 +29,9 @@ _Context = grpc.aio.ServicerContext[object, object]
 class SafetyServicer(pb_grpc.SafetyServiceServicer):
     """Serves millrace.safety.v1.SafetyService."""
 
-    def __init__(self, safety: Safety) -> None:
+    def __init__(self, safety: Safety, clock: Callable[[], float] = time.monotonic) -> None:
         self._safety = safety
+        self._clock = clock
 
     async def CheckInput(self, request: pb.CheckInputRequest, context: _Context) -> pb.CheckInputResponse:
         """Judges the segments of a prompt."""
@@ -58,30 +62,47 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
             parts=map(response_wire.screened_text, screened),
         )
 
-    async def StreamCheckOutput(
+    async def StreamCheckOutput(  # type: ignore[override]  # It writes by itself, at its own times.
         self, request_iterator: AsyncIterator[pb.StreamCheckOutputRequest], context: _Context
-    ) -> AsyncIterator[pb.StreamCheckOutputResponse]:
+    ) -> None:
         """Judges an answer while it is generated."""
         first = await anext(request_iterator, pb.StreamCheckOutputRequest())
         start = request_wire.start(first)
         request_id = request_wire.request_id(start)
         screening = self._safety.screening(start.profile, Direction.OUTPUT)
-        stream = OutputStream(screening, request_wire.choice_count(start))
+        stream = OutputStream(screening, request_wire.choice_count(start), self._clock)
         categories: Counter[str] = Counter()
-        request: pb.StreamCheckOutputRequest | None = first
-        while request is not None:
-            if events := await stream.push(request_wire.deltas(request)):
+        turn = asyncio.Lock()  # text that has waited too long leaves between two messages of the caller
+
+        async def tell(events: list[Event]) -> None:
+            if events:
                 categories.update(_categories(events))
-                yield pb.StreamCheckOutputResponse(events=response_wire.events(events))
-            request = await anext(request_iterator, None)
-            if request is not None:
-                request_wire.refuse_start(request)
-        events = await stream.finish()
+                await context.write(pb.StreamCheckOutputResponse(events=response_wire.events(events)))
+
+        async def release() -> None:
+            async with turn:
+                await tell(await stream.release_overdue())
+
+        timer = HoldTimer(lambda: stream.due_s, release, self._clock)
+        request: pb.StreamCheckOutputRequest | None = first
+        try:
+            while request is not None:
+                async with turn:
+                    await tell(await stream.push(request_wire.deltas(request)))
+                timer.look()
+                request = await anext(request_iterator, None)
+                if request is not None:
+                    request_wire.refuse_start(request)
+            async with turn:
+                timer.cancel()
+                events = await stream.finish()
+        finally:
+            timer.cancel()
         categories.update(_categories(events))
         _report(screening, request_id, categories.elements())
         completed = pb.StreamCompleted(assessment=response_wire.assessment(screening))
         last = pb.OutputEvent(completed=completed)
-        yield pb.StreamCheckOutputResponse(events=[*response_wire.events(events), last])
+        await context.write(pb.StreamCheckOutputResponse(events=[*response_wire.events(events), last]))
 
     async def Redact(self, request: pb.RedactRequest, context: _Context) -> pb.RedactResponse:
         """Replaces personal data by numbered placeholders."""
@@ -107,7 +128,10 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
             response_wire.policy(profile, policies.version, self._safety.hold(profile))
             for profile in policies.profiles.values()
         ]
-        return pb.ListPoliciesResponse(policies=listed, version=policies.version)
+        detectors = [
+            response_wire.detector(each, policies.backends.get(name)) for name, each in self._safety.detectors.items()
+        ]
+        return pb.ListPoliciesResponse(policies=listed, version=policies.version, detectors=detectors)
 
 
 def _categories(events: Iterable[Event]) -> Iterable[str]:

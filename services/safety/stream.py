@@ -6,12 +6,16 @@ already do harm. What is blocked ends its choice; the other choices go on.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kit.errors import InvalidArgument
+from services.safety.holding import Waiting
 from services.safety.policy import Verdict
 from services.safety.screening import Finding, Lane, Screening
 
@@ -76,6 +80,9 @@ Event = Released | Judged | ChoiceDone
 @dataclass(slots=True)
 class _Part:
     lane: Lane
+    waiting: Waiting
+    start: int = 0
+    """Where in the part its lane began."""
     code_point_count: int = 0
     held: list[str] = field(default_factory=list)
     has_ended: bool = False
@@ -92,8 +99,9 @@ class _Choice:
 class OutputStream:
     """The screening of one generation."""
 
-    def __init__(self, screening: Screening, choice_count: int) -> None:
+    def __init__(self, screening: Screening, choice_count: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._screening = screening
+        self._clock = clock
         self._choices = [_Choice() for _ in range(choice_count)]
 
     async def push(self, deltas: Sequence[Delta]) -> list[Event]:
@@ -117,6 +125,31 @@ class OutputStream:
                 await self._end_choice(index, choice, events)
         return events
 
+    @property
+    def due_s(self) -> float:
+        """When text will have waited as long as the policy lets it, by the clock; infinite while none waits."""
+        return min((part.waiting.due_s for _, _, part in self._waiting()), default=math.inf)
+
+    async def release_overdue(self) -> list[Event]:
+        """Judges what has waited too long as if its part ended there, and lets it go; the part goes on behind it."""
+        self._screening.refill()
+        events: list[Event] = []
+        for choice, key, part in self._waiting():
+            if part.waiting.due_s <= self._clock() and not choice.is_done:
+                await self._push(choice, key, part, "", True, events)
+                part.has_ended = False
+                part.lane, part.start = self._screening.lane(), part.code_point_count
+        return events
+
+    def _waiting(self) -> list[tuple[_Choice, PartKey, _Part]]:
+        """The parts whose text may be shown as it grows; arguments of a tool call wait for their end."""
+        return [
+            (choice, key, part)
+            for choice in self._choices
+            for key, part in choice.parts.items()
+            if not part.has_ended and key.kind is not OutputKind.TOOL_ARGUMENTS
+        ]
+
     async def _take(self, delta: Delta, events: list[Event]) -> None:
         index = delta.part.choice_index
         if not 0 <= index < len(self._choices):
@@ -134,7 +167,8 @@ class OutputStream:
     async def _feed(self, choice: _Choice, delta: Delta, events: list[Event]) -> None:
         part = choice.parts.get(delta.part)
         if part is None:
-            part = choice.parts[delta.part] = _Part(self._screening.lane())
+            part = choice.parts[delta.part] = _Part(self._screening.lane(), Waiting(self._screening.profile.hold_s))
+        part.waiting.arrived(part.code_point_count, self._clock())
         part.code_point_count += len(delta.text)
         if part.has_ended:
             raise InvalidArgument("deltas.end_of_part", "the part has ended; it takes no further text")
@@ -148,12 +182,14 @@ class OutputStream:
         release = await part.lane.push(text, final)
         part.has_ended = final
         choice.verdict = max(choice.verdict, part.lane.verdict)
-        events += [Judged(key, finding) for finding in release.findings]
+        through = part.start + release.through
+        part.waiting.released(part.code_point_count if final else through, part.code_point_count)
+        events += [Judged(key, _moved(finding, part.start)) for finding in release.findings]
         if release.text:
             part.held.append(release.text)
         holds = key.kind is OutputKind.TOOL_ARGUMENTS and (release.blocked or not final)
         if part.held and not holds:
-            events.append(Released(key, "".join(part.held), release.through))
+            events.append(Released(key, "".join(part.held), through))
             part.held.clear()
         if release.blocked or self._screening.blocks_all:
             choice.is_done = choice.is_blocked = True
@@ -169,3 +205,7 @@ class OutputStream:
             choice.is_done = True
             choice.parts.clear()
             events.append(ChoiceDone(index, choice.verdict))
+
+
+def _moved(finding: Finding, by: int) -> Finding:
+    return dataclasses.replace(finding, start=finding.start + by, end=finding.end + by) if by else finding

@@ -26,21 +26,23 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from millrace.safety.v1 import verdict_pb2 as millrace_dot_safety_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/safety/v1/policy.proto\x12\x12millrace.safety.v1\x1a\x1egoogle/protobuf/duration.proto\x1a millrace/safety/v1/verdict.proto\"b\n\x0e\x43\x61tegoryAction\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12\x11\n\tanonymise\x18\x03 \x01(\x08\"\xf9\x02\n\nPolicyRule\x12\x30\n\tdirection\x18\x01 \x01(\x0e\x32\x1d.millrace.safety.v1.Direction\x12\x10\n\x08\x64\x65tector\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12+\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12<\n\x10\x63\x61tegory_actions\x18\x05 \x03(\x0b\x32\".millrace.safety.v1.CategoryAction\x12\x33\n\non_failure\x18\x06 \x01(\x0e\x32\x1f.millrace.safety.v1.FailureMode\x12+\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tanonymise\x18\x08 \x01(\x08\x12\x34\n\tretrieved\x18\t \x01(\x0b\x32!.millrace.safety.v1.RetrievedRule\"\xa0\x01\n\rRetrievedRule\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12<\n\x10\x63\x61tegory_actions\x18\x03 \x03(\x0b\x32\".millrace.safety.v1.CategoryAction\x12\x11\n\tanonymise\x18\x04 \x01(\x08\"\x9f\x01\n\x06Policy\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12-\n\x05rules\x18\x04 \x03(\x0b\x32\x1e.millrace.safety.v1.PolicyRule\x12\x1b\n\x13hold_code_point_max\x18\x05 \x01(\x05\x12\x12\n\nstrictness\x18\x06 \x01(\x05*[\n\x0b\x46\x61ilureMode\x12\x1c\n\x18\x46\x41ILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46\x41ILURE_MODE_OPEN\x10\x01\x12\x17\n\x13\x46\x41ILURE_MODE_CLOSED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/safety/v1/policy.proto\x12\x12millrace.safety.v1\x1a\x1egoogle/protobuf/duration.proto\x1a millrace/safety/v1/verdict.proto\"b\n\x0e\x43\x61tegoryAction\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12\x11\n\tanonymise\x18\x03 \x01(\x08\"\xf9\x02\n\nPolicyRule\x12\x30\n\tdirection\x18\x01 \x01(\x0e\x32\x1d.millrace.safety.v1.Direction\x12\x10\n\x08\x64\x65tector\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12+\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12<\n\x10\x63\x61tegory_actions\x18\x05 \x03(\x0b\x32\".millrace.safety.v1.CategoryAction\x12\x33\n\non_failure\x18\x06 \x01(\x0e\x32\x1f.millrace.safety.v1.FailureMode\x12+\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tanonymise\x18\x08 \x01(\x08\x12\x34\n\tretrieved\x18\t \x01(\x0b\x32!.millrace.safety.v1.RetrievedRule\"\xa0\x01\n\rRetrievedRule\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12+\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12<\n\x10\x63\x61tegory_actions\x18\x03 \x03(\x0b\x32\".millrace.safety.v1.CategoryAction\x12\x11\n\tanonymise\x18\x04 \x01(\x08\"i\n\x08\x44\x65tector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x1b\n\x13optional_categories\x18\x05 \x03(\t\"\xcc\x01\n\x06Policy\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12-\n\x05rules\x18\x04 \x03(\x0b\x32\x1e.millrace.safety.v1.PolicyRule\x12\x1b\n\x13hold_code_point_max\x18\x05 \x01(\x05\x12\x12\n\nstrictness\x18\x06 \x01(\x05\x12+\n\x08hold_max\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*[\n\x0b\x46\x61ilureMode\x12\x1c\n\x18\x46\x41ILURE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46\x41ILURE_MODE_OPEN\x10\x01\x12\x17\n\x13\x46\x41ILURE_MODE_CLOSED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.safety.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILUREMODE']._serialized_start=926
-  _globals['_FAILUREMODE']._serialized_end=1017
+  _globals['_FAILUREMODE']._serialized_start=1078
+  _globals['_FAILUREMODE']._serialized_end=1169
   _globals['_CATEGORYACTION']._serialized_start=121
   _globals['_CATEGORYACTION']._serialized_end=219
   _globals['_POLICYRULE']._serialized_start=222
   _globals['_POLICYRULE']._serialized_end=599
   _globals['_RETRIEVEDRULE']._serialized_start=602
   _globals['_RETRIEVEDRULE']._serialized_end=762
-  _globals['_POLICY']._serialized_start=765
-  _globals['_POLICY']._serialized_end=924
+  _globals['_DETECTOR']._serialized_start=764
+  _globals['_DETECTOR']._serialized_end=869
+  _globals['_POLICY']._serialized_start=872
+  _globals['_POLICY']._serialized_end=1076
 # @@protoc_insertion_point(module_scope)

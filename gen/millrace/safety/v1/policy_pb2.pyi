@@ -64,18 +64,34 @@ class RetrievedRule(_message.Message):
     anonymise: bool
     def __init__(self, threshold: _Optional[float] = ..., action: _Optional[_Union[_verdict_pb2.Verdict, str]] = ..., category_actions: _Optional[_Iterable[_Union[CategoryAction, _Mapping]]] = ..., anonymise: _Optional[bool] = ...) -> None: ...
 
+class Detector(_message.Message):
+    __slots__ = ("name", "backend", "model", "categories", "optional_categories")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    backend: str
+    model: str
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    optional_categories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., backend: _Optional[str] = ..., model: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., optional_categories: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Policy(_message.Message):
-    __slots__ = ("profile", "description", "version", "rules", "hold_code_point_max", "strictness")
+    __slots__ = ("profile", "description", "version", "rules", "hold_code_point_max", "strictness", "hold_max")
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
     HOLD_CODE_POINT_MAX_FIELD_NUMBER: _ClassVar[int]
     STRICTNESS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MAX_FIELD_NUMBER: _ClassVar[int]
     profile: str
     description: str
     version: str
     rules: _containers.RepeatedCompositeFieldContainer[PolicyRule]
     hold_code_point_max: int
     strictness: int
-    def __init__(self, profile: _Optional[str] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[PolicyRule, _Mapping]]] = ..., hold_code_point_max: _Optional[int] = ..., strictness: _Optional[int] = ...) -> None: ...
+    hold_max: _duration_pb2.Duration
+    def __init__(self, profile: _Optional[str] = ..., description: _Optional[str] = ..., version: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[PolicyRule, _Mapping]]] = ..., hold_code_point_max: _Optional[int] = ..., strictness: _Optional[int] = ..., hold_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

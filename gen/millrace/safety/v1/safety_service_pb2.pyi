@@ -221,9 +221,11 @@ class ListPoliciesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListPoliciesResponse(_message.Message):
-    __slots__ = ("policies", "version")
+    __slots__ = ("policies", "version", "detectors")
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    DETECTORS_FIELD_NUMBER: _ClassVar[int]
     policies: _containers.RepeatedCompositeFieldContainer[_policy_pb2.Policy]
     version: str
-    def __init__(self, policies: _Optional[_Iterable[_Union[_policy_pb2.Policy, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+    detectors: _containers.RepeatedCompositeFieldContainer[_policy_pb2.Detector]
+    def __init__(self, policies: _Optional[_Iterable[_Union[_policy_pb2.Policy, _Mapping]]] = ..., version: _Optional[str] = ..., detectors: _Optional[_Iterable[_Union[_policy_pb2.Detector, _Mapping]]] = ...) -> None: ...
