@@ -31,7 +31,7 @@ PROBE_INTERVAL_S: Final = 0.5
 # Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
 # before it has looked at its sockets, and Redis would be blamed for it.
 LAST_LOOK_S: Final = 0.002
-SOCKET_TIMEOUT_S: Final = 5.0
+SOCKET_TIMEOUT_S: Final = 1.0
 
 Command = tuple[Any, ...]
 Passenger = tuple[Command, asyncio.Future[Any]]
@@ -61,6 +61,8 @@ class RedisLane:
         self._scripts: dict[str, str] = {}
         self._waiting: list[Passenger] = []
         self._riding: asyncio.Task[None] | None = None
+        self._aboard: list[Passenger] | None = None
+        self._rides: set[asyncio.Task[Any]] = set()  # the one that rides, and those that were left behind
 
     @property
     def available(self) -> bool:
@@ -100,57 +102,66 @@ class RedisLane:
         self._waiting.append((command, answer))
         if self._riding is None:
             self._riding = asyncio.create_task(self._ride())
+            self._rides.add(self._riding)
+            self._riding.add_done_callback(self._rides.discard)
         return await answer
 
     async def close(self) -> None:
         """Stops trying, and closes the connections."""
         await self._breaker.close()
-        if self._riding:
-            await cancel_all({self._riding})
+        await cancel_all(self._rides)
         await self._client.aclose()
 
     async def _ride(self) -> None:
-        """Makes trips until nobody waits."""
-        try:
-            while self._waiting:
-                aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
-                await self._carry(aboard)
-        finally:
+        """Makes trips until nobody waits, or it is left behind."""
+        me = asyncio.current_task()
+        while self._riding is me and self._waiting:
+            aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
+            await self._carry(aboard)
+        if self._riding is me:
             self._riding = None
-            self._give_up(self._waiting, sent=False)  # nobody, but where this was cancelled
 
     async def _carry(self, aboard: list[Passenger]) -> None:
+        loop, commands = asyncio.get_running_loop(), [command for command, _ in aboard]
+        self._aboard = aboard
+        timer = loop.call_later(self._timeout_s, loop.call_later, LAST_LOOK_S, self._leave_behind, aboard)
         try:
-            answers = await self._trip([command for command, _ in aboard])
+            answers = [await self._single(commands[0])] if len(commands) == 1 else await self._several(commands)
         except BaseException as error:
-            self._give_up(aboard, sent=True)
-            self._give_up(self._waiting, sent=False)  # they have waited as long as they may
-            if not isinstance(error, (RedisError, OSError, TimeoutError)):
+            self._lose(aboard)
+            if not isinstance(error, (RedisError, OSError)):
                 raise
-            self._breaker.fail()
             return
+        finally:
+            timer.cancel()
+        if self._aboard is not aboard:
+            return  # it was left behind, and they were told
+        self._aboard = None
         self._breaker.succeed()
         for (_, answer), said in zip(aboard, answers, strict=True):
             if not answer.done():
                 answer.set_result(said)
 
-    def _give_up(self, passengers: list[Passenger], *, sent: bool) -> None:
-        if passengers is self._waiting:
-            self._waiting = []
-        for _, answer in passengers:
-            if not answer.done():
-                answer.set_exception(StoreLost(sent=sent))
+    def _leave_behind(self, aboard: list[Passenger]) -> None:
+        """Goes on without a trip whose time is over; redis-py may not end when it is cancelled, so nobody waits."""
+        late = self._riding
+        if self._aboard is not aboard or late is None:
+            return
+        self._lose(aboard)
+        ending = asyncio.create_task(cancel_all({late}))
+        self._rides.add(ending)
+        ending.add_done_callback(self._rides.discard)
 
-    async def _trip(self, commands: list[Command]) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as limit:
-            timer = loop.call_later(self._timeout_s, lambda: limit.reschedule(loop.time() + LAST_LOOK_S))
-            try:
-                if len(commands) == 1:
-                    return [await self._single(commands[0])]
-                return await self._several(commands)
-            finally:
-                timer.cancel()
+    def _lose(self, aboard: list[Passenger]) -> None:
+        """Tells those aboard, and those who wait: they have waited as long as they may."""
+        if self._aboard is not aboard:
+            return  # it was left behind, and they were told
+        waiting, self._waiting, self._riding, self._aboard = self._waiting, [], None, None
+        for sent, passengers in ((True, aboard), (False, waiting)):
+            for _, answer in passengers:
+                if not answer.done():
+                    answer.set_exception(StoreLost(sent=sent))
+        self._breaker.fail()
 
     async def _single(self, command: Command) -> Any:
         try:

@@ -237,3 +237,24 @@ async def test_nothing_stays_in_redis(make: Make, own_redis: RedisServer) -> Non
         "replicas",
     }
     await client.aclose()
+
+
+async def test_a_connection_that_is_being_made_to_a_frozen_redis_holds_nobody_up(
+    make: Make, own_redis: RedisServer
+) -> None:
+    """A Redis that takes connections and says nothing is as frozen as one that took them before."""
+    own_redis.freeze()
+    store = await make()  # its first trial fails, and opens the breaker
+    lane = redis_lane(own_redis.url, timeout_s=TIMEOUT_S)
+    fresh = Guarded(RedisStore(lane), "local", MemoryStore())
+    began = time.monotonic()
+
+    for _ in range(3):
+        assert await fits(fresh, (limit(100), 1))
+
+    # redis-py's own timeout, which a cancel does not always shorten, is a second for each of the three.
+    assert time.monotonic() - began < 2.5
+    assert not store.lane.available
+    assert not lane.available
+    own_redis.thaw()
+    await lane.close()
