@@ -3,8 +3,8 @@
 An edit of a word or two (`not` put in, another number, unit or name, an opposite, two things swapped) hardly moves a
 sentence's vector; a paraphrase moves it more. So the two texts are aligned word by word: where they are nearly the
 same, each difference that is left must be harmless. Where they are not, only plain contradictions (numbers, language,
-code) count, and the calibrated model decides the rest. Word lists name function words and units only; contents are
-compared, not known.
+code) count, and the calibrated model decides the rest. Word lists name function words, units, months and the verbs
+of asking; contents are compared, not known.
 """
 
 from __future__ import annotations
