@@ -139,7 +139,10 @@ class Asking:
 
     async def _ask(self) -> Answer:
         candidate = self._turn.candidate
-        prompt = msgspec.structs.replace(self._request.prompt, model=candidate.target_model)
+        request = self._request
+        prompt = msgspec.structs.replace(
+            request.prompt, model=candidate.target_model, tenant=request.tenant, priority=request.priority
+        )
         with (
             self._observe(self._request, candidate, self._turn.attempt) as observation,
             self._use_engine(candidate.target) as engine,

@@ -1,7 +1,7 @@
 """The canonical form of a request, as digests: what must be equal for two requests to share an answer.
 
 Everything that shapes the answer takes part; what shapes only its transport (streamed or not) stays out, and so do the
-end user, who is the namespace's matter, and the caller's labels, which are nobody's.
+end user and the tenant, who are the namespace's matter, and the caller's labels and priority, which are nobody's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from services.inference.generation import Message, Prompt, Role, TextPart
 
-CANONICALISATION_VERSION = 1
+CANONICALISATION_VERSION = 2
 SCHEMA_TAG = "millrace.generation.v2"
 COMPARED_CHARS_MAX = 32_768  # the cache's contract takes no longer text to compare
 
@@ -28,7 +28,14 @@ def digest(model_name: str, targets: tuple[str, ...], prompt: Prompt, profile: s
     biases = sorted(prompt.sampling.logit_bias.items())  # the encoder orders maps of text keys only
     sampling = msgspec.structs.replace(prompt.sampling, logit_bias={})
     shaping = msgspec.structs.replace(
-        prompt, model=model_name, streamed=False, end_user_id=None, metadata={}, sampling=sampling
+        prompt,
+        model=model_name,
+        streamed=False,
+        end_user_id=None,
+        metadata={},
+        tenant="",
+        priority=0,
+        sampling=sampling,
     )
     canonical = _encode((CANONICALISATION_VERSION, SCHEMA_TAG, profile, targets, biases, shaping))
     return hashlib.sha256(canonical).digest()

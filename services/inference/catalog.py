@@ -33,7 +33,10 @@ from services.inference.rules import (
 Capability = Literal["tools", "vision", "audio", "files", "json_object", "json_schema", "logprobs"]
 Extension = Literal["top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "regex", "choice"]
 # Of the local engine; it refuses the rest by name.
-LOCAL_ABILITIES = frozenset({"logprobs", "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"})
+LOCAL_ABILITIES = frozenset(
+    {"json_object", "json_schema", "logprobs", "regex", "choice"}
+    | {"top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"}
+)
 
 
 class Upstream(Document):

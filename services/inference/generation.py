@@ -140,7 +140,8 @@ class Prompt(msgspec.Struct, frozen=True):
     """What an engine is asked to continue: a conversation or raw text, with all that shapes the answer.
 
     `model` is the name at the target (a directory, a hub name, an upstream's model), not the public one. `streamed`
-    tells whether the caller reads the answer as it grows; where not, an engine may fetch it whole.
+    tells whether the caller reads the answer as it grows; where not, an engine may fetch it whole. `tenant` and
+    `priority` (higher first) are for engines with a queue of their own; they are given with the attempt, not before.
     """
 
     model: str = ""
@@ -155,6 +156,8 @@ class Prompt(msgspec.Struct, frozen=True):
     reasoning_effort: str | None = None
     end_user_id: str | None = None
     metadata: Mapping[str, str] = {}
+    tenant: str = ""
+    priority: int = 0
 
 
 class TopLogprob(msgspec.Struct, frozen=True):

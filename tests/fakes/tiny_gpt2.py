@@ -49,13 +49,13 @@ def write_tiny_gpt2(directory: Path, **generation: object) -> Path:
     return _write(directory, GPT2LMHeadModel, config, generation)
 
 
-def write_tiny(directory: Path, shape: str) -> Path:
+def write_tiny(directory: Path, shape: str, context: int = CONTEXT) -> Path:
     """Writes a model of a shape: gpt2, llama, qwen2, qwen3, or mistral with a window, which no batch can serve."""
     if shape == "gpt2":
         return write_tiny_gpt2(directory)
     network, config = SHAPES[shape]
     sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context}
     window = {"sliding_window": 8} if shape == "mistral" else {}
     return _write(directory, network, config(**sizes, **heads, **window, **COMMON), {})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from services.inference.engines.local import probe
@@ -14,6 +14,7 @@ from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.outbox import Outbox
 from services.inference.engines.local.runner import Runner
+from services.inference.engines.local.sampler import Constraint
 from services.inference.engines.local.scheduler import Scheduler
 from services.inference.generation import Delta, EngineEvent, Sampling
 
@@ -71,12 +72,15 @@ class Bench:
         )
         self.batch = Batch(self.model, self.scheduler, Runner(self.model.network, KVCache(self.cache_tokens)))
 
-    def add(self, prompt_ids: list[int], **sampling: object) -> Reader:
+    def add(
+        self, prompt_ids: list[int], constrain: Callable[[], Constraint] | None = None, **sampling: object
+    ) -> Reader:
         """Adds a request."""
         reader = Reader()
         parameters = Sampling(**{"logprobs": True, **sampling})  # type: ignore[arg-type]
         context = self.model.context_token_count_max or self.cache_tokens
         job = Job("tiny", prompt_ids, parameters, reader, min(context, self.scheduler.extents.size_max))
+        job.constrain = constrain
         self.jobs.append(job)
         self.batch.add(job)
         return reader

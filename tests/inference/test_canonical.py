@@ -49,7 +49,7 @@ SHAPING: dict[str, Any] = {
 
 def test_every_field_shapes_the_key_or_does_not() -> None:
     """A field that is added to a prompt has to be put on one side or the other."""
-    others = {"model", "streamed", "end_user_id", "metadata"}
+    others = {"model", "streamed", "end_user_id", "metadata", "tenant", "priority"}
 
     assert set(Prompt.__struct_fields__) == set(SHAPING) | others
 
@@ -113,8 +113,8 @@ def test_the_order_of_biases_does_not_count() -> None:
 def test_the_key_is_stable() -> None:
     """Entries outlive the process: a key that changes needs a new CANONICALISATION_VERSION."""
     assert len(digest(BASE)) == 32
-    assert canonical.CANONICALISATION_VERSION == 1
-    assert digest(BASE).hex() == "ae9ff635906601b626e9484a0597d4ff5283f6ff357aed457386abd76df43407"
+    assert canonical.CANONICALISATION_VERSION == 2
+    assert digest(BASE).hex() == "7a1a832623751644e97ad20a31919ee196e2be6d2cc0cf3a4c8a5616c6bb7232"
 
 
 ASKED = Prompt(

@@ -229,7 +229,11 @@ async def test_deadline_ends_the_work(tiny: LocalEngine) -> None:
         (Prompt(raw_prompt="x", tool_choice=ToolChoice("required")), "spec.tool_choice"),
         (Prompt(raw_prompt="x", parallel_tool_calls=True), "spec.parallel_tool_calls"),
         (Prompt(raw_prompt="x", reasoning_effort="high"), "spec.reasoning_effort"),
-        (Prompt(raw_prompt="x", output_format=OutputFormat("json_object")), "spec.output_format.json_object"),
+        (Prompt(raw_prompt="x", output_format=OutputFormat("regex", regex="(")), "spec.output_format.regex"),
+        (
+            Prompt(raw_prompt="x", output_format=OutputFormat("json_schema", schema_json='{"type": "nope"}')),
+            "spec.output_format.json_schema",
+        ),
         (Prompt(messages=(Message(Role.TOOL, (TextPart("x"),)),)), "spec.conversation.messages[0].role"),
         (raw(logit_bias={10_000: 1.0}), "spec.sampling.logit_bias"),
         (raw(stop_token_ids=(-1,)), "spec.sampling.stop_token_ids"),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 from services.inference import metering
@@ -26,11 +26,14 @@ from services.inference.engines.local.worker import Work, Worker
 from services.inference.generation import EngineCompleted, EngineEvent, Prompt
 
 if TYPE_CHECKING:
-    from services.inference.engines.local.model import LocalModel, Precision
-
-    Loaded = tuple[LocalModel, int | None]  # with the most tokens of prompt and answer together
+    from services.inference.engines.local.model import Precision
+    from services.inference.engines.local.sampler import Constraint
+    from services.inference.engines.local.serving import Serving
 
 logger = logging.getLogger(__name__)
+
+Asked = TypeVar("Asked")
+Made = TypeVar("Made")
 
 RETRY_AFTER_MS = 1_000
 LEAVE_S = 2.0  # a step of a large model on a busy machine; beyond it what is counted may miss that step's tokens
@@ -75,9 +78,8 @@ class LocalEngine:
         self._worker = Worker(f"local-{name.rpartition('/')[2]}")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="local-encode")
         self._open: set[Job] = set()
-        self._model: LocalModel | None = None
-        self._loading: asyncio.Future[Loaded] | None = None
-        self._token_count_max: int | None = None
+        self._serving: Serving | None = None
+        self._loading: asyncio.Future[Serving] | None = None
         self._is_closed = False
 
     @property
@@ -103,7 +105,7 @@ class LocalEngine:
     @property
     def context_token_count_max(self) -> int | None:
         """Most tokens of prompt and answer together; None until the model is loaded, or where it has no limit."""
-        return self._token_count_max
+        return self._serving.token_count_max if self._serving else None
 
     async def warm(self) -> None:
         """Loads the model in its thread; once, however often it is called.
@@ -115,7 +117,7 @@ class LocalEngine:
             loop = asyncio.get_running_loop()
             self._loading = loop.create_future()
             self._worker.start(partial(self._load, loop, self._loading))
-        self._model, self._token_count_max = await asyncio.shield(self._loading)
+        self._serving = await asyncio.shield(self._loading)
 
     async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
         """Streams an answer, as the engine protocol says.
@@ -126,12 +128,13 @@ class LocalEngine:
             DeadlineExceeded: The deadline came before the end.
             Unavailable: MODEL_NOT_READY or SHUTTING_DOWN.
         """
-        model = self._ready_model()
+        serving = self._ready()
         check_supported(prompt)
-        check_token_ids(prompt.sampling, model.vocab_size)
-        prompt_ids = await self._encode(model, prompt)
-        check_length(len(prompt_ids), self._token_count_max)
-        job, meter = self._start(prompt, prompt_ids), metering.current()
+        check_token_ids(prompt.sampling, serving.model.vocab_size)
+        prompt_ids = await self._aside(serving.model.encode, prompt)
+        check_length(len(prompt_ids), serving.token_count_max)
+        constrain = await self._constrain(serving, prompt)
+        job, meter = self._start(serving, prompt, prompt_ids, constrain), metering.current()
         wait_until = time.monotonic() + self._wait_s_max
         try:
             while True:
@@ -149,7 +152,7 @@ class LocalEngine:
     async def count_tokens(self, prompt: Prompt) -> int:
         """Counts the prompt's tokens, the chat template's included."""
         check_supported(prompt)
-        return len(await self._encode(self._ready_model(), prompt))
+        return len(await self._aside(self._ready().model.encode, prompt))
 
     async def close(self) -> None:
         """Stops the work in hand; readers get UNAVAILABLE."""
@@ -157,27 +160,44 @@ class LocalEngine:
         self._encoder.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._worker.close, _shutting_down())
 
-    def _ready_model(self) -> LocalModel:
+    def _ready(self) -> Serving:
         if self._is_closed:
             raise _shutting_down()
-        if self._model is None:
+        if self._serving is None:
             raise Unavailable("MODEL_NOT_READY", "the model is being loaded; retry", retry_after_ms=RETRY_AFTER_MS)
-        return self._model
+        return self._serving
 
-    async def _encode(self, model: LocalModel, prompt: Prompt) -> list[int]:
+    async def _constrain(self, serving: Serving, prompt: Prompt) -> Callable[[], Constraint] | None:
+        """Compiles the output format, where there is one, to what holds each choice to it."""
+        if prompt.output_format is None or prompt.output_format.kind == "text":
+            return None
+        grammar = await self._aside(serving.grammars.compile, prompt.output_format)
+        return grammar.constraint
+
+    async def _aside(self, work: Callable[[Asked], Made], asked: Asked) -> Made:
+        """Does what takes too long for the event loop, and needs no torch, in a thread beside the model's."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._encoder, model.encode, prompt)
+            return await asyncio.get_running_loop().run_in_executor(self._encoder, work, asked)
         except RuntimeError as error:
             if self._is_closed:
                 raise _shutting_down() from error
             raise
 
-    def _start(self, prompt: Prompt, prompt_ids: list[int]) -> Job:
+    def _start(
+        self, serving: Serving, prompt: Prompt, prompt_ids: list[int], constrain: Callable[[], Constraint] | None
+    ) -> Job:
         if len(self._open) >= self._active_max + self._queue_max:
             raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
-        outbox = Outbox(asyncio.get_running_loop(), self._worker.wake)
-        token_count_max = self._token_count_max or len(prompt_ids) + (prompt.sampling.max_tokens or ANSWER_TOKENS_MAX)
-        job = Job(self._name, prompt_ids, prompt.sampling, outbox, token_count_max)
+        job = Job(
+            self._name,
+            prompt_ids,
+            prompt.sampling,
+            Outbox(asyncio.get_running_loop(), self._worker.wake),
+            serving.token_count_max or len(prompt_ids) + (prompt.sampling.max_tokens or ANSWER_TOKENS_MAX),
+            prompt.tenant,
+            prompt.priority,
+            constrain,
+        )
         self._open.add(job)
         self._worker.add(job)
         return job
@@ -193,7 +213,7 @@ class LocalEngine:
                 async with asyncio.timeout(LEAVE_S):
                     await left.wait()
 
-    def _load(self, loop: asyncio.AbstractEventLoop, loading: asyncio.Future[Loaded]) -> Work | None:
+    def _load(self, loop: asyncio.AbstractEventLoop, loading: asyncio.Future[Serving]) -> Work | None:
         """Loads the model, in its thread; returns its work, or nothing where it cannot be loaded."""
         begin = time.monotonic()
         try:
@@ -216,7 +236,7 @@ class LocalEngine:
             loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))
             return None
         logger.info("local model loaded", extra={"model": self._name, "seconds": round(time.monotonic() - begin, 2)})
-        loop.call_soon_threadsafe(_settle, loading, (model, serving.token_count_max))
+        loop.call_soon_threadsafe(_settle, loading, serving)
         return serving.work
 
 
@@ -241,7 +261,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _settle(loading: asyncio.Future[Loaded], result: Loaded | Exception) -> None:
+def _settle(loading: asyncio.Future[Serving], result: Serving | Exception) -> None:
     if loading.done():
         return
     if isinstance(result, Exception):

@@ -57,6 +57,11 @@ class LocalModel:
         self._byte_of = {character: byte for byte, character in _byte_alphabet().items()}
         self._is_byte_level = '"ByteLevel"' in _decoder_json(tokenizer)
 
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers; for reading only."""
+        return self._tokenizer
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Turns a prompt into ids: a conversation by the model's chat template, a raw prompt as it stands.
 

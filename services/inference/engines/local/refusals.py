@@ -19,8 +19,6 @@ def check_supported(prompt: Prompt) -> None:
     _refuse(choice is not None and choice.mode not in ("auto", "none"), "spec.tool_choice")
     _refuse(prompt.parallel_tool_calls is not None, "spec.parallel_tool_calls")
     _refuse(prompt.reasoning_effort not in (None, "none"), "spec.reasoning_effort")
-    if prompt.output_format is not None:
-        _refuse(prompt.output_format.kind != "text", f"spec.output_format.{prompt.output_format.kind}")
     for index, message in enumerate(prompt.messages):
         _check_message(message, f"spec.conversation.messages[{index}]")
     sampling = prompt.sampling

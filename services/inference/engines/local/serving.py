@@ -11,6 +11,7 @@ from services.inference.engines.local import linears, pace, probe
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
+from services.inference.engines.local.grammar import Grammars
 from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.machine import cache_bytes
 from services.inference.engines.local.model import LocalModel
@@ -28,6 +29,8 @@ CACHE_TOKENS_MIN = 16 * EXTENT_TOKENS_MIN
 class Serving:
     """A model that is ready, and what it can take."""
 
+    model: LocalModel
+    grammars: Grammars
     work: Batch | Turns
     token_count_max: int | None
     """Most tokens of one prompt and its answer; None: no bound."""
@@ -42,7 +45,7 @@ def serve(
     except UnknownAttention as error:
         logger.warning("this model is served one request at a time: %s", error, extra={"model": model.name})
         _pack(model, int8)
-        return Serving(Turns(model, active_max), model.context_token_count_max)
+        return Serving(model, Grammars(model), Turns(model, active_max), model.context_token_count_max)
     _pack(model, int8)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, KVCache(token_count))
@@ -59,7 +62,8 @@ def serve(
     }
     logger.info("local model is served in a batch", extra=facts)
     size_max = scheduler.extents.size_max
-    return Serving(Batch(model, scheduler, runner), min(model.context_token_count_max or size_max, size_max))
+    token_count_max = min(model.context_token_count_max or size_max, size_max)
+    return Serving(model, Grammars(model), Batch(model, scheduler, runner), token_count_max)
 
 
 def _pack(model: LocalModel, int8: bool) -> None:
