@@ -86,16 +86,22 @@ class Subject:
     async def check(self, numbers: list[int] | None = None) -> None:
         """Counts answers that were acknowledged and are not there; all if none are named."""
         for number in self._acknowledged if numbers is None else numbers:
-            self._result.lost += not await self._look_up(number)
+            self._result.lost += not await self._is_there(number)
 
     async def _wait_for(self, number: int) -> None:
         while True:
-            try:
-                if await self._look_up(number):
-                    return
-            except grpc.aio.AioRpcError:
-                pass
+            if await self._is_there(number):
+                return
             await asyncio.sleep(0.02)
+
+    async def _is_there(self, number: int) -> bool:
+        """Looks one up until there is an answer; a call that fails is none."""
+        async with asyncio.timeout(RECOVERY_S):
+            while True:
+                try:
+                    return await self._look_up(number)
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.02)
 
     async def _look_up_any(self) -> None:
         if self._next_number:

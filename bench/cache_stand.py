@@ -121,7 +121,14 @@ class CacheProcess:
                 stdout=log,
                 stderr=STDOUT,
             )
-        await self.stub.GetStats(GetStatsRequest(), wait_for_ready=True, timeout=START_DEADLINE_S)
+        async with asyncio.timeout(START_DEADLINE_S):
+            while True:
+                try:
+                    await self.stub.GetStats(GetStatsRequest(), wait_for_ready=True)
+                    return
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:  # asked over what was left of the last process
+                        raise
 
     async def kill(self) -> None:
         """Kills the service as the kernel would."""

@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from bench.cache_stand import CacheProcess, Redis, free_port
 from kit.dial import dial
 from millrace.inference.v1.inference_service_pb2 import ListModelsRequest
@@ -102,6 +104,19 @@ class Replicas:
             self._stack.push_async_callback(channel.close)
             self.stubs.append(InferenceServiceStub(channel))
         await self.mend()
+
+    async def start_edge(self) -> None:
+        """Starts the edge, and waits until it is ready."""
+        await self.edge.start()
+        async with asyncio.timeout(READY_S), aiohttp.ClientSession(self.url) as http:
+            while True:
+                try:
+                    async with http.get("/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                except aiohttp.ClientConnectionError:
+                    pass
+                await asyncio.sleep(0.05)
 
     async def mend(self) -> None:
         """Starts again what was killed, and waits until every inference service answers."""
