@@ -2,8 +2,9 @@
 
 What other replicas change is learned by asking the store twice a second for what is newer than what is known. A
 notification could be lost, and a revoked key would live; a question cannot, and works through every pool and on both
-databases. A key that is not known is looked for at once, but all such questions together are one every tenth of a
-second: whoever tries random keys cannot reach the database through here.
+databases. A key that is not known is asked for before it is refused, since another replica may just have made it; but
+all that ask wait for one question, at most one every tenth of a second: whoever tries random keys cannot reach the
+database through here.
 
 Without the store the keys that are known go on for a set time, and nobody else is let in or called a stranger: that is
 UNAVAILABLE, because nobody knows.
@@ -14,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -70,6 +72,7 @@ class Keyring:
         outage_s: How long known keys go on while the source is away.
         clock: Seconds since the epoch, for expiry.
         monotonic: Seconds that never jump, for everything else.
+        sleep: Waits for so many of them.
     """
 
     def __init__(
@@ -79,14 +82,16 @@ class Keyring:
         outage_s: float,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._source, self._pepper, self._outage_s = source, pepper, outage_s
-        self._clock, self._monotonic = clock, monotonic
+        self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
         self._entries: dict[str, _Entry] = {}
         self._digests: dict[str, list[str]] = {}  # of each key
         self._permanent: dict[str, Caller] = {}
         self._version = -1
-        self._asking = asyncio.Lock()
+        self._asking, self._looking = asyncio.Lock(), asyncio.Lock()
+        self._asked_count = 0
         self._asked_time = self._heard_time = -float("inf")  # of the last question, and of the last answer
         self._is_away = False
 
@@ -146,21 +151,18 @@ class Keyring:
                 log.exception("keys could not be read")
 
     async def _look(self) -> None:
-        """Asks the store once more for a key that is not known, unless somebody has just asked.
-
-        Whoever waited for another's question takes its answer.
-        """
-        came = self._monotonic()
-        async with self._asking:
-            if self._asked_time < came and self._monotonic() - self._asked_time >= LOOK_INTERVAL_S:
-                try:
-                    await self._refresh()
-                except MillraceError as error:
-                    raise _away() from error
+        """Has the store asked once more for a key that is not known; a question of somebody else meanwhile will do."""
+        asked_count = self._asked_count
+        async with self._looking:
+            if self._asked_count == asked_count:
+                await self._sleep(max(0.0, self._asked_time + LOOK_INTERVAL_S - self._monotonic()))
+                with suppress(MillraceError):
+                    await self.refresh()
         if self._heard_time < self._asked_time:
             raise _away()
 
     async def _refresh(self) -> None:
+        self._asked_count += 1
         self._asked_time = self._monotonic()
         try:
             changes = await self._source.changes(self._version)

@@ -74,8 +74,13 @@ async def rotate(store: KeyStore, key: Key, overlap_ms: int) -> str:
 
 
 def ring(source: Any, clock: Clock, outage_s: float = 60.0) -> Keyring:
-    """A keyring whose two clocks are one."""
-    return Keyring(source, PEPPER, outage_s, clock, clock)
+    """A keyring whose two clocks are one, which its waits turn on."""
+
+    async def sleep(seconds: float) -> None:
+        clock.now += seconds
+        await asyncio.sleep(0)
+
+    return Keyring(source, PEPPER, outage_s, clock, clock, sleep)
 
 
 class Signer:

@@ -115,8 +115,8 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "expired": lambda: RSA.sign(exp=NOW - 60),
     "without an end": lambda: RSA.sign(exp=None),
     "an end that is no number": lambda: by_hand(exp="x"),
-    "not good yet": lambda: RSA.sign(nbf=NOW + 600),
-    "made in the future": lambda: RSA.sign(iat=NOW + 600),
+    "not good yet": lambda: RSA.sign(nbf=NOW + 86_400),
+    "made in the future": lambda: RSA.sign(iat=NOW + 86_400),
     "for another audience": lambda: RSA.sign(aud="somebody-else"),
     "for no audience": lambda: RSA.sign(aud=None),
     "from another issuer": lambda: RSA.sign(iss="https://evil.example"),
@@ -156,10 +156,10 @@ async def test_tokens_of_one_kind_are_none_of_the_other() -> None:
 
 async def test_clocks_may_differ_by_the_leeway() -> None:
     """In either direction, and by no more."""
-    tokens = public_tokens(leeway_s=30.0)
-    await tokens.caller_of(RSA.sign(exp=NOW - 10))
-    await tokens.caller_of(RSA.sign(nbf=NOW + 20))
-    for claims in ({"exp": NOW - 40}, {"nbf": NOW + 100}):
+    tokens, now = public_tokens(leeway_s=300.0), int(time.time())
+    await tokens.caller_of(RSA.sign(exp=now - 10))
+    await tokens.caller_of(RSA.sign(nbf=now + 290))
+    for claims in ({"exp": now - 310}, {"nbf": now + 900}):
         with pytest.raises(Unauthenticated):
             await tokens.caller_of(RSA.sign(**claims))
 
