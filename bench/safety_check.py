@@ -1,17 +1,21 @@
 """Measures the safety service as its callers see it: input checks, and the cost that screening adds to a stream.
 
-    python -m bench.safety_check [--calls 300] [--tokens 500]
+    python -m bench.safety_check [--calls 100] [--tokens 500] [--json OUT]
 
-Starts the real service as a process of its own and calls it over gRPC, so that latency is end to end and processor
-time is that of the service alone.
+Starts the real service as a process of its own, with a profile `everything` in which every embedded detector runs, both
+ways, and calls it over gRPC: latency is end to end and processor time is that of the service alone. Texts are
+new in every call, for what was seen before costs nothing; that is measured apart.
 """
 
 import argparse
 import asyncio
+import json
 import os
+import random
 import socket
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,71 +30,138 @@ if TYPE_CHECKING:  # Exists for type checkers only.
     from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceAsyncStub
 
 READY_S = 60
-SENTENCE = "The committee met on Tuesday and agreed that the new bridge should open before the winter rains begin. "
-PERSONAL = "Write to jo.miller@example.com or call 212-555-0147 about card 4111 1111 1111 1111 today please, thanks. "
+Request = pb.StreamCheckOutputRequest
+
+POLICIES = """
+profiles:
+  patterns:
+    description: Terms, personal data and injections by patterns.
+    strictness: 400
+    input: {forbidden_terms: {action: block}, pii: {action: redact}, injection_phrases: {action: block}}
+    output: {forbidden_terms: {action: block}, pii: {action: redact}}
+  everything:
+    description: Every embedded detector, so that text waits for each of them.
+    strictness: 500
+    input: &all
+      forbidden_terms: {action: block}
+      pii: {action: redact}
+      injection_phrases: {action: block}
+      moderation: {action: block, threshold: 0.99, deadline_ms: 60000}
+      injection: {action: block, threshold: 0.99, deadline_ms: 60000}
+      names: {action: redact, deadline_ms: 60000}
+    output: *all
+"""
+WORDS = (
+    "the committee met on tuesday and agreed that a new bridge should open before winter rains begin while many of its "
+    "members wanted another report about costs which nobody had written yet although everyone spoke of it often"
+).split()
 
 
 async def main() -> None:
     """Runs every measurement and prints one line for each."""
     arguments = _arguments()
-    with socket.socket() as probe:
+    figures: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        policies = Path(folder) / "policies.yaml"
+        policies.write_text(POLICIES)
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"MILLRACE_SAFETY_PORT": str(port), "MILLRACE_SAFETY_LOG_LEVEL": "error"}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.safety", env=environment)
-    try:
-        channel = dial(f"127.0.0.1:{port}", service="millrace.safety.v1.SafetyService")
-        stub = SafetyServiceStub(channel)
-        await stub.ListPolicies(pb.ListPoliciesRequest(), wait_for_ready=True, timeout=READY_S)
-        for words, text in ((100, SENTENCE * 6), (100, PERSONAL * 6), (1000, SENTENCE * 56)):
-            kind = "personal data" if text.startswith("Write") else "plain"
-            await _input(stub, process.pid, f"input check, {words} words, {kind}", text, arguments.calls)
-        for batch in (1, 10):
-            await _stream(stub, process.pid, arguments.tokens, batch, 20)
-        await channel.close()
-    finally:
-        process.terminate()
-        await process.wait()
+        probe.close()
+        settings = {"PORT": str(port), "LOG_LEVEL": "error", "POLICIES_FILE": str(policies)}
+        environment = os.environ | {f"MILLRACE_SAFETY_{name}": value for name, value in settings.items()}
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.safety", env=environment)
+        try:
+            channel = dial(f"127.0.0.1:{port}", service="millrace.safety.v1.SafetyService")
+            stub = SafetyServiceStub(channel)
+            await stub.ListPolicies(pb.ListPoliciesRequest(), wait_for_ready=True, timeout=READY_S)
+            for profile in ("patterns", "everything"):
+                for words in (100, 2000):
+                    figures += await _input(stub, process.pid, profile, words, max(arguments.calls * 100 // words, 10))
+                for batch in (1, 10):
+                    figures.append(await _stream(stub, process.pid, profile, arguments.tokens, batch, 10))
+            figures.append({"kind": "memory", "resident_mib": resident_mib(process.pid)})
+            await channel.close()
+        finally:
+            process.terminate()
+            await process.wait()
+    for figure in figures:
+        print(", ".join(f"{name} {value}" for name, value in figure.items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
 
 
-async def _input(stub: "SafetyServiceAsyncStub", pid: int, name: str, text: str, calls: int) -> None:
-    request = pb.CheckInputRequest(segments=[pb.Segment(role=verdict.ROLE_USER, text=text)])
-    latencies = []
-    before = cpu_s(pid)
-    for _ in range(calls):
-        started = time.perf_counter()
-        await stub.CheckInput(request)
-        latencies.append((time.perf_counter() - started) * 1000)
-    cpu_ms = (cpu_s(pid) - before) / calls * 1000
-    p50, p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-    print(f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, service CPU {cpu_ms:.2f} ms")
+def _text(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choice(WORDS) + (". " if rng.random() < 0.07 else "") for _ in range(words))
 
 
-async def _stream(stub: "SafetyServiceAsyncStub", pid: int, tokens: int, batch: int, rounds: int) -> None:
-    words = [f" {word}" for word in (SENTENCE * (tokens // 18 + 1)).split()[:tokens]]
-    messages = [
-        pb.StreamCheckOutputRequest(deltas=[pb.OutputDelta(text=word) for word in words[at : at + batch]])
-        for at in range(0, len(words), batch)
+async def _input(
+    stub: "SafetyServiceAsyncStub", pid: int, profile: str, words: int, calls: int
+) -> list[dict[str, object]]:
+    """Checks texts that are new, and one of them again and again."""
+    rng = random.Random(words)
+    new = [_text(rng, words) for _ in range(calls)]
+    return [
+        await _checks(stub, pid, {"kind": f"input, {seen}", "profile": profile, "words": words}, texts)
+        for seen, texts in (("new", new), ("seen before", new[-1:] * calls))
     ]
 
-    async def requests() -> AsyncIterator[pb.StreamCheckOutputRequest]:
-        yield pb.StreamCheckOutputRequest(start=pb.StreamStart(profile="strict"))
-        for message in messages:
-            yield message
 
+async def _checks(
+    stub: "SafetyServiceAsyncStub", pid: int, figure: dict[str, object], texts: list[str]
+) -> dict[str, object]:
+    latencies = []
     before = cpu_s(pid)
-    first_ms = []
-    for _ in range(rounds):
+    for text in texts:
+        segments = [pb.Segment(role=verdict.ROLE_USER, text=text)]
         started = time.perf_counter()
-        seen = False
-        async for _response in stub.StreamCheckOutput(requests()):
-            if not seen:
-                first_ms.append((time.perf_counter() - started) * 1000)
-                seen = True
+        said = await stub.CheckInput(pb.CheckInputRequest(profile=str(figure["profile"]), segments=segments))
+        latencies.append((time.perf_counter() - started) * 1000)
+        assert {run.state for run in said.assessment.runs} <= {1, 2}, "a detector failed or overran"
+    cpu_ms = (cpu_s(pid) - before) / len(texts) * 1000
+    p50, p95 = statistics.median(latencies), statistics.quantiles(latencies, n=20)[18]
+    return figure | {"p50_ms": round(p50, 2), "p95_ms": round(p95, 2), "cpu_ms": round(cpu_ms, 2)}
+
+
+async def _stream(
+    stub: "SafetyServiceAsyncStub", pid: int, profile: str, tokens: int, batch: int, rounds: int
+) -> dict[str, object]:
+    """Streams answers, and times the first release against the message that made it possible."""
+    rng = random.Random(tokens + batch)
+    before = cpu_s(pid)
+    added_ms = []
+    for _ in range(rounds):
+        words = [f" {word}" for word in _text(rng, tokens).split()]
+        sent: list[tuple[int, float]] = []
+
+        async def requests(words: list[str] = words, sent: list[tuple[int, float]] = sent) -> AsyncIterator[Request]:
+            yield Request(start=pb.StreamStart(profile=profile))
+            length = 0
+            for at in range(0, len(words), batch):
+                length += sum(map(len, words[at : at + batch]))
+                sent.append((length, time.perf_counter()))
+                yield Request(deltas=[pb.OutputDelta(text=word) for word in words[at : at + batch]])
+
+        is_first = True
+        async for response in stub.StreamCheckOutput(requests()):
+            if is_first and any(event.HasField("released") for event in response.events):
+                is_first = False
+                # The message that brought what was released, and one word more: what lies behind it is held.
+                through = max(event.released.released_through for event in response.events)
+                brought = next(moment for length, moment in sent if length > through)
+                added_ms.append((time.perf_counter() - brought) * 1000)
     per_token_ms = (cpu_s(pid) - before) / rounds / tokens * 1000
-    first = statistics.median(first_ms)
-    name = f"stream, {batch} tokens a message"
-    print(f"{name}: service CPU {per_token_ms:.3f} ms per token, first release {first:.2f} ms")
+    return {
+        "kind": "stream",
+        "profile": profile,
+        "tokens_per_message": batch,
+        "first_release_p50_ms": round(statistics.median(added_ms), 2),
+        "cpu_ms_per_token": round(per_token_ms, 4),
+    }
+
+
+def resident_mib(pid: int) -> int:
+    """Memory that a process holds, from Linux's /proc."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def cpu_s(pid: int) -> float:
@@ -101,8 +172,9 @@ def cpu_s(pid: int) -> float:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=300, help="input checks per text")
+    parser.add_argument("--calls", type=int, default=100, help="input checks of 100 words; of longer texts fewer")
     parser.add_argument("--tokens", type=int, default=500, help="tokens per stream")
+    parser.add_argument("--json", type=Path, help="where the figures go")
     return parser.parse_args()
 
 

@@ -156,19 +156,16 @@ class Screening:
         self.runs = [Run(detector, rules.get(name)) for name, detector in detectors.items()]
         self.finding_count = 0
         self.verdict = Verdict.ALLOW
+        self.blocks_all = False  # whether a detector failed that the policy does not do without
         self._pool = pool
         self._clock = clock
         self.refill()
 
-    @property
-    def blocks_all(self) -> bool:
-        """Whether a detector failed that the policy does not do without."""
-        return any(run.failed_closed for run in self.runs)
-
     def refill(self) -> None:
         """Gives every detector its whole deadline again; for the next delta of a stream."""
         for run in self.runs:
-            run.deadline_s = run.spent_s + (run.rule.deadline_s if run.rule else 0.0)
+            if run.rule:
+                run.deadline_s = run.spent_s + run.rule.deadline_s
 
     def lane(self, retrieved: bool = False) -> Lane:
         """Begins a text; `retrieved`: a tool returned it, or it is a document."""
@@ -217,6 +214,7 @@ class Screening:
 
     def _failed(self, run: Run, error: Exception) -> list[Match]:
         run.state = State.TIMED_OUT if isinstance(error, TimeoutError) else State.FAILED
+        self.blocks_all |= run.failed_closed
         if run.state is State.FAILED:
             # Only the kind of error: its message may quote the text.
             _log.error("detector failed", extra={"detector": run.detector.name, "error": type(error).__name__})
