@@ -111,6 +111,17 @@ async def test_what_was_missed_is_made_up_for(suite: Suite):
     assert record.nonce == "b"
 
 
+async def test_what_expired_before_it_was_told_is_not_taken(suite: Suite):
+    """A change that arrives late names an entry that has gone, and takes its predecessor with it."""
+    old, new = make_entry(1, suite.clock), msgspec.structs.replace(make_entry(1, suite.clock), nonce="b")
+    await suite.follow(Stored(old))
+    suite.clock.now_ms = new.gone_ms
+    await suite.follow(Stored(new))
+
+    assert await suite.found() == set()
+    assert len(suite.records) == 0
+
+
 async def test_changes_are_followed(suite: Suite):
     """What is stored is found, what is removed is not, and a removal of an older version is none."""
     one, two = make_entry(1, suite.clock), make_entry(2, suite.clock)

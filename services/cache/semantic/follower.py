@@ -70,7 +70,9 @@ class Follower:
                 await self._hydrate()
             case Stored(entry):
                 known = self._records.get(entry.address.entry)
-                if known is None or known.nonce != entry.nonce:  # else it was stored and noted here
+                if entry.gone_ms <= self._clock():  # told late, and nothing will tell that it has gone
+                    await self._remove([(known.address, known.nonce)] if known else [])
+                elif known is None or known.nonce != entry.nonce:  # else it was stored and noted here
                     await self._add([entry])
             case Removed(versions):
                 await self._remove(versions)
