@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 import msgspec
@@ -131,8 +132,10 @@ class Receipt(msgspec.Struct):
     """What was done for a request, by whom, how fast and for how much; filled in as the request goes.
 
     `limits` says where those of the caller stood when it was let in or refused; `reservation` is what it still holds
-    of them, to be settled or released where the request ends. `kind` is generation or embedding; `ledger_id` is the id
-    of its row in the ledger. `produced` has the tokens of each choice so far, where its engine counts as it goes. `usage` is the answer's, `cost_micro_usd` that of every attempt.
+    of them, to be settled or released where the request ends. `produced` has the tokens of each choice so far, where
+    its engine counts as it goes. `kind` is generation or embedding; `ledger_id` is the id of its row in the ledger, and
+    `texts` tells the prompt and the answer that go with it, where they are kept. `usage` is the answer's,
+    `cost_micro_usd` that of every attempt.
     """
 
     request_id: str
@@ -156,6 +159,7 @@ class Receipt(msgspec.Struct):
     kind: str = "generation"
     finish_reason: FinishReason | None = None
     ledger_id: str = ""
+    texts: Callable[[], tuple[str, str]] | None = None
 
 
 class Completed(msgspec.Struct):

@@ -111,8 +111,11 @@ class Pipeline:
             if receipt.safety:
                 yield list(receipt.safety)
             restore = call.screened.way_back.restorer() if call.screened.way_back else _as_it_is
+            transcript = self._settlement.transcribe(receipt, call.screened.prompt)
             async with aclosing(self._tell(call)) as batches:
                 async for batch in batches:
+                    if transcript:
+                        transcript.take(batch)
                     yield restore(batch)
         finally:
             self._cache.give_back(call.recall)

@@ -16,6 +16,8 @@ import msgspec
 
 from kit.errors import MillraceError
 from services.inference.events import Attempt, AttemptOutcome, Receipt, Verdict
+from services.inference.generation import Prompt
+from services.inference.ledger.transcript import Transcript
 from services.inference.quota.reservation import Reservation
 from services.inference.request import Request
 from services.inference.spending import NOTHING, Spent, spent
@@ -63,6 +65,9 @@ class Totals(msgspec.Struct):
 class Recorder(Protocol):
     """Who makes rows last: the ledger."""
 
+    keep_texts: bool
+    """Whether prompts and answers are kept."""
+
     def check(self) -> None:
         """Refuses new work where no row could be written for it; raises Unavailable."""
 
@@ -95,6 +100,14 @@ class Settlement:
         """Takes note of an attempt before it begins."""
         if self._recorder:
             self._recorder.begin(request, receipt, attempt)
+
+    def transcribe(self, receipt: Receipt, prompt: Prompt) -> Transcript | None:
+        """What takes down prompt and answer of a request; None where they are not kept."""
+        if not (self._recorder and self._recorder.keep_texts):
+            return None
+        transcript = Transcript(prompt)
+        receipt.texts = transcript.texts
+        return transcript
 
     @contextmanager
     def settle(self, request: Request, receipt: Receipt) -> Iterator[Callable[[], Awaitable[None]]]:

@@ -65,14 +65,7 @@ class Ledger:
             segment.open_count += 1
             self._open.setdefault(receipt.ledger_id, []).append(segment)
 
-    def record(
-        self,
-        request: Request,
-        receipt: Receipt,
-        outcome: str,
-        error_reason: str = "",
-        texts: tuple[str, str] | None = None,
-    ) -> None:
+    def record(self, request: Request, receipt: Receipt, outcome: str, error_reason: str = "") -> None:
         """Records a request that has ended, and its attempts; once for each.
 
         Args:
@@ -80,12 +73,11 @@ class Ledger:
             receipt: What was done.
             outcome: ok, failed, blocked or cancelled.
             error_reason: Why it failed, UPPER_SNAKE.
-            texts: Prompt and answer, where they are to be kept.
         """
         receipt.ledger_id = receipt.ledger_id or row.new_id(receipt.created_time)
         made = row.entry(request, receipt, outcome, error_reason)
-        if texts:
-            made.prompt, made.completion = texts
+        if receipt.texts:
+            made.prompt, made.completion = receipt.texts()
         self._append(self._encode(made))
         for segment in self._open.pop(receipt.ledger_id, ()):
             segment.open_count -= 1
