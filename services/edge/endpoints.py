@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.edge.jobs.batches import BatchEndpoints
+from services.edge.jobs.files import FileEndpoints
+from services.edge.jobs.routes import batch_routes, file_routes, task_routes
+from services.edge.jobs.tasks import TaskEndpoints
 from services.edge.openai import chat_answer, chat_request, completion_request, embeddings, models, moderations
 from services.edge.openai.endpoints import OpenAIEndpoints
 from services.edge.page import PageEndpoints
@@ -28,8 +32,11 @@ class Endpoints:
     health: HealthEndpoints
     stats: StatsEndpoint
     ledger: LedgerEndpoints
-    admin: AdminEndpoints
     cache_report: CacheReportEndpoint
+    admin: AdminEndpoints
+    tasks: TaskEndpoints
+    files: FileEndpoints
+    batches: BatchEndpoints
     page: PageEndpoints
 
 
@@ -39,9 +46,10 @@ def table(ends: Endpoints) -> list[Route]:
         *_openai(ends.openai),
         *_chat(ends.chat),
         *_text(ends.text),
+        *task_routes(ends.tasks),
+        *file_routes(ends.files),
+        *batch_routes(ends.batches),
         *_access(ends.admin),
-        *_operations(ends),
-        *_pages(ends.page),
         _own(
             "/v1/cache/report",
             ends.cache_report.report,
@@ -49,6 +57,8 @@ def table(ends: Endpoints) -> list[Route]:
             CacheReport,
             CacheReported,
         ),
+        *_operations(ends),
+        *_pages(ends.page),
     ]
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON = b"application/json"
 _encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+_LINGER_S = 1.0  # a client that sends more than this much longer learns of its mistake by a cut connection
 _PING = b": ping\n\n"
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -144,11 +146,41 @@ class Exchange:
         self._body_left = False
         return body
 
+    async def chunks(self, size_max: int, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        """Reads the request's body as it comes; raises as `body` does."""
+        if self._declared_size() > size_max:
+            raise _too_large(size_max)
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while more:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        self.disconnected = True
+                        raise Disconnected
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
+                    size += len(chunk)
+                    if size > size_max:
+                        raise _too_large(size_max)
+                    yield chunk
+        except TimeoutError:
+            raise Fault(408, f"The body was not complete after {timeout_s:g} s.", code="body_timeout") from None
+        self._body_left = False
+
     async def answer(self, status: int, body: bytes, content_type: bytes = _JSON, headers: Headers = ()) -> None:
         """Sends a whole answer."""
         size = b"%d" % len(body)
         await self._start(status, [(b"content-type", content_type), (b"content-length", size), *headers])
         await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_pieces(self, pieces: AsyncIterator[bytes], content_type: bytes) -> None:
+        """Sends an answer piece by piece; what fails before the first is still a proper error, later it is cut."""
+        first = await anext(pieces, b"")
+        await self._start(200, [(b"content-type", content_type)])
+        await self.write(first)
+        async for piece in pieces:
+            await self.write(piece)
+        await self.end_stream(b"")
 
     async def answer_struct(self, status: int, answer: object) -> None:
         """Sends a struct as JSON."""
@@ -166,6 +198,8 @@ class Exchange:
         if self._fail_stream is not None and self.status:
             await self.end_stream(self._fail_stream(fault))
             return
+        if self._body_left and self._declared_size():
+            await self._discard()
         # What was not read of the body would be taken for the next request.
         closing: Headers = ((b"connection", b"close"),) if self._body_left and self._declared_size() else ()
         await self.answer(fault.status, fault.body(with_extra), headers=fault.headers + closing)
@@ -210,6 +244,17 @@ class Exchange:
                 self.disconnected = True
                 cancel()
                 return
+
+    async def _discard(self) -> None:
+        """Reads on for a moment: many clients look at an answer only when they have sent all."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while True:
+                    message = await self._receive()
+                    self.disconnected = self.disconnected or message["type"] == "http.disconnect"
+                    if not message.get("more_body", False):
+                        self._body_left = False
+                        return
 
     async def _beat(self) -> None:
         if self._fail_stream is not None:

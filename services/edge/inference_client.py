@@ -67,7 +67,7 @@ class InferenceClient:
     def stream(self, exchange: Exchange, spec: generation_pb2.GenerationSpec) -> EventStream:
         """Generates an answer as events."""
         request = pb.StreamGenerateRequest(request_id=exchange.request_id, spec=spec)
-        timeout_s, metadata = _time_left_s(exchange), metadata_of(exchange)
+        timeout_s, metadata = time_left_s(exchange), metadata_of(exchange)
         start = self._stub.StreamGenerate
         return EventStream(exchange, lambda: start(request, timeout=timeout_s, metadata=metadata), self._heartbeat_s)
 
@@ -166,13 +166,13 @@ class InferenceClient:
         self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object, metadata: Metadata | None = None
     ) -> T:
         """Makes a unary call that ends when the client leaves; with the client's credentials unless said otherwise."""
-        call: Any = method(request, timeout=_time_left_s(exchange), metadata=metadata or metadata_of(exchange))
+        call: Any = method(request, timeout=time_left_s(exchange), metadata=metadata or metadata_of(exchange))
         attending = asyncio.create_task(exchange.attend(call.cancel, self._heartbeat_s))
         try:
             answer: T = await call
             return answer
         except grpc.aio.AioRpcError as error:
-            raise _failure(exchange, error) from error
+            raise failure(exchange, error) from error
         except asyncio.CancelledError:
             if exchange.disconnected:
                 raise Disconnected from None
@@ -202,12 +202,12 @@ class EventStream:
         self._attending.cancel()
         self._call.cancel()
         if isinstance(error, grpc.aio.AioRpcError):
-            raise _failure(self._exchange, error) from error
+            raise failure(self._exchange, error) from error
         if isinstance(error, asyncio.CancelledError) and self._exchange.disconnected:
             raise Disconnected from None
 
 
-def _failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
+def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
     """The error that a call ended with; what the receipt beside it tells is put into the answer's headers."""
     trailers = dict(error.trailing_metadata() or ())
     if receipt := trailers.get(_RECEIPT):
@@ -217,7 +217,12 @@ def _failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
     return from_rpc_error(error)
 
 
-def _time_left_s(exchange: Exchange) -> float:
+def time_left_s(exchange: Exchange) -> float:
+    """Time that the request has left, for a call on its behalf.
+
+    Raises:
+        DeadlineExceeded: None.
+    """
     left = exchange.timeout_s - exchange.elapsed_s
     if left <= 0:
         raise DeadlineExceeded("DEADLINE_EXCEEDED", "The request's time was over before the work could begin.")

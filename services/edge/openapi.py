@@ -120,6 +120,8 @@ def _operation(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
     if route.body is not None:
         content = {"application/json": {"schema": refs[_key(route.body)]}}
         operation["requestBody"] = {"required": True, "content": content}
+    if route.form is not None:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": route.form}}}
     return operation
 
 
@@ -163,7 +165,7 @@ def _event(kinds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _failures(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
     envelope = {"application/json": {"schema": refs[_key(ErrorEnvelope)]}}
-    statuses = _ERRORS if route.body else _GET_ERRORS
+    statuses = _ERRORS if route.body or route.form else _GET_ERRORS
     failures = {
         str(status): {"description": _ERRORS[status], "headers": _HEADERS, "content": envelope} for status in statuses
     }

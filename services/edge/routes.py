@@ -29,6 +29,7 @@ class Route:
         text: Media type of an answer that is not JSON.
         refused: Known fields that are not supported, with what to do instead.
         errors: Statuses besides 200 that the endpoint itself gives.
+        form: Schema of the multipart form that the endpoint reads by itself, where it takes one.
         explains: Whether errors may carry keys beside OpenAI's four; only the suite's own endpoints do.
     """
 
@@ -45,6 +46,7 @@ class Route:
     errors: tuple[int, ...] = ()
     explains: bool = False
     query: type | None = None
+    form: Mapping[str, Any] | None = None
 
 
 class Router:
@@ -57,7 +59,11 @@ class Router:
             pattern, template, convertors = compile_path(route.path)
             bound = Bound(route, template)
             if convertors:
-                self._patterns.append((pattern, {route.method: bound}))
+                known = next((methods for same, methods in self._patterns if same.pattern == pattern.pattern), None)
+                if known is None:
+                    self._patterns.append((pattern, {route.method: bound}))
+                else:
+                    known[route.method] = bound
             else:
                 self._fixed.setdefault(route.path, {})[route.method] = bound
 

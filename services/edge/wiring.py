@@ -12,6 +12,10 @@ from services.edge.config import EdgeSettings
 from services.edge.endpoints import Endpoints, table
 from services.edge.gateway import Gateway, Limits
 from services.edge.inference_client import InferenceClient
+from services.edge.jobs.batches import BatchEndpoints
+from services.edge.jobs.files import FileEndpoints
+from services.edge.jobs.job_client import JobClient
+from services.edge.jobs.tasks import TaskEndpoints
 from services.edge.lifecycle import Lifecycle
 from services.edge.metrics import Metrics
 from services.edge.observer import Observer
@@ -57,7 +61,7 @@ class Edge:
 def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
     """Puts the edge together."""
     channel = dial(settings.inference.target, settings.inference, telemetry, service=INFERENCE_SERVICE)
-    inference = InferenceClient(channel, settings.heartbeat_s)
+    inference = JobClient(channel, settings.heartbeat_s)
     lifecycle = Lifecycle(_version())
     metrics = Metrics(telemetry.registry)
     page = PageEndpoints(metrics)
@@ -69,8 +73,11 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),
             stats=StatsEndpoint(inference),
             ledger=LedgerEndpoints(inference),
-            admin=AdminEndpoints(inference),
             cache_report=CacheReportEndpoint(inference),
+            admin=AdminEndpoints(inference),
+            tasks=TaskEndpoints(inference, settings.default_model),
+            files=FileEndpoints(inference, settings.file_bytes_max, settings.request_timeout_s),
+            batches=BatchEndpoints(inference),
             page=page,
         )
     )

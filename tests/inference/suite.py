@@ -64,6 +64,7 @@ class Suite:
     channel: grpc.aio.Channel
     spans: SpanSink
     servers: dict[str, Server] = field(default_factory=dict)
+    target: str = ""
 
     @property
     def stub(self) -> Any:
@@ -128,7 +129,7 @@ async def serve_suite(
     server.set_serving("", True)
     channel = dial(f"127.0.0.1:{port}")
     stack.push_async_callback(channel.close)
-    return Suite(inference, channel, spans, servers)
+    return Suite(inference, channel, spans, servers, f"127.0.0.1:{port}")
 
 
 async def _serve_cache(stack: AsyncExitStack, folder: Path, servers: dict[str, Server]) -> str:

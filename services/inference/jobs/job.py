@@ -38,6 +38,7 @@ class NewItem(msgspec.Struct, frozen=True):
 
     label: str
     work: bytes
+    attachment: bytes = b""
     result: bytes | None = None
 
 
@@ -80,6 +81,7 @@ class Item(msgspec.Struct, frozen=True):
     label: str
     state: State
     result: bytes | None
+    attachment: bytes
 
 
 class Claim(msgspec.Struct, frozen=True):

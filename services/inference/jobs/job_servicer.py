@@ -24,6 +24,7 @@ from services.inference.translate import seconds
 CREATE_COUNT_MAX = 100
 UPLOAD_COUNT_MAX = 50_000  # OpenAI's bound of a batch
 UPLOAD_BYTES_MAX = 256 << 20  # all of it is in memory until it is whole
+ATTACHMENT_BYTES_MAX = 1 << 20
 EVENT_COUNT = 200  # to a page
 FOLLOW_POLL_S = 0.1  # as often as workers tell
 KIND = re.compile(r"[a-z0-9_.-]{1,64}")
@@ -153,8 +154,8 @@ def _new_job(request_id: str, options: pb2.JobOptions) -> NewJob:
     if len(options.labels) > 32:
         raise InvalidArgument("options.labels", f"must have at most 32 entries; it has {len(options.labels)}")
     for key, value in options.labels.items():
-        if not 1 <= len(key) <= 64 or len(value) > 512:
-            raise InvalidArgument("options.labels", "must have keys of 1 to 64 and values of up to 512 characters")
+        if not 1 <= len(key) <= 128 or len(value) > 512:
+            raise InvalidArgument("options.labels", "must have keys of 1 to 128 and values of up to 512 characters")
     time_max_s = seconds(options.time_max) if options.HasField("time_max") else TIME_DEFAULT_S
     if not 1 <= time_max_s <= TIME_MAX_S:
         raise InvalidArgument("options.time_max", "must be 1 s to 7 days")
@@ -165,13 +166,16 @@ def _new_item(work: job_pb2.JobWork, index: int) -> NewItem:
     at = f"items[{index}]"
     if len(work.label) > 512:
         raise InvalidArgument(f"{at}.label", f"must have at most 512 characters; it has {len(work.label)}")
+    if len(work.attachment) > ATTACHMENT_BYTES_MAX:
+        raise InvalidArgument(f"{at}.attachment", f"must have at most {ATTACHMENT_BYTES_MAX} bytes")
+    attachment, work.attachment = work.attachment, b""
     kind = work.WhichOneof("work")
     if kind == "generation":
         limits.check_spec(work.generation, f"{at}.generation")
     elif kind == "embedding":
         limits.check_texts(work.embedding.texts, 2_048, 1)
     elif kind == "refused":
-        return NewItem(work.label, b"", job_pb2.JobItem(error=work.refused).SerializeToString())
+        return NewItem(work.label, b"", attachment, job_pb2.JobItem(error=work.refused).SerializeToString())
     else:
         raise InvalidArgument(at, "must ask for a generation or an embedding")
-    return NewItem(work.label, work.SerializeToString())
+    return NewItem(work.label, work.SerializeToString(), attachment)

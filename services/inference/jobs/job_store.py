@@ -24,6 +24,7 @@ INSERT_COUNT = 500  # rows to a statement: few round trips, and no statement of 
 PAGE_COUNT = 100  # items to a page of a read: an answer is some kilobytes
 UPLOAD_TIMEOUT_S = 120.0  # for 50,000 items; a transaction like any other takes milliseconds
 ALL_STATES = tuple(State)
+ITEM_COLUMNS = (items.c.idx, items.c.label, items.c.state, items.c.result, items.c.attachment)
 
 
 class JobStore:
@@ -87,8 +88,7 @@ class JobStore:
         await self.get(caller, job_id)
         while True:
             wanted = (items.c.job_id == job_id, items.c.idx >= start, items.c.state.in_([int(one) for one in states]))
-            columns = (items.c.idx, items.c.label, items.c.state, items.c.result)
-            statement = select(*columns).where(*wanted).order_by(items.c.idx).limit(PAGE_COUNT)
+            statement = select(*ITEM_COLUMNS).where(*wanted).order_by(items.c.idx).limit(PAGE_COUNT)
             async with self._database.reading() as connection:
                 page = [item_of(row) for row in await connection.execute(statement)]
             if page:
@@ -99,8 +99,7 @@ class JobStore:
 
     async def item(self, job_id: str, index: int) -> Item | None:
         """One item of a job that the caller has got already; None where it has been forgotten."""
-        columns = (items.c.idx, items.c.label, items.c.state, items.c.result)
-        statement = select(*columns).where(items.c.job_id == job_id, items.c.idx == index)
+        statement = select(*ITEM_COLUMNS).where(items.c.job_id == job_id, items.c.idx == index)
         async with self._database.reading() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else item_of(row)
@@ -147,7 +146,7 @@ class JobStore:
 async def forget(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
     """Deletes jobs with all that belongs to them."""
     ids = list(await connection.scalars(select(jobs.c.job_id).where(which)))
-    for table in (events, items, jobs):
+    for table in (events, items, jobs) if ids else ():
         await connection.execute(delete(table).where(table.c.job_id.in_(ids)))
 
 
@@ -197,6 +196,7 @@ def _new_item(job_id: str, index: int, given: NewItem) -> dict[str, object]:
         "idx": index,
         "label": given.label,
         "work": given.work,
+        "attachment": given.attachment,
         "state": int(State.QUEUED if given.result is None else State.FAILED),
         "result": given.result,
         "try_count": 0,

@@ -130,7 +130,7 @@ def job(made: Job) -> job_pb2.Job:
 def item(kept: Item) -> job_pb2.JobItem:
     """JobItem."""
     message = job_pb2.JobItem.FromString(kept.result or b"")
-    message.index, message.label = kept.index, kept.label
+    message.index, message.label, message.attachment = kept.index, kept.label, kept.attachment
     message.state = int(kept.state)  # type: ignore[assignment]
     return message
 

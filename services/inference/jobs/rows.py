@@ -27,7 +27,7 @@ def job_of(row: Row[*tuple[Any, ...]]) -> Job:
 
 def item_of(row: Row[*tuple[Any, ...]]) -> Item:
     """An item."""
-    return Item(row.idx, row.label, State(row.state), row.result)
+    return Item(row.idx, row.label, State(row.state), row.result, row.attachment)
 
 
 def encode_labels(labels: dict[str, str]) -> str:

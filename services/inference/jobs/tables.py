@@ -47,6 +47,7 @@ items = Table(
     Column("idx", Integer, primary_key=True),
     Column("label", String(512), nullable=False),
     Column("work", LargeBinary, nullable=False),
+    Column("attachment", LargeBinary, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("result", LargeBinary),
     Column("try_count", Integer, nullable=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from kit.cancelling import cancel_all
 from kit.serve import Registration
 from millrace.inference.v1 import file_service_pb2, file_service_pb2_grpc, job_service_pb2, job_service_pb2_grpc
 from services.inference.database.database import Database
@@ -56,8 +57,7 @@ class Jobs:
     async def close(self) -> None:
         """Gives back what is being done, for other processes or for later."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_all({self._task})
         await self._queue.close()
 
 

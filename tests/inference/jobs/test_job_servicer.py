@@ -154,6 +154,16 @@ async def test_what_the_maker_refused_is_told_as_failed(suite: Suite) -> None:
     assert [(item.label, item.error) for item in failed] == [("bad", error)]
 
 
+async def test_an_attachment_comes_back_with_its_item(suite: Suite) -> None:
+    """Its maker's own bytes, whatever becomes of the item; engines never see them."""
+    work = ask()
+    work.attachment = b"\x00mine"
+    job = await create(suite, work)
+    await follow(suite, job)
+
+    assert [item.attachment for item in await items_of(suite, job)] == [b"\x00mine"]
+
+
 async def test_lists_go_from_the_newest_in_pages(suite: Suite) -> None:
     """Each page tells where the next begins."""
     made = [(await create(suite, ask())).job_id for _ in range(3)]

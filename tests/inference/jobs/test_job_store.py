@@ -211,7 +211,7 @@ async def test_events_are_numbered_without_gaps(stores: Stores) -> None:
 async def test_what_was_refused_counts_as_failed(stores: Stores) -> None:
     """An item that its maker could not make sense of is never claimed; a job of such items is over at once."""
     new = NewJob("r", ANNA, "batch", {"a": "b"}, DAY_S, keep_events=False)
-    job = await stores.jobs.create(new, [NewItem("bad", b"", b"why")])
+    job = await stores.jobs.create(new, [NewItem("bad", b"", result=b"why")])
 
     assert (job.state, job.failed_count, job.labels) == (State.COMPLETED, 1, {"a": "b"})
     assert await stores.items.claim() is None

@@ -68,29 +68,33 @@ class Job(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., completed_item_count: _Optional[int] = ..., failed_item_count: _Optional[int] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., kind: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class JobWork(_message.Message):
-    __slots__ = ("label", "generation", "embedding", "refused")
+    __slots__ = ("label", "generation", "embedding", "refused", "attachment")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
     label: str
     generation: _generation_pb2.GenerationSpec
     embedding: _inference_service_pb2.EmbedRequest
     refused: _inference_service_pb2.ItemError
-    def __init__(self, label: _Optional[str] = ..., generation: _Optional[_Union[_generation_pb2.GenerationSpec, _Mapping]] = ..., embedding: _Optional[_Union[_inference_service_pb2.EmbedRequest, _Mapping]] = ..., refused: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ...) -> None: ...
+    attachment: bytes
+    def __init__(self, label: _Optional[str] = ..., generation: _Optional[_Union[_generation_pb2.GenerationSpec, _Mapping]] = ..., embedding: _Optional[_Union[_inference_service_pb2.EmbedRequest, _Mapping]] = ..., refused: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ...) -> None: ...
 
 class JobItem(_message.Message):
-    __slots__ = ("index", "label", "state", "answer", "vectors", "error")
+    __slots__ = ("index", "label", "state", "answer", "vectors", "error", "attachment")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
     index: int
     label: str
     state: JobState
     answer: _event_pb2.Generation
     vectors: _inference_service_pb2.EmbedResponse
     error: _inference_service_pb2.ItemError
-    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., answer: _Optional[_Union[_event_pb2.Generation, _Mapping]] = ..., vectors: _Optional[_Union[_inference_service_pb2.EmbedResponse, _Mapping]] = ..., error: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ...) -> None: ...
+    attachment: bytes
+    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., answer: _Optional[_Union[_event_pb2.Generation, _Mapping]] = ..., vectors: _Optional[_Union[_inference_service_pb2.EmbedResponse, _Mapping]] = ..., error: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ...) -> None: ...

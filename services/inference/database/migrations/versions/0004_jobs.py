@@ -64,6 +64,7 @@ def _items() -> None:
         sa.Column("idx", sa.Integer(), nullable=False),
         sa.Column("label", sa.String(512), nullable=False),
         sa.Column("work", sa.LargeBinary(), nullable=False),
+        sa.Column("attachment", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
         sa.Column("result", sa.LargeBinary()),
         sa.Column("try_count", sa.Integer(), nullable=False),

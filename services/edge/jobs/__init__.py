@@ -1,0 +1,1 @@
+"""Work that outlives its request, over REST: tasks, OpenAI's files, batches and responses."""
