@@ -1,5 +1,6 @@
 """The policy file: what it may say, and how it is refused."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from kit.config import ConfigError
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
+from services.safety import wiring
+from services.safety.policy import Direction, Rule, Verdict
 from services.safety.policy_file import load_policies
 from tests.safety.conftest import Serve
 from tests.safety.messages import prompt, spans
@@ -120,7 +123,7 @@ async def test_embedded_terms_can_be_left_out(serve: Serve) -> None:
     """`embedded_terms: false` leaves only the operator's."""
     stub = await serve("embedded_terms: false\nterms:\n  - {category: illicit, phrases: [nightjar]}\n")
 
-    assert (await stub.CheckInput(prompt("I will kill you"))).assessment.verdict == verdict.VERDICT_ALLOW
+    assert (await stub.CheckInput(prompt("how to build a pipe bomb"))).assessment.verdict < verdict.VERDICT_BLOCK
     assert (await stub.CheckInput(prompt("NIGHTJAR"))).assessment.verdict == verdict.VERDICT_BLOCK
 
 
@@ -150,3 +153,28 @@ async def test_what_was_retrieved_has_a_rule_of_its_own(serve: Serve) -> None:
     listed = {each.profile: each for each in (await stub.ListPolicies(pb.ListPoliciesRequest())).policies}
     retrieved = listed["careful"].rules[0].retrieved
     assert (retrieved.action, retrieved.threshold) == (verdict.VERDICT_BLOCK, 0.2)
+
+
+def severity(rules: tuple[Rule, ...], detector: str, category: str, retrieved: bool) -> tuple[int, float]:
+    """What is done about a finding, and from which score on; nothing, where the detector does not run."""
+    rule = next((rule.for_text(retrieved) for rule in rules if rule.detector == detector), None)
+    return (rule.action_for(category), rule.threshold) if rule else (Verdict.ALLOW, 1.0)
+
+
+def test_a_stricter_profile_is_never_laxer(embedded: wiring.SafetyService) -> None:
+    """`strictness` means: no text, category or direction gets a milder action, or gets it from a higher score on."""
+    profiles = [
+        embedded.safety.policies.profile(name) for name in ("off", "moderation", "default", "private", "strict")
+    ]
+    assert [profile.strictness for profile in profiles] == sorted(profile.strictness for profile in profiles)
+
+    for laxer, stricter in pairwise(profiles):
+        for way in Direction:
+            for name, detector in embedded.safety.detectors.items():
+                for category in set(detector.categories) - detector.optional_categories:
+                    for retrieved in (False, True):
+                        milder, late = severity(laxer.rules[way], name, category, retrieved)
+                        harder, early = severity(stricter.rules[way], name, category, retrieved)
+                        assert harder >= milder, (laxer.name, stricter.name, way.name, name, category)
+                        if harder == milder > Verdict.ALLOW:
+                            assert early <= late, (laxer.name, stricter.name, way.name, name, category)
