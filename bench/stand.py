@@ -120,6 +120,9 @@ class Stand:
             "edge": {"INFERENCE_TARGET": address["inference"]},
             "inference": {
                 "MODELS_FILE": str(models_file),
+                "DATABASE_URL": f"sqlite+aiosqlite:///{self.folder}/millrace.sqlite3",
+                "LEDGER_FOLDER": str(self.folder / "ledger"),
+                "ACCESS_PEPPER_PATH": str(self.folder / "pepper"),
                 "CACHE_TARGET": address.get("cache", "none"),
                 "SAFETY_TARGET": address.get("safety", "none"),
             },

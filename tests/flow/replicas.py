@@ -75,6 +75,9 @@ class Replicas:
             "cache_target": "ipv4:" + ",".join(f"127.0.0.1:{cache.port}" for cache in self.caches),
             "safety_target": "none",
             "models_file": folder / "models.yaml",
+            "database_url": f"sqlite+aiosqlite:///{folder}/millrace.sqlite3",
+            "ledger_folder": folder / "ledger",
+            "access_pepper_path": folder / "pepper",
             "cache_lookup_timeout_ms": 10_000,  # 500 callers and nine processes share two cores
         }
         numbers = range(inference_count)
