@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cli import key_options
 from cli.bench_cache.options import add_arguments
+from cli.bench_engine.options import add_arguments as add_engine_arguments
 from cli.errors import CommandError
 from kit.errors import MillraceError
 
@@ -82,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     safety.add_argument("--profile", default="", help="policy profile (default: default)")
     safety.add_argument("--target", metavar="HOST:PORT", help="a running service (default: start one)")
     safety.set_defaults(run=_bench_safety)
+
+    engine = measures.add_parser("engine", help="how fast local models answer, beside their peers")
+    add_engine_arguments(engine)
+    engine.set_defaults(run=_bench_engine)
 
     config = commands.add_parser("config", help="print every setting as a Markdown table")
     where = config.add_mutually_exclusive_group()
@@ -156,6 +161,12 @@ def _bench_safety(args: argparse.Namespace) -> int:
     return bench_safety(
         Options(args.moderation, args.pii, args.injection, args.json, args.document, args.target, args.profile)
     )
+
+
+def _bench_engine(args: argparse.Namespace) -> int:
+    from cli.bench_engine.command import run
+
+    return run(args)
 
 
 def _config(args: argparse.Namespace) -> int:
