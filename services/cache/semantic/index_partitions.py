@@ -31,7 +31,7 @@ class Sizes:
         few_max: Most in a plain array, which is read as 16-bit floats at each search.
         lists_from: Fewest that are clustered; below, all are compared within some milliseconds.
         regrowth: Lists are made anew when there are so many times more vectors than those they were made for.
-        read_count: How many vectors a search of lists reads, about.
+        read_count: How many vectors a search of lists reads at most, about.
     """
 
     few_max: int = 1024

@@ -29,6 +29,10 @@ TRAINING_ROUNDS: Final = 6
 # Vectors that a search reads, about, in as many lists as that takes. Of a million clustered ones in 2,048 lists, made
 # when they were 160,000, that finds 98.3 % of the ten nearest, and 99.6 % of those nearer than 0.8.
 READ_COUNT: Final = 20_000
+# Smaller ones need fewer: a tenth of 100,000 finds 99.7 % of the ten nearest even where nothing is nearer than 0.8, in
+# half of the time.
+READ_PART: Final = 10
+READ_COUNT_MIN: Final = 5_000
 
 
 class Rows(Protocol):
@@ -145,7 +149,8 @@ class ManyRows:
     def search(self, vector: Floats, count: int) -> tuple[Numbers, Floats]:
         """Compares with the vectors of the nearest lists."""
         lists, held = int(self._index.nlist), max(1, len(self))
-        self._index.nprobe = min(lists, max(1, lists * self._read_count // held))
+        read_count = min(self._read_count, max(READ_COUNT_MIN, held // READ_PART))
+        self._index.nprobe = min(lists, max(1, lists * read_count // held))
         cosines, numbers = self._index.search(vector[None], count)
         found = numbers[0] >= 0
         return numbers[0][found], cosines[0][found]
