@@ -68,6 +68,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[[str], Awaitable[Case]]
             return Case(PersonalData(load_recognisers()), "Write to jo@example.com now.", "EMAIL_ADDRESS")
         if kind == "heads":
             return Case(learned.detectors["moderation"], "I will stab you, kill you and watch you bleed.", "violence")
+        if kind == "names":
+            return Case(learned.detectors["names"], "Yesterday Sarah Johnson spoke to us about it.", "PERSON")
         if kind == "openai_moderation":
             spec = OpenAIModerationDocument(
                 backend="openai_moderation", base_url=upstream.url, api_key_env="MODERATION_KEY"
@@ -98,7 +100,16 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[[str], Awaitable[Case]]
         await learned.encoder.close()
 
 
-KINDS = ("terms", "pii", "heads", "openai_moderation", "huggingface_classifier", "huggingface_ner", "spacy_ner")
+KINDS = (
+    "terms",
+    "pii",
+    "heads",
+    "names",
+    "openai_moderation",
+    "huggingface_classifier",
+    "huggingface_ner",
+    "spacy_ner",
+)
 every_backend = pytest.mark.parametrize("kind", KINDS)
 Make = Callable[[str], Awaitable[Case]]
 
