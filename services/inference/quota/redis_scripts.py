@@ -11,13 +11,17 @@ script touches is declared. Redis's clock is the one that counts. Of each limit 
 A held claim has a record, a hash of its `body`, what was `reported` last and the windows it was granted in, and a
 member in the tenant's `open`, a sorted set by the instant from which it is overdue. Keys live a minute longer than what
 they say matters, so that no step of a clock makes them forget.
+
+Arguments are words in one text, ARGV[1]: a client packs one text in a fraction of the time that it takes for twenty.
 """
 
 from typing import Final
 
 _COMMON: Final = """
 local UNITS, SPARE_MS = 60000, 60000
-local now = tonumber(ARGV[1])
+local A = {}
+for word in string.gmatch(ARGV[1], '%S+') do A[#A + 1] = word end
+local now = tonumber(A[1])
 if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -49,8 +53,8 @@ end
 """
 
 # KEYS: record, open, then one per limit.
-# ARGV: now or '', id, hold_ms, record_ms, body or '' where nothing is held, when the months around this one begin (4),
-# then for each limit its kind, maximum, burst and amount.
+# Words: now or '-', id, hold_ms, record_ms, 1 where something is held, when the months around this one begin (4), then
+# for each limit its kind, maximum, burst and amount. ARGV[2]: body.
 # Returns: for each limit whether it fits, what remains, ms until it fits (-1: never) and ms until it is whole.
 TAKE: Final = (
     _COMMON
@@ -59,15 +63,15 @@ local RETRY_MS, FIRST = 1000, 10
 local granted, found = true, {}
 for i = 3, #KEYS do
   local at = FIRST + (i - 3) * 4
-  local one = {key = KEYS[i], kind = ARGV[at], maximum = tonumber(ARGV[at + 1]), burst = tonumber(ARGV[at + 2]),
-               amount = tonumber(ARGV[at + 3]), scale = 1}
+  local one = {key = KEYS[i], kind = A[at], maximum = tonumber(A[at + 1]), burst = tonumber(A[at + 2]),
+               amount = tonumber(A[at + 3]), scale = 1}
   if one.kind == 'r' then
     one.scale, one.used = UNITS, flowed(one.key, one.maximum)
   elseif one.kind == 'c' then
     redis.call('ZREMRANGEBYSCORE', one.key, '-inf', now)
     one.used = redis.call('ZCARD', one.key)
   else
-    one.start, one.ends = window(one.kind, ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+    one.start, one.ends = window(one.kind, A[6], A[7], A[8], A[9])
     local used, start = read(one.key)
     one.used = start == one.start and used or 0
   end
@@ -83,8 +87,8 @@ for _, one in ipairs(found) do
     if one.kind == 'r' then
       put_flow(one.key, used, one.maximum)
     elseif one.kind == 'c' then
-      redis.call('ZADD', one.key, now + ARGV[3], ARGV[2])
-      redis.call('PEXPIRE', one.key, ARGV[3] + SPARE_MS)
+      redis.call('ZADD', one.key, now + A[3], A[2])
+      redis.call('PEXPIRE', one.key, A[3] + SPARE_MS)
     else
       put_window(one.key, used, one.start, one.ends)
     end
@@ -103,31 +107,31 @@ for _, one in ipairs(found) do
   answer[#answer + 1] = wait
   answer[#answer + 1] = reset
 end
-if granted and ARGV[5] ~= '' then
-  local day, month = window('d'), window('m', ARGV[6], ARGV[7], ARGV[8], ARGV[9])
-  redis.call('HSET', KEYS[1], 'body', ARGV[5], 'd', day, 'm', month)
-  redis.call('PEXPIRE', KEYS[1], ARGV[4])
-  redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
-  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+if granted and A[5] == '1' then
+  local day, month = window('d'), window('m', A[6], A[7], A[8], A[9])
+  redis.call('HSET', KEYS[1], 'body', ARGV[2], 'd', day, 'm', month)
+  redis.call('PEXPIRE', KEYS[1], A[4])
+  redis.call('ZADD', KEYS[2], now + A[3], A[2])
+  redis.call('PEXPIRE', KEYS[2], A[4])
 end
 return answer
 """
 )
 
 # KEYS: record, open, then one per limit.
-# ARGV: now or '', id, then for each limit its kind, maximum, and what is to be added to what was claimed.
+# Words: now or '-', id, then for each limit its kind, maximum, and what is to be added to what was claimed.
 # Returns: 1, or 0 where the claim had been ended before.
 END: Final = (
     _COMMON
     + """
-redis.call('ZREM', KEYS[2], ARGV[2])
+redis.call('ZREM', KEYS[2], A[2])
 local windows = redis.call('HMGET', KEYS[1], 'd', 'm')
 if redis.call('DEL', KEYS[1]) == 0 then return 0 end
 for i = 3, #KEYS do
   local at = 3 + (i - 3) * 3
-  local key, kind, maximum, change = KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local key, kind, maximum, change = KEYS[i], A[at], tonumber(A[at + 1]), tonumber(A[at + 2])
   if kind == 'c' then
-    redis.call('ZREM', key, ARGV[2])
+    redis.call('ZREM', key, A[2])
   elseif kind == 'r' then
     if change ~= 0 then put_flow(key, math.max(0, flowed(key, maximum) + change * UNITS), maximum) end
   else
@@ -141,18 +145,18 @@ return 1
 """
 )
 
-# KEYS: one per limit. ARGV: now or '', when the months around this one begin (4), then for each limit its kind,
+# KEYS: one per limit. Words: now or '-', when the months around this one begin (4), then for each limit its kind,
 # maximum, and what was used of it. Charges what was let in elsewhere, whether or not there is room. Returns: 1.
 CHARGE: Final = (
     _COMMON
     + """
 for i = 1, #KEYS do
   local at = 6 + (i - 1) * 3
-  local key, kind, maximum, amount = KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local key, kind, maximum, amount = KEYS[i], A[at], tonumber(A[at + 1]), tonumber(A[at + 2])
   if kind == 'r' then
     put_flow(key, flowed(key, maximum) + amount * UNITS, maximum)
   elseif kind ~= 'c' then
-    local begins, ends = window(kind, ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+    local begins, ends = window(kind, A[2], A[3], A[4], A[5])
     local used, start = read(key)
     put_window(key, (start == begins and used or 0) + amount, begins, ends)
   end
@@ -161,39 +165,40 @@ return 1
 """
 )
 
-# KEYS: record, open, then one per limit on what runs at once. ARGV: now or '', id, hold_ms, record_ms, what was used.
-# Returns: 1, or 0 where the claim had been ended before.
+# KEYS: record, open, then one per limit on what runs at once. Words: now or '-', id, hold_ms, record_ms. ARGV[2]: what
+# was used. Returns: 1, or 0 where the claim had been ended before.
 RENEW: Final = (
     _COMMON
     + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'reported', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('HSET', KEYS[1], 'reported', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], A[4])
+redis.call('ZADD', KEYS[2], now + A[3], A[2])
+redis.call('PEXPIRE', KEYS[2], A[4])
 for i = 3, #KEYS do
-  redis.call('ZADD', KEYS[i], now + ARGV[3], ARGV[2])
-  redis.call('PEXPIRE', KEYS[i], ARGV[3] + SPARE_MS)
+  redis.call('ZADD', KEYS[i], now + A[3], A[2])
+  redis.call('PEXPIRE', KEYS[i], A[3] + SPARE_MS)
 end
 return 1
 """
 )
 
-# KEYS: open. ARGV: now or '', how many at most. Returns: ids of claims that are overdue.
+# KEYS: open. Words: now or '-', how many at most. Returns: ids of claims that are overdue.
 OVERDUE: Final = (
     _COMMON
     + """
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, A[2])
 """
 )
 
-# KEYS: replicas, a sorted set by the instant until which each counts. ARGV: now or '', id, hold_ms. Returns: how many.
+# KEYS: replicas, a sorted set by the instant until which each counts. Words: now or '-', id, hold_ms.
+# Returns: how many there are.
 BEAT: Final = (
     _COMMON
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('ZADD', KEYS[1], now + A[3], A[2])
+redis.call('PEXPIRE', KEYS[1], A[3])
 return redis.call('ZCARD', KEYS[1])
 """
 )

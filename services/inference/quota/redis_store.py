@@ -45,11 +45,11 @@ class RedisStore:
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim, or tells why not."""
-        body = _ENCODER.encode(claim) if claim.is_held else b""
-        arguments: list[Any] = [self._now(), claim.id, self._hold_ms, self._record_ms, body, *self._month_starts()]
+        held = claim.is_held
+        words: list[Any] = [self._now(), claim.id, self._hold_ms, self._record_ms, int(held), *self._month_starts()]
         for limit, amount in zip(claim.limits, claim.amounts, strict=True):
-            arguments += (KINDS[limit.window], limit.maximum, limit.burst, amount)
-        said = await self._lane.run(TAKE, _keys(claim), arguments)
+            words += (KINDS[limit.window], limit.maximum, limit.burst, amount)
+        said = await self._run(TAKE, _keys(claim), words, _ENCODER.encode(claim) if held else b"")
         return tuple(
             Standing(bool(said[at]), said[at + 1], None if said[at + 2] < 0 else said[at + 2], said[at + 3])
             for at in range(0, len(said), 4)
@@ -57,30 +57,30 @@ class RedisStore:
 
     async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Charges what was used."""
-        arguments: list[Any] = [self._now(), claim.id]
+        words: list[Any] = [self._now(), claim.id]
         for limit, reserved, amount in zip(claim.limits, claim.amounts, used, strict=True):
-            arguments += (KINDS[limit.window], limit.maximum, amount - reserved)
-        return bool(await self._lane.run(END, _keys(claim), arguments))
+            words += (KINDS[limit.window], limit.maximum, amount - reserved)
+        return bool(await self._run(END, _keys(claim), words))
 
     async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Keeps a claim."""
         record, open_, *limits = _keys(claim)
         leases = [key for key, limit in zip(limits, claim.limits, strict=True) if limit.window is Window.AT_ONCE]
-        arguments = [self._now(), claim.id, self._hold_ms, self._record_ms, _ENCODER.encode(used)]
-        return bool(await self._lane.run(RENEW, [record, open_, *leases], arguments))
+        words = [self._now(), claim.id, self._hold_ms, self._record_ms]
+        return bool(await self._run(RENEW, [record, open_, *leases], words, _ENCODER.encode(used)))
 
     async def charge(self, claim: Claim, used: tuple[int, ...]) -> None:
         """Charges what was used of a claim that was granted elsewhere, whether or not there is room."""
-        arguments: list[Any] = [self._now(), *self._month_starts()]
+        words: list[Any] = [self._now(), *self._month_starts()]
         for limit, amount in zip(claim.limits, used, strict=True):
-            arguments += (KINDS[limit.window], limit.maximum, amount)
-        await self._lane.run(CHARGE, _keys(claim)[2:], arguments)
+            words += (KINDS[limit.window], limit.maximum, amount)
+        await self._run(CHARGE, _keys(claim)[2:], words)
 
     async def tend(self, slots: Collection[str]) -> None:
         """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""
-        self.replica_count = await self._lane.run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, self._hold_ms])
+        self.replica_count = await self._run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, self._hold_ms])
         for slot in slots:
-            for id in await self._lane.run(OVERDUE, [_open_key(slot)], [self._now(), OVERDUE_COUNT]):
+            for id in await self._run(OVERDUE, [_open_key(slot)], [self._now(), OVERDUE_COUNT]):
                 await self._end_overdue(slot, id.decode())
 
     async def _end_overdue(self, slot: str, id: str) -> None:
@@ -92,7 +92,10 @@ class RedisStore:
         await self.end(claim, claim.amounts if reported is None else _AMOUNTS.decode(reported))
 
     def _now(self) -> int | str:
-        return "" if self._clock is None else self._clock()
+        return "-" if self._clock is None else self._clock()
+
+    async def _run(self, script: str, keys: list[str], words: list[Any], data: bytes = b"") -> Any:
+        return await self._lane.run(script, keys, (" ".join(map(str, words)), data))
 
     def _month_starts(self) -> tuple[int, ...]:
         now_ms = self._clock() if self._clock else time.time_ns() // 1_000_000
