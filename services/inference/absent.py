@@ -53,6 +53,9 @@ class AbsentCache:
     async def release(self, lease_id: str) -> None:
         """Does nothing."""
 
+    async def figures(self) -> None:
+        """There are none."""
+
     async def report_false_hit(self, key: CacheKey, entry_id: str, text: str | None) -> bool:
         """Raises Unimplemented."""
         raise Unimplemented("CACHE_NOT_CONFIGURED", CACHE_ADVICE)

@@ -17,6 +17,7 @@ from millrace.cache.v1 import cache_service_pb2_grpc, lookup_pb2
 from services.inference import cache_wire as wire
 from services.inference.cache_port import (
     CacheDraft,
+    CacheFigures,
     CacheFound,
     CacheKey,
     CacheMiss,
@@ -31,6 +32,7 @@ from services.inference.events import Receipt
 
 # Waits before another replica is asked in place of one that went away: the channel may need a moment to notice, too.
 REPLICA_WAITS_S = (0.05, 0.2)
+FIGURES_TIMEOUT_S = 1.0  # operators wait for them, not callers
 # What gRPC raises where a message is sent on a call that is over.
 CALL_IS_OVER = (asyncio.InvalidStateError, grpc.aio.UsageError)
 
@@ -140,6 +142,11 @@ class CacheClient:
         """See `CachePort.release`."""
         with identity.outlive():
             await self._call(self._stub.Release, pb.ReleaseRequest(lease_id=lease_id), self._store_timeout_s)
+
+    async def figures(self) -> CacheFigures:
+        """See `CachePort.figures`."""
+        limit_s = identity.at_most_s(FIGURES_TIMEOUT_S)
+        return wire.figures((await self._call(self._stub.GetStats, pb.GetStatsRequest(), limit_s)).stats)
 
     async def report_false_hit(self, key: CacheKey, entry_id: str, text: str | None) -> bool:
         """See `CachePort.report_false_hit`."""

@@ -114,6 +114,33 @@ class Comparison(msgspec.Struct, frozen=True):
     fits: bool
 
 
+class ErrorEstimate(msgspec.Struct, frozen=True):
+    """A share of wrong answers, the ends of its 95 % interval, and the comparisons that it rests on."""
+
+    share: float
+    share_low: float
+    share_high: float
+    sample_count: int
+
+
+class CacheFigures(msgspec.Struct, frozen=True):
+    """What the cache service holds, and has done since it started; sizes are None while its store does not answer."""
+
+    store: str
+    store_available: bool
+    entry_count: int | None
+    size_bytes: int | None
+    hit_count_by_kind: dict[str, int]
+    shared_hit_count: int
+    miss_count_by_reason: dict[str, int]
+    false_hit_count: int
+    saved_prompt_token_count: int
+    saved_completion_token_count: int
+    saved_cost_micro_usd: int
+    saved_generation_s: float
+    semantic_error: ErrorEstimate | None = None
+
+
 class StoreStream(Protocol):
     """An answer that is kept while it is made; every chunk renews the lease."""
 
@@ -173,6 +200,10 @@ class CachePort(Protocol):
 
     async def release(self, lease_id: str) -> None:
         """Gives a lease back without an answer."""
+        ...
+
+    async def figures(self) -> CacheFigures | None:
+        """What the cache counts, of all tenants; None where there is no cache."""
         ...
 
     async def report_false_hit(self, key: CacheKey, entry_id: str, text: str | None) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from millrace.cache.v1 import cache_service_pb2, entry_pb2, lookup_pb2
 from services.inference.cache_port import (
     CacheDraft,
+    CacheFigures,
     CacheFound,
     CacheKey,
     CacheMiss,
     CacheQuery,
     Comparison,
+    ErrorEstimate,
     Shadow,
 )
 from services.inference.canonical import CANONICALISATION_VERSION, SCHEMA_TAG
@@ -114,6 +116,34 @@ def finish(receipt: Receipt, comparison: Comparison | None) -> cache_service_pb2
     """The last message of a stream to the store."""
     last = cache_service_pb2.StoreFinish(savings=savings(receipt), shadow_verdict=verdict(comparison))
     return cache_service_pb2.StoreStreamRequest(finish=last)
+
+
+def figures(stats: cache_service_pb2.Stats) -> CacheFigures:
+    """What the cache counts."""
+    return CacheFigures(
+        store=stats.store,
+        store_available=stats.store_available,
+        entry_count=stats.entry_count if stats.HasField("entry_count") else None,
+        size_bytes=stats.size_bytes if stats.HasField("size_bytes") else None,
+        hit_count_by_kind={_word(lookup_pb2.HitKind.Name(one.kind)): one.count for one in stats.hits},
+        shared_hit_count=stats.shared_count,
+        miss_count_by_reason={_word(lookup_pb2.MissReason.Name(one.reason)): one.count for one in stats.misses},
+        false_hit_count=stats.false_hit_count,
+        saved_prompt_token_count=stats.saved.prompt_token_count,
+        saved_completion_token_count=stats.saved.completion_token_count,
+        saved_cost_micro_usd=stats.saved.cost_micro_usd,
+        saved_generation_s=seconds(stats.saved.generation_time),
+        semantic_error=_estimate(stats.semantic_error) if stats.HasField("semantic_error") else None,
+    )
+
+
+def _word(name: str) -> str:
+    """The name of a kind of hit or a reason to miss, without the prefix of its enum."""
+    return name.removeprefix("HIT_KIND_").removeprefix("MISS_REASON_").lower()
+
+
+def _estimate(told: cache_service_pb2.ErrorEstimate) -> ErrorEstimate:
+    return ErrorEstimate(told.share, told.share_low, told.share_high, told.sample_count)
 
 
 def _key(key: CacheKey) -> entry_pb2.EntryKey:

@@ -23,6 +23,7 @@ from services.inference import cache_plan, recording
 from services.inference.cache_plan import CachePlan
 from services.inference.cache_port import (
     STORE_UNAVAILABLE,
+    CacheFigures,
     CacheFound,
     CacheKey,
     CacheMiss,
@@ -235,6 +236,12 @@ class AnswerCache:
         except MillraceError as error:
             self.dropped_count += 1
             log.warning("an answer could not be cached", extra={"reason": error.reason})
+
+    async def figures(self) -> CacheFigures | None:
+        """What the cache counts; None where there is none, or it does not answer."""
+        with suppress(MillraceError):
+            return await self._port.figures()
+        return None
 
     async def report_false_hit(self, tenant: str, user: str, entry_id: str, text: str | None) -> bool:
         """Removes an entry of a tenant, or of one of its users, that did not fit a text; false if there is none.

@@ -13,6 +13,8 @@ from kit.errors import Unavailable
 from millrace.inference.v1 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
 from services.inference import usage_wire
 from services.inference.admission import Admission
+from services.inference.cache_port import CacheFigures
+from services.inference.cache_stats_wire import cache_stats
 from services.inference.ledger.history import History, Scope
 from services.inference.ledger.sight import visible
 from services.inference.settlement import Settlement, Totals, percentile
@@ -29,6 +31,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         targets: Know how they fare.
         history: Reads the ledger.
         count_keys: Counts the API keys in force.
+        cache_figures: Tells what the cache counts.
     """
 
     def __init__(
@@ -38,15 +41,16 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         targets: Targets,
         history: History,
         count_keys: Callable[[], Awaitable[int]],
+        cache_figures: Callable[[], Awaitable[CacheFigures | None]],
     ) -> None:
         self._settlement, self._admission, self._targets = settlement, admission, targets
-        self._history, self._count_keys = history, count_keys
+        self._history, self._count_keys, self._cache_figures = history, count_keys, cache_figures
 
     async def GetStats(
         self, request: usage_service_pb2.GetStatsRequest, context: Any
     ) -> usage_service_pb2.GetStatsResponse:
         """Gets the counters of this process since it started, and of all replicas where the database answers."""
-        counted = self._settlement
+        counted, cache = self._settlement, await self._cache_figures()
         return usage_service_pb2.GetStatsResponse(
             totals=_totals(counted.totals),
             totals_by_model={name: _totals(totals) for name, totals in counted.totals_by_model.items()},
@@ -60,6 +64,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             running_count=self._admission.running_count,
             targets=[_target(state) for state in self._targets.snapshot()],
             ledger=await self._ledger_stats(),
+            cache=None if cache is None else cache_stats(cache),
         )
 
     async def GetUsage(

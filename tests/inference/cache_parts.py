@@ -9,6 +9,7 @@ from kit.errors import MillraceError
 from services.inference import recording
 from services.inference.cache_port import (
     CacheDraft,
+    CacheFigures,
     CacheFound,
     CacheKey,
     CacheMiss,
@@ -139,6 +140,11 @@ class FakeCache:
     async def release(self, lease_id: str) -> None:
         self.released.append(lease_id)
         self.freed.set()
+
+    async def figures(self) -> CacheFigures | None:
+        if self.failure:
+            raise self.failure
+        return None
 
     async def report_false_hit(self, key: CacheKey, entry_id: str, text: str | None) -> bool:
         raise NotImplementedError

@@ -57,6 +57,10 @@ def admission() -> Admission:
     return Admission(10)
 
 
+async def no_cache() -> None:
+    """There is none."""
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     """Time stands still."""
@@ -72,7 +76,7 @@ def targets(clock: ManualClock) -> Targets:
 @pytest.fixture
 async def stub(settlement: Settlement, admission: Admission, targets: Targets) -> AsyncIterator[Any]:
     """The service over gRPC, without a ledger."""
-    servicer = UsageServicer(settlement, admission, targets, NoHistory(), no_keys)  # type: ignore[arg-type]
+    servicer = UsageServicer(settlement, admission, targets, NoHistory(), no_keys, no_cache)  # type: ignore[arg-type]
     add = usage_service_pb2_grpc.add_UsageServiceServicer_to_server
     server = Server("usage", ServeSettings(port=0), [Registration(USAGE.full_name, add, servicer)], telemetry.off())
     port = await server.start()

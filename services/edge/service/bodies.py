@@ -221,6 +221,42 @@ class TargetFigures(Struct):
     ttft_p95_ms: float | UnsetType = UNSET
 
 
+class CacheSavings(Struct):
+    """What was not spent because answers came from the cache; money as far as prices are known."""
+
+    tokens: TokenFigures
+    cost_usd: float
+    generation_s: float
+
+
+class CacheError(Struct):
+    """The estimated share of wrong answers to similar questions, the ends of its 95 % interval, and its sample."""
+
+    share: float
+    low: float
+    high: float
+    samples: int
+
+
+class CacheFigures(Struct, kw_only=True):
+    """What the cache service that was asked holds, and has done since it started, for all tenants.
+
+    `entries` and `size_bytes` are absent while its store does not answer, `semantic_error` where it answers no similar
+    questions. `shared` hits waited for an answer that another call was making.
+    """
+
+    store: str
+    available: bool
+    entries: int | UnsetType = UNSET
+    size_bytes: int | UnsetType = UNSET
+    hits: dict[str, int]
+    shared: int
+    misses: dict[str, int]
+    false_hits: int
+    saved: CacheSavings
+    semantic_error: CacheError | UnsetType = UNSET
+
+
 class Stats(Figures, kw_only=True):
     """Counters as far as the caller may see them.
 
@@ -236,3 +272,4 @@ class Stats(Figures, kw_only=True):
     running: int
     models: dict[str, Figures]
     targets: list[TargetFigures]
+    cache: CacheFigures | UnsetType = UNSET

@@ -6,11 +6,20 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from millrace.inference.v1 import usage_pb2
+from millrace.inference.v1 import cache_stats_pb2, usage_pb2
 from services.edge.exchange import Exchange
 from services.edge.inference_client import InferenceClient
 from services.edge.provenance import milliseconds
-from services.edge.service.bodies import Figures, Latency, Stats, TargetFigures, TokenFigures
+from services.edge.service.bodies import (
+    CacheError,
+    CacheFigures,
+    CacheSavings,
+    Figures,
+    Latency,
+    Stats,
+    TargetFigures,
+    TokenFigures,
+)
 
 _BREAKERS: dict[int, Literal["closed", "open", "half_open"]] = {
     usage_pb2.BREAKER_STATE_CLOSED: "closed",
@@ -45,6 +54,7 @@ class StatsEndpoint:
             running=counted.running_count,
             models={name: Figures(**_figures(totals)) for name, totals in sorted(counted.totals_by_model.items())},
             targets=[_target(one) for one in counted.targets],
+            cache=_cache(counted.cache) if counted.HasField("cache") else UNSET,
         )
 
 
@@ -63,6 +73,29 @@ def _figures(totals: usage_pb2.UsageTotals) -> dict[str, Any]:
         "cost_usd": totals.cost_micro_usd / 1e6,
         "unpriced_requests": totals.unpriced_request_count,
     }
+
+
+def _cache(counted: cache_stats_pb2.CacheStats) -> CacheFigures:
+    saved, error = counted.saved, counted.semantic_error
+    prompt, completion = saved.prompt_token_count, saved.completion_token_count
+    return CacheFigures(
+        store=counted.store,
+        available=counted.store_available,
+        entries=counted.entry_count if counted.HasField("entry_count") else UNSET,
+        size_bytes=counted.size_bytes if counted.HasField("size_bytes") else UNSET,
+        hits=dict(sorted(counted.hit_count_by_kind.items())),
+        shared=counted.shared_hit_count,
+        misses=dict(sorted(counted.miss_count_by_reason.items())),
+        false_hits=counted.false_hit_count,
+        saved=CacheSavings(
+            TokenFigures(prompt, completion, prompt + completion),
+            saved.cost_micro_usd / 1e6,
+            round(milliseconds(saved.generation_time) / 1000, 3),
+        ),
+        semantic_error=CacheError(error.share, error.share_low, error.share_high, error.sample_count)
+        if counted.HasField("semantic_error")
+        else UNSET,
+    )
 
 
 def _target(known: usage_pb2.TargetStats) -> TargetFigures:

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from millrace.inference.v1 import cache_stats_pb2 as _cache_stats_pb2
 from millrace.inference.v1 import event_pb2 as _event_pb2
 from millrace.inference.v1 import usage_pb2 as _usage_pb2
 from google.protobuf.internal import containers as _containers
@@ -17,7 +18,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("totals", "totals_by_model", "latency", "uptime", "running_count", "targets", "ledger")
+    __slots__ = ("totals", "totals_by_model", "latency", "uptime", "running_count", "targets", "ledger", "cache")
     class TotalsByModelEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +33,7 @@ class GetStatsResponse(_message.Message):
     RUNNING_COUNT_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     totals: _usage_pb2.UsageTotals
     totals_by_model: _containers.MessageMap[str, _usage_pb2.UsageTotals]
     latency: _usage_pb2.LatencySummary
@@ -39,7 +41,8 @@ class GetStatsResponse(_message.Message):
     running_count: int
     targets: _containers.RepeatedCompositeFieldContainer[_usage_pb2.TargetStats]
     ledger: _usage_pb2.LedgerStats
-    def __init__(self, totals: _Optional[_Union[_usage_pb2.UsageTotals, _Mapping]] = ..., totals_by_model: _Optional[_Mapping[str, _usage_pb2.UsageTotals]] = ..., latency: _Optional[_Union[_usage_pb2.LatencySummary, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., running_count: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[_usage_pb2.TargetStats, _Mapping]]] = ..., ledger: _Optional[_Union[_usage_pb2.LedgerStats, _Mapping]] = ...) -> None: ...
+    cache: _cache_stats_pb2.CacheStats
+    def __init__(self, totals: _Optional[_Union[_usage_pb2.UsageTotals, _Mapping]] = ..., totals_by_model: _Optional[_Mapping[str, _usage_pb2.UsageTotals]] = ..., latency: _Optional[_Union[_usage_pb2.LatencySummary, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., running_count: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[_usage_pb2.TargetStats, _Mapping]]] = ..., ledger: _Optional[_Union[_usage_pb2.LedgerStats, _Mapping]] = ..., cache: _Optional[_Union[_cache_stats_pb2.CacheStats, _Mapping]] = ...) -> None: ...
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("start_time", "end_time", "key_id", "tenant", "principal", "model", "bucket_width", "group_by")
