@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from prometheus_client import CollectorRegistry
 
 from kit.config import ConfigError, DialSettings
 from kit.dial import dial
@@ -44,7 +43,6 @@ from services.inference.database.watch import DatabaseWatch
 from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
-from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.fleet import Fleet
 from services.inference.jobs.wiring import Jobs
 from services.inference.ledger.bookkeeping import Bookkeeping
@@ -70,9 +68,8 @@ NONE = "none"
 class EngineMaker:
     """Makes the engine of a target; what an engine needs is imported only where one is used."""
 
-    def __init__(self, settings: InferenceSettings, environ: Mapping[str, str], registry: CollectorRegistry) -> None:
+    def __init__(self, settings: InferenceSettings, environ: Mapping[str, str]) -> None:
         self._settings, self._environ = settings, environ
-        self._local_metrics = LocalMetrics(registry)
 
     def engine(self, target: Target) -> Engine:
         """An engine that generates."""
@@ -89,7 +86,6 @@ class EngineMaker:
             threads=settings.torch_threads,
             cache_mib=settings.local_cache_mib,
             precision=settings.local_precision,
-            metrics=self._local_metrics,
         )
 
     def embedder(self, target: Target) -> Embedder:
@@ -177,7 +173,7 @@ async def build(
         for name, to, service in _dependencies(settings)
         if to.target != NONE
     }
-    maker = EngineMaker(settings, environ, telemetry.registry)
+    maker = EngineMaker(settings, environ)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     limiting = quota_wiring.wire(settings.quotas)
     router, admission = Router(catalog), Admission(settings.running_count_max, limiting.quotas)
