@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _JSON_TYPE = re.compile(rb"^application/(json|[a-z0-9.+-]+\+json)\s*(;|$)", re.IGNORECASE)
 _EXPOSED = ", ".join(
     (
-        *("x-request-id", "x-process-time", "retry-after", "retry-after-ms", "x-should-retry"),
+        *("x-request-id", "x-process-time", "retry-after", "retry-after-ms", "x-should-retry", "www-authenticate"),
         *provenance.HEADERS,
         *rate_limits.HEADERS,
     )

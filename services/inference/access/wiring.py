@@ -47,6 +47,8 @@ class Access:
         Raises:
             ConfigError: The keys were hashed under another pepper.
         """
+        if self.settings.mode == "open":
+            log.warning("anybody may call; MILLRACE_INFERENCE_ACCESS_MODE=required asks for keys")
         has_begun = False
         try:
             await self._begin()

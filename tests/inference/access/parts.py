@@ -19,7 +19,7 @@ from services.inference.access.key import Key, KeyDraft
 from services.inference.access.key_store import Changes, KeyStore
 from services.inference.access.keyring import Keyring
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 PEPPER = b"pepper of the tests, 32 bytes or more"
 ISSUER, AUDIENCE = "https://issuer.example", "millrace-tests"
 

@@ -88,6 +88,17 @@ async def test_the_first_start_makes_one_key_and_the_next_none(database: Databas
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("mode", "count"), [("open", 1), ("required", 0)])
+async def test_an_open_door_is_told_of_at_every_start(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: str, count: int
+) -> None:
+    """With what shuts it; a shut one is nothing to tell."""
+    async with started(database, tmp_path, mode=mode):
+        pass
+
+    assert caplog.text.count("MILLRACE_INFERENCE_ACCESS_MODE=required") == count
+
+
 async def test_another_pepper_is_refused_at_start(database: Database, tmp_path: Path) -> None:
     """Every key would be unknown; the line says what to restore."""
     async with started(database, tmp_path):
