@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import openai
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -96,3 +97,30 @@ async def test_limited_chat_names_its_limit(edge, inference):
 def test_spans_are_written_as_openai_does(seconds, nanos, text):
     """Milliseconds below a second, else hours, minutes and seconds."""
     assert _go_duration(Duration(seconds=seconds, nanos=nanos)) == text
+
+
+@pytest.mark.parametrize("model", ["over-budget", "too-large"])
+async def test_openai_python_raises_and_does_not_knock_in_vain(edge, inference, model):
+    """The SDK raises its RateLimitError with our words, and its automatic retries follow `x-should-retry`."""
+    async with openai.AsyncOpenAI(base_url=f"{edge.url}/v1", api_key="none", max_retries=5) as client:
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+
+    assert "a limit is used up" in caught.value.message
+    assert len(inference.specs) == 1
+
+
+async def test_openai_python_waits_as_long_as_it_is_told(edge, inference, monkeypatch):
+    """The SDK comes back after `Retry-After`, not after a time of its own."""
+    waits = []
+
+    async def note(seconds):
+        waits.append(seconds)
+
+    async with openai.AsyncOpenAI(base_url=f"{edge.url}/v1", api_key="none", max_retries=1) as client:
+        monkeypatch.setattr("openai._base_client.anyio.sleep", note)
+        with pytest.raises(openai.RateLimitError):
+            await client.chat.completions.create(model="over", messages=[{"role": "user", "content": "hi"}])
+
+    assert waits == [12.001]
+    assert len(inference.specs) == 2
