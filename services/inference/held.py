@@ -94,15 +94,16 @@ class Held:
         return self._completed is not None and all(choice.is_over for choice in self._choices)
 
     @property
-    def text_code_point_count(self) -> int:
-        """Code points that wait for their release; a tool call's arguments, which wait for its end, left out."""
-        return sum(
+    def text_code_point_count_max(self) -> int:
+        """Most code points of one text that wait; arguments of a tool call, which wait for its end, are left out."""
+        waiting = (
             len(part.unreleased)
             for choice in self._choices
             if not choice.is_over
             for (kind, _), part in choice.parts.items()
             if kind != ARGUMENTS
         )
+        return max(waiting, default=0)
 
     def take(self, batch: Sequence[EngineEvent | AttemptEvent]) -> list[OutputPiece]:
         """Takes what the engine made and returns what safety must see."""

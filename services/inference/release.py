@@ -34,7 +34,7 @@ from services.inference.screening import (
 
 ScreenedBatch = Sequence[EngineEvent | AttemptEvent | SafetyEvent]
 FINISH_S = 5.0  # how long safety may take for what it still holds once the answer is over
-# Safety holds at most 254 code points, for what may be the beginning of a finding; twice that is a sign of trouble.
+# Safety holds at most 320 code points of a text, the longest passage that a model reads; more is a sign of trouble.
 HELD_CODE_POINTS_MAX = 512
 
 
@@ -176,7 +176,7 @@ class _Relay:
 
     def _is_hung(self) -> bool:
         """Whether safety owes more than it may hold, and has said nothing for too long."""
-        owes = self._held.text_code_point_count > HELD_CODE_POINTS_MAX
+        owes = self._held.text_code_point_count_max > HELD_CODE_POINTS_MAX
         return owes and time.monotonic() - self._listening_since > FINISH_S
 
     async def _wait_for_rest(self, receiver: asyncio.Task[None]) -> None:

@@ -62,6 +62,16 @@ def test_what_was_released_is_not_held() -> None:
     assert held.flush() == []
 
 
+def test_what_waits_is_told_by_the_longest_text() -> None:
+    """Safety holds so much of each text: two choices that wait for it are no sign of trouble, nor are arguments."""
+    held = Held(2)
+    held.take([Delta(0, "a" * 300), Delta(1, "b" * 310), Delta(0, reasoning="c" * 20), call(0, "{" * 900)])
+    assert held.text_code_point_count_max == 310
+
+    held.release(Released(1, "text", 0, "b" * 100, 100))
+    assert held.text_code_point_count_max == 300
+
+
 def test_a_release_beyond_what_is_held_takes_what_there_is() -> None:
     """A watermark that went back, or too far, neither repeats nor invents text."""
     held = Held(1)
