@@ -11,6 +11,8 @@ from services.edge.jobs.tasks import TaskEndpoints
 from services.edge.openai import chat_answer, chat_request, completion_request, embeddings, models, moderations
 from services.edge.openai.endpoints import OpenAIEndpoints
 from services.edge.page import PageEndpoints
+from services.edge.responses.endpoints import ResponseEndpoints
+from services.edge.responses.routes import response_routes
 from services.edge.routes import Route
 from services.edge.service import admin, bodies
 from services.edge.service.admin import AdminEndpoints
@@ -37,6 +39,7 @@ class Endpoints:
     tasks: TaskEndpoints
     files: FileEndpoints
     batches: BatchEndpoints
+    responses: ResponseEndpoints
     page: PageEndpoints
 
 
@@ -49,6 +52,7 @@ def table(ends: Endpoints) -> list[Route]:
         *task_routes(ends.tasks),
         *file_routes(ends.files),
         *batch_routes(ends.batches),
+        *response_routes(ends.responses),
         *_access(ends.admin),
         _own(
             "/v1/cache/report",

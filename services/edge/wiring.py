@@ -22,6 +22,7 @@ from services.edge.observer import Observer
 from services.edge.openai.endpoints import OpenAIEndpoints
 from services.edge.openapi import document
 from services.edge.page import PageEndpoints
+from services.edge.responses.endpoints import ResponseEndpoints
 from services.edge.routes import Router
 from services.edge.server import EdgeServer
 from services.edge.service.admin import AdminEndpoints
@@ -78,6 +79,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             tasks=TaskEndpoints(inference, settings.default_model),
             files=FileEndpoints(inference, settings.file_bytes_max, settings.request_timeout_s),
             batches=BatchEndpoints(inference),
+            responses=ResponseEndpoints(inference),
             page=page,
         )
     )

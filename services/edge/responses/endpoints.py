@@ -1,0 +1,211 @@
+"""OpenAI's /v1/responses. What is kept is a job of one item; what is not goes straight through."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from millrace.inference.v1 import generation_pb2, job_pb2, job_service_pb2
+from services.edge import provenance, query
+from services.edge.batch_item import error_of_item
+from services.edge.controls import apply_controls
+from services.edge.exchange import Exchange
+from services.edge.fault import Fault
+from services.edge.jobs.files import Deleted
+from services.edge.jobs.identifiers import RESPONSE, bare
+from services.edge.jobs.job_client import JobClient
+from services.edge.openai.spec import chat_spec
+from services.edge.relay import relay
+from services.edge.responses import answer
+from services.edge.responses.answer import OutputItem, Response
+from services.edge.responses.frames import RelayedFrames, ResponseFrames
+from services.edge.responses.request import ResponseRequest, chat_request, input_items
+
+KIND = "response"
+_STATUS: dict[int, answer.Status] = {
+    job_pb2.JOB_STATE_QUEUED: "queued",
+    job_pb2.JOB_STATE_RUNNING: "in_progress",
+    job_pb2.JOB_STATE_CANCELLED: "cancelled",
+}
+
+
+class Kept(Struct):
+    """What is kept beside the work: the response as it began, its own input and what went before it."""
+
+    response: Response
+    input: list[Raw]
+    before: list[Raw]
+
+
+class ResponseQuery(Struct, forbid_unknown_fields=True):
+    """How a kept response is wanted; `starting_after` is the number of the last event that the client has."""
+
+    stream: Literal["true", "false"] = "false"
+    starting_after: Annotated[int, Meta(ge=0)] | None = None
+    include_obfuscation: Literal["true", "false"] = "false"
+
+
+class InputList(Struct):
+    """The items of a response's own input."""
+
+    data: list[Any]
+    first_id: str
+    last_id: str
+    has_more: bool = False
+    object: Literal["list"] = "list"
+
+
+class ResponseEndpoints:
+    """Makes responses, and tells of those that are kept."""
+
+    def __init__(self, inference: JobClient) -> None:
+        self._inference = inference
+
+    async def create(self, exchange: Exchange, body: ResponseRequest) -> Response | None:
+        """POST /v1/responses."""
+        items, before = input_items(body), await self._before(exchange, body.previous_response_id)
+        asked = apply_controls(exchange, chat_spec(chat_request(body, [*before, *items])))
+        if body.is_kept:
+            return await self._keep(exchange, body, asked, items, before)
+        response = answer.begun(body, exchange.request_id)
+        if body.stream:
+            await relay(exchange, self._inference, asked, RelayedFrames(response))
+            return None
+        generation = await self._inference.generate(exchange, asked)
+        provenance.set_all(exchange, generation)
+        return answer.answered(response, generation)
+
+    async def _before(self, exchange: Exchange, previous: str | None) -> list[Raw]:
+        """The conversation that a response continues."""
+        if previous is None:
+            return []
+        item = await self._item(exchange, bare(previous, RESPONSE, "response"))
+        if not item.HasField("answer"):
+            raise Fault.invalid("The response is not complete.", "previous_response_id")
+        kept = _kept(item)
+        output = answer.answered(kept.response, item.answer).output
+        return [*kept.before, *kept.input, *(Raw(msgspec.json.encode(_sent_back(one))) for one in output)]
+
+    async def _keep(
+        self, exchange: Exchange, body: ResponseRequest, asked: generation_pb2.GenerationSpec,
+        items: list[Raw], before: list[Raw],
+    ) -> Response | None:  # fmt: skip
+        """Has a job make the answer; whoever does not ask for it in the background waits for its end."""
+        kept = Kept(answer.begun(body, ""), items, before)
+        work = job_pb2.JobWork(generation=asked, attachment=msgspec.json.encode(kept))
+        options = job_service_pb2.JobOptions(kind=KIND, keep_events=True)
+        job = await self._inference.create_job(exchange, work, options)
+        if body.stream:
+            await self._follow(exchange, job.job_id, -1)
+            return None
+        if not body.background:
+            async with self._inference.follow_job(exchange, job.job_id) as events:
+                async for _ in events:
+                    pass
+        return await self._response(exchange, job.job_id)
+
+    async def get(self, exchange: Exchange, _: None) -> Response | None:
+        """GET /v1/responses/{response_id}; with `stream=true` as events, from `starting_after` on."""
+        job_id = self._id(exchange)
+        asked = query.read(exchange, ResponseQuery)
+        if asked.stream == "true":
+            await self._follow(exchange, job_id, -1 if asked.starting_after is None else asked.starting_after)
+            return None
+        return await self._response(exchange, job_id)
+
+    async def cancel(self, exchange: Exchange, _: None) -> Response:
+        """POST /v1/responses/{response_id}/cancel."""
+        job_id = self._id(exchange)
+        await self._item(exchange, job_id)
+        await self._inference.cancel_job(exchange, job_id)
+        return await self._response(exchange, job_id)
+
+    async def delete(self, exchange: Exchange, _: None) -> Deleted:
+        """DELETE /v1/responses/{response_id}."""
+        job_id = self._id(exchange)
+        await self._item(exchange, job_id)
+        await self._inference.delete_job(exchange, job_id)
+        return Deleted(RESPONSE + job_id, "response")
+
+    async def list_input(self, exchange: Exchange, _: None) -> InputList:
+        """GET /v1/responses/{response_id}/input_items."""
+        job_id = self._id(exchange)
+        kept = _kept(await self._item(exchange, job_id))
+        data = [_named(msgspec.json.decode(raw), f"{job_id}_in{index}") for index, raw in enumerate(kept.input)]
+        return InputList(data, data[0]["id"], data[-1]["id"])
+
+    async def _follow(self, exchange: Exchange, job_id: str, after: int) -> None:
+        """Tells a kept response's events; each number always has the same event."""
+        item = await self._item(exchange, job_id)
+        frames = ResponseFrames(_begun(item, job_id, "queued"), after)
+        exchange.expect_stream(frames.failed)
+        async with self._inference.follow_job(exchange, job_id) as events:
+            await exchange.start_stream()
+            await exchange.write(frames.queue())
+            async for event in events:
+                if told := _told(frames, event):
+                    await exchange.write(told)
+        await exchange.end_stream(b"")
+
+    async def _response(self, exchange: Exchange, job_id: str) -> Response:
+        item = await self._item(exchange, job_id)
+        response = _begun(item, job_id, _STATUS.get(item.state, "failed"))
+        if item.HasField("answer"):
+            return answer.answered(response, item.answer)
+        if item.HasField("error") and response.status == "failed":
+            return answer.failed(response, Fault.of(error_of_item(item.error)))
+        return response
+
+    async def _item(self, exchange: Exchange, job_id: str) -> job_pb2.JobItem:
+        job = await self._inference.job(exchange, job_id)
+        if job.kind != KIND:
+            raise Fault(404, "There is no such response of yours.", code="response_not_found")
+        return await self._inference.first_item(exchange, job_id)
+
+    def _id(self, exchange: Exchange) -> str:
+        return bare(exchange.params["response_id"], RESPONSE, "response")
+
+
+_decode_kept = msgspec.json.Decoder(Kept).decode
+
+
+def _kept(item: job_pb2.JobItem) -> Kept:
+    return _decode_kept(item.attachment)
+
+
+def _begun(item: job_pb2.JobItem, job_id: str, status: answer.Status) -> Response:
+    """The response as it began, under the id that its job gave it."""
+    return msgspec.structs.replace(_kept(item).response, id=RESPONSE + job_id, status=status)
+
+
+def _told(frames: ResponseFrames, happened: job_service_pb2.StreamJobResponse) -> bytes:
+    """The bytes for one event of the job."""
+    if happened.HasField("ended_item"):
+        item = happened.ended_item
+        if item.state == job_pb2.JOB_STATE_CANCELLED:
+            return frames.cancelled()
+        return frames.failed(Fault.of(error_of_item(item.error))) if item.HasField("error") else b""
+    event = happened.event
+    kind = event.WhichOneof("event")
+    if kind == "started":
+        return frames.open(event.started)
+    if kind == "delta":
+        return frames.delta(event.delta)
+    if kind == "choice_finished":
+        return frames.finished(event.choice_finished)
+    return frames.completed(event.completed) if kind == "completed" else b""
+
+
+def _sent_back(item: OutputItem) -> object:
+    """An item of an answer as the input of the next one."""
+    return {key: value for key, value in msgspec.to_builtins(item).items() if key != "logprobs"}
+
+
+def _named(item: dict[str, Any], name: str) -> dict[str, Any]:
+    """An item of the input with an id and in OpenAI's long form."""
+    if isinstance(item.get("content"), str):
+        kind = "output_text" if item.get("role") == "assistant" else "input_text"
+        item["content"] = [{"type": kind, "text": item["content"]}]
+    return {"type": "message", **item, "id": item.get("id") or f"msg_{name}", "status": "completed"}

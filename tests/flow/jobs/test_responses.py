@@ -1,0 +1,217 @@
+"""/v1/responses through stock openai-python: at once, streamed, in the background, taken up again, continued."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.fakes.openai_upstream import OpenAIUpstream, Reply
+from tests.fakes.openai_wire import validator
+from tests.inference.jobs.parts import eventually
+
+TOOL: Any = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": True}
+SCHEMAS = {
+    f"response.{kind}": f"Response{name}Event"
+    for kind, name in {
+        "created": "Created", "queued": "Queued", "in_progress": "InProgress", "completed": "Completed",
+        "output_item.added": "OutputItemAdded", "output_item.done": "OutputItemDone",
+        "content_part.added": "ContentPartAdded", "content_part.done": "ContentPartDone",
+        "output_text.delta": "TextDelta", "output_text.done": "TextDone",
+        "function_call_arguments.delta": "FunctionCallArgumentsDelta",
+        "function_call_arguments.done": "FunctionCallArgumentsDone",
+    }.items()
+}  # fmt: skip
+CALLS = Reply(words=(), calls=(("call_1", "weather", ('{"city":', '"Bern"}')),), finish="tool_calls")
+
+
+async def ended(client: openai.AsyncOpenAI, response: Any) -> Any:
+    """The response once it has ended."""
+
+    async def look() -> Any:
+        now = await client.responses.retrieve(response.id)
+        return now if now.status not in ("queued", "in_progress") else None
+
+    return await eventually(look)
+
+
+def events_of(body: str) -> list[dict[str, Any]]:
+    """The data of server-sent events."""
+    return [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line.startswith("data: ")]
+
+
+async def test_an_answer_at_once(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
+    """As OpenAI's schema has it, with its receipt beside it; nothing of it is kept."""
+    body = {"model": "gpt", "input": "hi", "instructions": "Be brief.", "metadata": {"k": "v"}, "temperature": 0}
+    raw = (await http.post("/v1/responses", json=body)).json()
+    answer = await client.responses.create(**body)
+
+    validator()("Response", raw)
+    assert (answer.output_text, answer.status, answer.instructions) == ("Hello, world!", "completed", "Be brief.")
+    assert answer.usage
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    assert raw["millrace"]["request_id"] == raw["id"].removeprefix("resp_")
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(answer.id)
+
+
+async def test_what_upstreams_are_asked(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
+    """Items become the messages that they stand for; calls that stand together are one message's."""
+    call = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"}
+    items: Any = [
+        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        call,
+        {**call, "call_id": "c2"},
+        {"type": "function_call_output", "call_id": "c1", "output": "sun"},
+        {"type": "function_call_output", "call_id": "c2", "output": "rain"},
+    ]
+    await client.responses.create(
+        model="gpt", input=items, instructions="Rules.", tools=[TOOL], max_output_tokens=20,
+        tool_choice={"type": "function", "name": "weather"},
+        text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}},
+    )  # fmt: skip
+    body = (await upstream.next()).body
+
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool", "tool"]
+    assert [one["id"] for one in body["messages"][2]["tool_calls"]] == ["c1", "c2"]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert body["tools"][0]["function"]["strict"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_stream_tells_every_step(client: openai.AsyncOpenAI, http: httpx.AsyncClient, kept: bool) -> None:
+    """Numbered without gaps, each event as the schema has it, and the SDK puts it together; kept ones too."""
+    body = {"model": "gpt", "input": "hi", "stream": True, "store": kept}
+    events = events_of((await http.post("/v1/responses", json=body)).text)
+    async with client.responses.stream(model="gpt", input="hi", store=kept) as stream:
+        final = await stream.get_final_response()
+
+    for event in events:
+        validator()(SCHEMAS[event["type"]], event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    kinds = list(dict.fromkeys(event["type"].removeprefix("response.") for event in events))
+    queued = ["queued"] if kept else []
+    assert kinds == [
+        "created", *queued, "in_progress", "output_item.added", "content_part.added", "output_text.delta",
+        "output_text.done", "content_part.done", "output_item.done", "completed",
+    ]  # fmt: skip
+    assert final.output_text == "Hello, world!"
+
+
+async def test_calls_are_items(client: openai.AsyncOpenAI, http: httpx.AsyncClient, upstream: OpenAIUpstream) -> None:
+    """Whole and streamed, with the arguments as the model wrote them."""
+    upstream.replies["gpt"] = CALLS
+    body = {"model": "gpt", "input": "hi", "tools": [TOOL]}
+    whole = await client.responses.create(**body)  # type: ignore[arg-type]
+    events = events_of((await http.post("/v1/responses", json={**body, "stream": True})).text)
+
+    for event in events:
+        validator()(SCHEMAS[event["type"]], event)
+    [call] = whole.output
+    assert (call.type, call.name, call.arguments, call.call_id) == (
+        "function_call", "weather", '{"city":"Bern"}', "call_1"
+    )  # fmt: skip
+    assert events[-1]["response"]["output"][0]["arguments"] == call.arguments
+
+
+async def test_in_the_background(client: openai.AsyncOpenAI, http: httpx.AsyncClient, upstream: OpenAIUpstream) -> None:
+    """It is there at once, answers while nobody waits, and can be read until it is forgotten."""
+    started = await client.responses.create(model="gpt", input="hi", background=True)
+    done = await ended(client, started)
+    validator()("Response", (await http.get(f"/v1/responses/{done.id}")).json())
+    items = [item async for item in client.responses.input_items.list(done.id)]
+    await client.responses.delete(done.id)
+
+    assert started.status in ("queued", "in_progress")
+    assert started.background
+    assert (done.status, done.output_text, done.id) == ("completed", "Hello, world!", started.id)
+    assert items[0].content[0].text == "hi"
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(done.id)
+
+
+async def test_a_stream_is_taken_up_again(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
+    """A client that left mid-way gets the rest, and every number stands for the same event."""
+    upstream.replies["gpt"] = Reply(words=tuple(f"{n} " for n in range(40)), gate_after=20)
+    stream = await client.responses.create(model="gpt", input="hi", background=True, stream=True)
+    first = []
+    asked = await upstream.next()
+    async for event in stream:
+        first.append(event)
+        if event.type == "response.output_text.delta" and "19" in event.delta:
+            break
+    await stream.close()
+    asked.gate.set()
+    identity = first[0].response.id
+    rest = [
+        event
+        async for event in await client.responses.retrieve(
+            identity, stream=True, starting_after=first[-1].sequence_number
+        )
+    ]
+    again = [event async for event in await client.responses.retrieve(identity, stream=True)]
+    text = "".join(event.delta for event in first + rest if event.type == "response.output_text.delta")
+
+    assert text == "".join(f"{n} " for n in range(40))
+    assert [event.sequence_number for event in first + rest] == list(range(len(first) + len(rest)))
+    assert [(one.sequence_number, one.type) for one in again] == [(e.sequence_number, e.type) for e in first + rest]
+
+
+async def test_a_response_can_be_cancelled(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
+    """The upstream's work ends with it."""
+    upstream.replies["gpt"] = Reply(stall_after=1)
+    started = await client.responses.create(model="gpt", input="hi", background=True)
+    asked = await upstream.next()
+    await client.responses.cancel(started.id)
+    done = await ended(client, started)
+    async with asyncio.timeout(10):
+        await asked.hung_up.wait()
+
+    assert done.status == "cancelled"
+
+
+async def test_a_conversation_goes_on(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
+    """A kept response is continued by its id: the model sees all that went before."""
+    first = await client.responses.create(model="gpt", input="one", store=True)
+    second = await client.responses.create(model="gpt", input="two", store=True, previous_response_id=first.id)
+    await client.responses.create(model="gpt", input="three", previous_response_id=second.id)
+    asked = [await upstream.next(number) for number in (1, 2, 3)]
+
+    assert [message["content"] for message in asked[-1].body["messages"]] == [
+        "one", "Hello, world!", "two", "Hello, world!", "three"
+    ]  # fmt: skip
+
+
+async def test_failures_are_told(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
+    """At once as an error, in the background as a response that failed, and what was cut as incomplete."""
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(model="nothing", input="hi")
+    failed = await ended(client, await client.responses.create(model="nothing", input="hi", background=True))
+    upstream.replies["gpt"] = Reply(finish="length")
+    cut = await client.responses.create(model="gpt", input="hi")
+
+    assert (failed.status, failed.error.code) == ("failed", "server_error")
+    assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"role": "user"}]}, "input[0]"),
+        ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": "hi", "prompt": {"id": "x"}}, "prompt"),
+        ({"input": "hi", "nonsense": 1}, "nonsense"),
+    ],
+)
+async def test_bad_bodies_are_refused_by_field(http: httpx.AsyncClient, body: Any, param: str) -> None:
+    """Each by the name that it has in the body."""
+    answer = await http.post("/v1/responses", json={"model": "gpt", **body})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
