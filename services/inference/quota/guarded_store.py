@@ -92,11 +92,9 @@ class GuardedStore:
     def _shared_out(self, claim: Claim) -> Claim:
         """The claim against this process's share of each limit."""
         count = self._shared.replica_count
-        return (
-            claim
-            if count == 1
-            else msgspec.structs.replace(claim, limits=tuple(_part(one, count) for one in claim.limits))
-        )
+        if count == 1:
+            return claim
+        return msgspec.structs.replace(claim, limits=tuple(_part(one, count) for one in claim.limits))
 
 
 def _part(limit: Limit, count: int) -> Limit:

@@ -73,10 +73,10 @@ class Keeper:
 
     async def round(self) -> None:
         """Renews what is open, and ends what is overdue; what cannot be done now is done by the next one."""
+        waiting = list(self._open.values())
+        for at in range(0, len(waiting), RENEW_COUNT):
+            await asyncio.gather(*(self._renew(one) for one in waiting[at : at + RENEW_COUNT]))
         with suppress(StoreLost):
-            waiting = list(self._open.values())
-            for at in range(0, len(waiting), RENEW_COUNT):
-                await asyncio.gather(*(self._renew(one) for one in waiting[at : at + RENEW_COUNT]))
             await self._store.tend(tuple(self._slots))
 
     async def close(self) -> None:
@@ -95,9 +95,10 @@ class Keeper:
     async def _renew(self, reservation: Reservation) -> None:
         so_far = reservation.progress()
         used = reservation.claim.amounts if so_far is None else reservation.used(*so_far)
-        if not await self._store.renew(reservation.claim, used):
-            self._open.pop(reservation.claim.id, None)
-            reservation.expire()
+        with suppress(StoreLost):
+            if not await self._store.renew(reservation.claim, used):
+                self._open.pop(reservation.claim.id, None)
+                reservation.expire()
 
     async def _rounds(self) -> None:
         while True:

@@ -79,7 +79,7 @@ class MemoryStore:
         held = self._held.pop(claim.id, None)
         if held is None:
             return False
-        now = self._clock()
+        now, claim = self._clock(), held.claim  # as it was granted: against a share of each limit, maybe
         for limit, reserved, amount, since in zip(claim.limits, claim.amounts, used, held.windows, strict=True):
             if limit.window is Window.AT_ONCE:
                 self._running.get(_at(claim, limit), {}).pop(claim.id, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Collection
@@ -79,9 +80,11 @@ class RedisStore:
     async def tend(self, slots: Collection[str]) -> None:
         """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""
         self.replica_count = await self._run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, self._hold_ms])
-        for slot in slots:
-            for id in await self._run(OVERDUE, [_open_key(slot)], [self._now(), OVERDUE_COUNT]):
-                await self._end_overdue(slot, id.decode())
+        await asyncio.gather(*(self._tend(slot) for slot in slots))
+
+    async def _tend(self, slot: str) -> None:
+        for id in await self._run(OVERDUE, [_open_key(slot)], [self._now(), OVERDUE_COUNT]):
+            await self._end_overdue(slot, id.decode())
 
     async def _end_overdue(self, slot: str, id: str) -> None:
         body, reported = await self._lane.ask("HMGET", _record_key(slot, id), "body", "reported")

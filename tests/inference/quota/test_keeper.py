@@ -108,6 +108,28 @@ async def test_a_lost_store_is_asked_again(clock: HandClock) -> None:
     assert not (await store.take(claim((at_once(1), 1))))[0].fits
 
 
+async def test_one_that_cannot_be_renewed_stops_no_other(clock: HandClock) -> None:
+    """What is counted in this process while Redis is away is renewed, whatever else is not."""
+
+    class Partly(MemoryStore):
+        async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
+            if claim is lost.claim:
+                raise StoreLost(sent=False)
+            return await super().renew(claim, used)
+
+    store = Partly(clock)
+    keeper = Keeper(store)
+    lost = await held(store, keeper, claim((tokens(1_000), 1)))
+    for _ in range(200):
+        await held(store, keeper, claim((at_once(200), 1)))
+
+    clock.now_ms += HOLD_MS - 1
+    await keeper.round()
+    clock.now_ms += 1
+
+    assert not (await store.take(claim((at_once(200), 1))))[0].fits
+
+
 async def test_closing_settles_what_has_ended(clock: HandClock) -> None:
     """Ends that are under way as the service stops are carried out first."""
     store = MemoryStore(clock)

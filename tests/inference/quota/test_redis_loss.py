@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.inference.quota.guarded_store import GuardedStore, OnLoss
+from services.inference.quota.limit import Window
 from services.inference.quota.memory_store import MemoryStore
 from services.inference.quota.redis_lane import RedisLane
 from services.inference.quota.redis_store import RedisStore
@@ -104,6 +105,10 @@ async def test_each_replica_counts_its_share(make: Make, own_redis: RedisServer)
 
     assert [await let_in(store, 30) for store in stores] == [10, 10, 10]
     assert [await let_in(store, 2) for store in stores] == [1, 1, 1]
+    shared_out = claim((tokens(90, Window.MINUTE), 30))
+    assert all(one.fits for one in await stores[0].take(shared_out))
+    await stores[0].end(shared_out, (10,))
+    assert [one.fits for one in await stores[0].take(claim((tokens(90, Window.MINUTE), 21)))] == [False]
 
 
 @pytest.mark.parametrize(("on_loss", "let_in"), [("open", 50), ("local", 5)])
