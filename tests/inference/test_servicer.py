@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2 as details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kit.errors import Code
-from millrace.inference.v1 import generation_pb2, job_service_pb2, job_service_pb2_grpc, model_pb2
+from millrace.inference.v1 import generation_pb2, model_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
 from services.inference.servicer import BATCH_COUNT_MAX
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
@@ -346,13 +346,6 @@ async def test_moderation_without_safety(suite: Suite) -> None:
     error = await failure(suite.stub.Moderate(pb.ModerateRequest(texts=["a"]), timeout=DEADLINE_S))
 
     assert (error.code, error.reason) == (Code.UNIMPLEMENTED, "SAFETY_NOT_CONFIGURED")
-
-
-async def test_what_comes_later_says_so(suite: Suite) -> None:
-    """Jobs are in the contract and UNIMPLEMENTED, with a reason."""
-    job = await failure(job_service_pb2_grpc.JobServiceStub(suite.channel).GetJob(job_service_pb2.GetJobRequest()))  # type: ignore[arg-type]
-
-    assert (job.code, job.reason) == (Code.UNIMPLEMENTED, "JOBS_NOT_AVAILABLE")
 
 
 async def test_a_bug_tells_nothing(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
