@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+from prometheus_client import CollectorRegistry
 
 from kit.config import ConfigError, DialSettings
 from kit.dial import dial
@@ -43,6 +44,7 @@ from services.inference.database.watch import DatabaseWatch
 from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
+from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.fleet import Fleet
 from services.inference.jobs.wiring import Jobs
 from services.inference.ledger.bookkeeping import Bookkeeping
@@ -68,8 +70,9 @@ NONE = "none"
 class EngineMaker:
     """Makes the engine of a target; what an engine needs is imported only where one is used."""
 
-    def __init__(self, settings: InferenceSettings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: InferenceSettings, environ: Mapping[str, str], registry: CollectorRegistry) -> None:
         self._settings, self._environ = settings, environ
+        self._local_metrics = LocalMetrics(registry)
 
     def engine(self, target: Target) -> Engine:
         """An engine that generates."""
@@ -86,6 +89,7 @@ class EngineMaker:
             threads=settings.torch_threads,
             cache_mib=settings.local_cache_mib,
             precision=settings.local_precision,
+            metrics=self._local_metrics,
         )
 
     def embedder(self, target: Target) -> Embedder:
@@ -173,7 +177,7 @@ async def build(
         for name, to, service in _dependencies(settings)
         if to.target != NONE
     }
-    maker = EngineMaker(settings, environ)
+    maker = EngineMaker(settings, environ, telemetry.registry)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
     limiting = quota_wiring.wire(settings.quotas)
     router, admission = Router(catalog), Admission(settings.running_count_max, limiting.quotas)

@@ -6,11 +6,13 @@ request whose reader has fallen behind rests until its box has room; the others 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
 
 from services.inference.engines.local.job import Answer, Job
+from services.inference.engines.local.metrics import LocalMetrics, unread
 from services.inference.engines.local.sampler import draw
 from services.inference.engines.local.sequence import Sequence
 
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 class Batch:
     """The work of one model."""
 
-    def __init__(self, model: LocalModel, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(
+        self, model: LocalModel, scheduler: Scheduler, runner: Runner, metrics: LocalMetrics | None = None
+    ) -> None:
         self._model = model
+        self._metrics = (metrics or unread()).of(model.name)
+        self._preemption_count = 0
         self._scheduler = scheduler
         self._runner = runner
         self._answers: dict[Sequence, Answer] = {}
@@ -55,15 +61,43 @@ class Batch:
         """Computes a step; False where there is nothing that can be computed now."""
         for sequence, answer in self._answers.items():
             sequence.is_paused = answer.job.outbox.is_full
+        begin = time.monotonic()
         plan = self._scheduler.schedule()
         if not plan.rows:
+            self._show()
             return False
+        reads = any(row.count > 1 or not row.gives_token for row in plan.rows)
         for row in plan.rows:
-            self._answers[row.sequence].job.is_started = True
+            self._start(self._answers[row.sequence].job, begin)
         sequences, logits = self._runner.run(plan)
         self._scheduler.complete(plan)
         self._emit(sequences, logits)
+        (self._metrics.prefill_s if reads else self._metrics.decode_s).observe(time.monotonic() - begin)
+        self._show()
         return True
+
+    def _start(self, job: Job, now: float) -> None:
+        if not job.is_started:
+            job.is_started = True
+            self._metrics.queue_s.observe(now - job.arrived_s)
+            self._metrics.prompt_tokens.inc(len(job.prompt_ids))
+
+    def _show(self) -> None:
+        """Tells how full the model is."""
+        scheduler, metrics = self._scheduler, self._metrics
+        metrics.running.set(len(scheduler.running))
+        metrics.waiting.set(len(scheduler.waiting))
+        metrics.cache_used.set(scheduler.used_token_count / scheduler.extents.token_count)
+        metrics.preemptions.inc(scheduler.preemption_count - self._preemption_count)
+        self._preemption_count = scheduler.preemption_count
+
+    def _time(self, answer: Answer, now: float) -> None:
+        """Tells how long a token took."""
+        if answer.last_token_s is None:
+            self._metrics.ttft_s.observe(now - answer.job.arrived_s)
+        else:
+            self._metrics.inter_token_s.observe(now - answer.last_token_s)
+        answer.last_token_s = now
 
     @torch.inference_mode()
     def _emit(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
@@ -71,10 +105,13 @@ class Batch:
             return
         answers = [self._answers[sequence] for sequence in sequences]
         token_ids = draw(logits, [answer.draw for answer in answers])
+        self._metrics.completion_tokens.inc(len(token_ids))
+        now = time.monotonic()
         for at, (sequence, answer, token_id) in enumerate(zip(sequences, answers, token_ids, strict=True)):
             if sequence not in self._answers:  # another choice of its request has failed
                 continue
             sequence.token_ids.append(token_id)
+            self._time(answer, now)
             try:
                 events = answer.add(self._model, logits[at], token_id)
             except Exception as error:  # the edge of one request: its reader gets the error, the others go on
@@ -83,6 +120,7 @@ class Batch:
                 continue
             if answer.choice.index == 0 and answer.choice.token_count == 1:
                 answer.job.cached_count = sequence.reused_count
+                self._metrics.reused_tokens.inc(sequence.reused_count)
             if answer.choice.is_ended:
                 self._end(sequence)
             answer.job.put(events)

@@ -26,6 +26,7 @@ from services.inference.engines.local.worker import Work, Worker
 from services.inference.generation import EngineCompleted, EngineEvent, Prompt
 
 if TYPE_CHECKING:
+    from services.inference.engines.local.metrics import LocalMetrics
     from services.inference.engines.local.model import Precision
     from services.inference.engines.local.sampler import Constraint
     from services.inference.engines.local.serving import Serving
@@ -58,6 +59,7 @@ class LocalEngine:
         cache_mib: int = 0,
         reuses_prefixes: bool = True,
         precision: Precision = "auto",
+        metrics: LocalMetrics | None = None,
     ) -> None:
         """Makes the engine; `warm` loads the model.
 
@@ -70,8 +72,10 @@ class LocalEngine:
             cache_mib: Memory of keys and values; 0 takes a share of what is free.
             reuses_prefixes: Whether prompts of one tenant that begin alike share the work.
             precision: What is computed in; automatic is float32 on a processor and the checkpoint's own on CUDA.
+            metrics: Where its figures go; None: nowhere.
         """
         self._name = name
+        self._metrics = metrics
         self._threads, self._cache_mib, self._reuses_prefixes = threads, cache_mib, reuses_prefixes
         self._precision: Precision = precision
         self._active_max, self._queue_max, self._wait_s_max = active_max, queue_max, wait_s_max
@@ -231,6 +235,7 @@ class LocalEngine:
                     self._cache_mib,
                     reuses_prefixes=self._reuses_prefixes,
                     int8=self._precision == "int8",
+                    metrics=self._metrics,
                 )
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ class Job:
         is_cancelled: Whether nobody wants the answer any more.
         cached_count: Tokens of the prompt that were not computed, because another request had the same.
         answers: Its choices, once the thread has taken it on.
+        arrived_s: When it came, by the monotonic clock.
         is_left: Whether nothing more is done for it.
         on_left: Told of that, in the model's thread.
     """
@@ -53,6 +55,7 @@ class Job:
     is_cancelled: bool = False
     cached_count: int = 0
     answers: list[Answer] = field(default_factory=list)
+    arrived_s: float = field(default_factory=time.monotonic)
     is_left: bool = False
     on_left: Callable[[], object] | None = None
 
@@ -114,6 +117,7 @@ class Answer:
     choice: Choice
     draw: Draw
     constraint: Constraint | None
+    last_token_s: float | None = None
 
     def add(self, model: LocalModel, logits: torch.Tensor, token_id: int) -> list[EngineEvent]:
         """Takes the token that was drawn from logits of shape (vocabulary,), and returns what may leave."""

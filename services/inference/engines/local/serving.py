@@ -14,6 +14,7 @@ from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.grammar import Grammars
 from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.machine import cache_bytes
+from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Scheduler
@@ -37,7 +38,13 @@ class Serving:
 
 
 def serve(
-    model: LocalModel, active_max: int, cache_mib: int, *, reuses_prefixes: bool = True, int8: bool = False
+    model: LocalModel,
+    active_max: int,
+    cache_mib: int,
+    *,
+    reuses_prefixes: bool = True,
+    int8: bool = False,
+    metrics: LocalMetrics | None = None,
 ) -> Serving:
     """Makes the work of a model; measures its pace, which takes a few steps."""
     try:
@@ -63,7 +70,7 @@ def serve(
     logger.info("local model is served in a batch", extra=facts)
     size_max = scheduler.extents.size_max
     token_count_max = min(model.context_token_count_max or size_max, size_max)
-    return Serving(model, Grammars(model), Batch(model, scheduler, runner), token_count_max)
+    return Serving(model, Grammars(model), Batch(model, scheduler, runner, metrics), token_count_max)
 
 
 def _pack(model: LocalModel, int8: bool) -> None:
