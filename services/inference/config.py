@@ -66,7 +66,7 @@ class InferenceSettings(ServeSettings):
     )
     # More than the detectors' own deadlines, so that the policy decides about a text that takes too long.
     safety_timeout_ms: int = Field(
-        default=5_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text."
+        default=15_000, ge=1, le=60_000, description="Longest wait for a judgement of a whole text."
     )
     dependency_wait_s: float = Field(
         default=10.0, ge=0, description="Longest wait at start for cache and safety to be up; then it serves without."
