@@ -23,11 +23,15 @@ from services.edge.fault import Fault
 from services.edge.jobs.job_client import JobClient
 from services.edge.openai import answer, chat_request, completion_request, spec
 from services.edge.openai.embeddings import EmbeddingRequest, embed_request, embedding_list
+from services.edge.responses import answer as response_answer
+from services.edge.responses import kept
+from services.edge.responses import request as response_request
 
 LINE_COUNT_MAX = 50_000
 _CHAT = BodyReader(chat_request.ChatRequest, chat_request.REFUSED)
 _COMPLETION = BodyReader(completion_request.CompletionRequest, completion_request.REFUSED)
 _EMBEDDING = BodyReader(EmbeddingRequest)
+_RESPONSE = BodyReader(response_request.ResponseRequest, response_request.REFUSED)
 _encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 
@@ -119,6 +123,17 @@ def _embedding(raw: bytes, exchange: Exchange) -> job_pb2.JobWork:
     return job_pb2.JobWork(embedding=embed_request(body, ""), attachment=(body.encoding_format or "").encode())
 
 
+def _response_work(raw: bytes, exchange: Exchange) -> job_pb2.JobWork:
+    body = _RESPONSE.read(raw)
+    _refuse_stream(body.stream)
+    for field in ("background", "previous_response_id"):
+        if getattr(body, field):
+            raise Fault.invalid("Not in batches.", field, "unsupported_parameter")
+    items = response_request.input_items(body)
+    asked = apply_controls(exchange, spec.chat_spec(response_request.chat_request(body, items)))
+    return job_pb2.JobWork(generation=asked, attachment=kept.pack(body, items, []))
+
+
 def _refuse_stream(stream: bool | None) -> None:
     if stream:
         raise Fault.invalid("Answers of batches are files.", "stream", "unsupported_parameter")
@@ -128,6 +143,7 @@ _ASKED: dict[str, Callable[[bytes, Exchange], job_pb2.JobWork]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/embeddings": _embedding,
+    "/v1/responses": _response_work,
 }
 ENDPOINTS = tuple(_ASKED)
 
@@ -184,6 +200,8 @@ def _response(item: job_pb2.JobItem, request_id: str, endpoint: str) -> LineResp
         body: Any = answer.chat_completion(one)
         if endpoint == "/v1/completions":
             body = answer.text_completion(one.request_id, [one])
+        elif endpoint == "/v1/responses":
+            body = response_answer.answered(kept.begun(item, one.request_id, "completed"), one)
         return LineResponse(200, request_id, body)
     if item.HasField("vectors"):
         return LineResponse(200, request_id, embedding_list(item.vectors, as_base64=item.attachment == b"base64"))

@@ -36,7 +36,7 @@ class NewBatch(Struct, forbid_unknown_fields=True):
     """Asks for the answers to a file of requests."""
 
     input_file_id: Annotated[str, Meta(min_length=1, max_length=64)]
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
 

@@ -18,7 +18,7 @@ from services.edge.jobs.identifiers import RESPONSE, bare
 from services.edge.jobs.job_client import JobClient
 from services.edge.openai.spec import chat_spec
 from services.edge.relay import relay
-from services.edge.responses import answer
+from services.edge.responses import answer, kept
 from services.edge.responses.answer import OutputItem, Response
 from services.edge.responses.frames import RelayedFrames, ResponseFrames
 from services.edge.responses.request import ResponseRequest, chat_request, input_items
@@ -29,14 +29,6 @@ _STATUS: dict[int, answer.Status] = {
     job_pb2.JOB_STATE_RUNNING: "in_progress",
     job_pb2.JOB_STATE_CANCELLED: "cancelled",
 }
-
-
-class Kept(Struct):
-    """What is kept beside the work: the response as it began, its own input and what went before it."""
-
-    response: Response
-    input: list[Raw]
-    before: list[Raw]
 
 
 class ResponseQuery(Struct, forbid_unknown_fields=True):
@@ -84,17 +76,16 @@ class ResponseEndpoints:
         item = await self._item(exchange, bare(previous, RESPONSE, "response"))
         if not item.HasField("answer"):
             raise Fault.invalid("The response is not complete.", "previous_response_id")
-        kept = _kept(item)
-        output = answer.answered(kept.response, item.answer).output
-        return [*kept.before, *kept.input, *(Raw(msgspec.json.encode(_sent_back(one))) for one in output)]
+        had = kept.unpack(item)
+        output = answer.answered(had.response, item.answer).output
+        return [*had.before, *had.input, *(Raw(msgspec.json.encode(_sent_back(one))) for one in output)]
 
     async def _keep(
         self, exchange: Exchange, body: ResponseRequest, asked: generation_pb2.GenerationSpec,
         items: list[Raw], before: list[Raw],
     ) -> Response | None:  # fmt: skip
         """Has a job make the answer; whoever does not ask for it in the background waits for its end."""
-        kept = Kept(answer.begun(body, ""), items, before)
-        work = job_pb2.JobWork(generation=asked, attachment=msgspec.json.encode(kept))
+        work = job_pb2.JobWork(generation=asked, attachment=kept.pack(body, items, before))
         options = job_service_pb2.JobOptions(kind=KIND, keep_events=True)
         job = await self._inference.create_job(exchange, work, options)
         if body.stream:
@@ -132,14 +123,14 @@ class ResponseEndpoints:
     async def list_input(self, exchange: Exchange, _: None) -> InputList:
         """GET /v1/responses/{response_id}/input_items."""
         job_id = self._id(exchange)
-        kept = _kept(await self._item(exchange, job_id))
-        data = [_named(msgspec.json.decode(raw), f"{job_id}_in{index}") for index, raw in enumerate(kept.input)]
+        had = kept.unpack(await self._item(exchange, job_id))
+        data = [_named(msgspec.json.decode(raw), f"{job_id}_in{index}") for index, raw in enumerate(had.input)]
         return InputList(data, data[0]["id"], data[-1]["id"])
 
     async def _follow(self, exchange: Exchange, job_id: str, after: int) -> None:
         """Tells a kept response's events; each number always has the same event."""
         item = await self._item(exchange, job_id)
-        frames = ResponseFrames(_begun(item, job_id, "queued"), after)
+        frames = ResponseFrames(kept.begun(item, job_id, "queued"), after)
         exchange.expect_stream(frames.failed)
         async with self._inference.follow_job(exchange, job_id) as events:
             await exchange.start_stream()
@@ -151,7 +142,7 @@ class ResponseEndpoints:
 
     async def _response(self, exchange: Exchange, job_id: str) -> Response:
         item = await self._item(exchange, job_id)
-        response = _begun(item, job_id, _STATUS.get(item.state, "failed"))
+        response = kept.begun(item, job_id, _STATUS.get(item.state, "failed"))
         if item.HasField("answer"):
             return answer.answered(response, item.answer)
         if item.HasField("error") and response.status == "failed":
@@ -166,18 +157,6 @@ class ResponseEndpoints:
 
     def _id(self, exchange: Exchange) -> str:
         return bare(exchange.params["response_id"], RESPONSE, "response")
-
-
-_decode_kept = msgspec.json.Decoder(Kept).decode
-
-
-def _kept(item: job_pb2.JobItem) -> Kept:
-    return _decode_kept(item.attachment)
-
-
-def _begun(item: job_pb2.JobItem, job_id: str, status: answer.Status) -> Response:
-    """The response as it began, under the id that its job gave it."""
-    return msgspec.structs.replace(_kept(item).response, id=RESPONSE + job_id, status=status)
 
 
 def _told(frames: ResponseFrames, happened: job_service_pb2.StreamJobResponse) -> bytes:

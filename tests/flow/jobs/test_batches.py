@@ -89,16 +89,20 @@ async def test_a_batch_is_answered(client: openai.AsyncOpenAI, http: httpx.Async
     assert (output.purpose, output.bytes) == ("batch_output", len((await client.files.content(output.id)).content))
 
 
-async def test_embeddings_and_completions_are_answered(client: openai.AsyncOpenAI) -> None:
-    """The other endpoints' requests, with their own bodies."""
+async def test_other_endpoints_are_answered(client: openai.AsyncOpenAI) -> None:
+    """Embeddings, completions and responses, with their own bodies."""
     asked = {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": {"model": "vectors", "input": "a"}}
     text = {"custom_id": "t", "method": "POST", "url": "/v1/completions", "body": {"model": "gpt", "prompt": "a"}}
     vectors = await ended(client, await start(client, asked, endpoint="/v1/embeddings"))
     texts = await ended(client, await start(client, text, endpoint="/v1/completions"))
-    [vector], [answer] = [await lines_of(client, one.output_file_id) for one in (vectors, texts)]
+    item = {"custom_id": "r", "method": "POST", "url": "/v1/responses", "body": {"model": "gpt", "input": "hi"}}
+    responses = await ended(client, await start(client, item, endpoint="/v1/responses"))
+    [vector], [answer], [said] = [await lines_of(client, one.output_file_id) for one in (vectors, texts, responses)]
 
     validator()("CreateEmbeddingResponse", vector["response"]["body"])
     validator()("CreateCompletionResponse", answer["response"]["body"])
+    validator()("Response", said["response"]["body"])
+    assert said["response"]["body"]["output"][0]["content"][0]["text"] == "Hello, world!"
 
 
 async def test_a_batch_can_be_cancelled(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
