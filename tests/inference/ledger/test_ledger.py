@@ -206,7 +206,7 @@ async def test_an_outage_of_postgresql_loses_and_doubles_nothing(
     frozen: PostgresServer, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Requests are recorded at once all the while; afterwards each row is there once, and the log has two lines."""
-    database = await open_database(frozen.create_database(), timeout_s=0.3)
+    database = await open_database(frozen.create_database(), timeout_s=2.0)
     books = Books(tmp_path / "ledger", database)
     ready = asyncio.Event()
     ready.set()
