@@ -60,6 +60,11 @@ class Stock:
     vectors: Floats
     entry_count: int
 
+    @property
+    def real_from(self) -> int:
+        """The last entries are questions without noise: once they are found, all others have been read."""
+        return max(0, self.entry_count - len(self.texts))
+
     def parts(self) -> Iterator[tuple[range, Floats]]:
         """The vectors of all entries, the same each time."""
         noise = np.random.default_rng(1)
@@ -67,14 +72,14 @@ class Stock:
             numbers = range(begin, min(self.entry_count, begin + WRITTEN_AT_ONCE))
             part = self.vectors[[number % len(self.texts) for number in numbers]]
             drawn = noise.normal(size=part.shape).astype(np.float32) * (NOISE / part.shape[1] ** 0.5)
-            drawn[[number < len(self.texts) for number in numbers]] = 0
+            drawn[[number >= self.real_from for number in numbers]] = 0
             part = part + drawn
             yield numbers, part / np.linalg.norm(part, axis=1, keepdims=True)
 
     def text(self, number: int) -> str:
         """The question that an entry answers."""
         text = self.texts[number % len(self.texts)]
-        return text if number < len(self.texts) else f"{text} {number // len(self.texts)}"
+        return text if number >= self.real_from else f"{text} {number}"
 
     def nearest(self, queries: Floats) -> Floats:
         """The cosine of the nearest entry to each query, by comparing with all."""
