@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from services.inference.engines.local.machine import SMALL_PARAMETER_COUNT, core_count, thread_count
+from services.inference.engines.local.machine import (
+    CACHE_BYTES_MAX,
+    SMALL_PARAMETER_COUNT,
+    cache_bytes,
+    core_count,
+    thread_count,
+)
 
 
 def test_setting_wins() -> None:
@@ -37,3 +43,9 @@ asyncio.run(main())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
 
     assert done.stdout.strip() == "both", done.stderr[-2000:]
+
+
+def test_cache_memory_is_a_share_of_what_is_free() -> None:
+    """A setting is taken as it is; without one a cache gets a part of the free memory, within a bound."""
+    assert cache_bytes(64) == 64 << 20
+    assert 0 < cache_bytes(0) <= CACHE_BYTES_MAX
