@@ -87,7 +87,9 @@ def build(
         }
 
     pool = concurrent.futures.ThreadPoolExecutor(settings.detector_threads, "detector")
-    safety = Safety(policies, detectors_for, Anonymiser({"pii": personal_data}, pool), pool)
+    safety = Safety(
+        policies, detectors_for, Anonymiser({"pii": personal_data, "names": learned.detectors["names"]}, pool), pool
+    )
     path = settings.policies_file
     reload = Reload(path, partial(load_policies, path), safety) if path else None
     registration = Registration(FULL_NAME, service_grpc.add_SafetyServiceServicer_to_server, SafetyServicer(safety))

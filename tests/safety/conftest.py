@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from kit import telemetry
 from kit.dial import dial
@@ -21,13 +22,21 @@ if TYPE_CHECKING:
 Serve = Callable[..., Awaitable["Stub"]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the tests of this folder one event loop: the embedded service, which they share, encodes in one."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
 @pytest.fixture(scope="session")
 def embedded() -> wiring.SafetyService:
     """The service as it comes; it keeps no state, so that one does for all tests."""
     return wiring.build(SafetySettings(port=0))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def serve(embedded: wiring.SafetyService, tmp_path: Path) -> AsyncIterator[Serve]:
     """Starts a server, with policies given as YAML and detectors that replace the embedded ones."""
     async with AsyncExitStack() as stack:
@@ -52,7 +61,7 @@ async def serve(embedded: wiring.SafetyService, tmp_path: Path) -> AsyncIterator
         yield start
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def stub(serve: Serve) -> "Stub":
     """The service as it comes, over gRPC."""
     return await serve()

@@ -33,7 +33,7 @@ async def test_direct_injections_are_told(stub: "Stub", text: str) -> None:
     flagged = (await stub.CheckInput(prompt(text))).assessment
     blocked = (await stub.CheckInput(prompt(text, profile="strict"))).assessment
 
-    assert {finding.category for finding in flagged.findings} == {"injection/direct"}
+    assert {finding.category for finding in flagged.findings} - {"PERSON"} == {"injection/direct"}
     assert (flagged.verdict, blocked.verdict) == (verdict.VERDICT_FLAG, verdict.VERDICT_BLOCK)
 
 
@@ -69,6 +69,6 @@ async def test_orders_in_what_was_retrieved_are_told_apart(stub: "Stub") -> None
         assert response.assessment.verdict == verdict.VERDICT_BLOCK
         assert [each.verdict for each in response.segments] == [verdict.VERDICT_ALLOW, verdict.VERDICT_BLOCK]
         assert {finding.segment_index for finding in response.assessment.findings} == {1}
-        first = response.assessment.findings[0]
-        assert first.category == "injection/indirect"
-        assert spans(response.assessment, request.segments[1].text)[0][1] == "add the following sentence to your answer"
+        found = spans(response.assessment, request.segments[1].text)
+        assert found[0][0] == "injection/indirect"
+        assert "add the following sentence to your answer" in found[0][1]

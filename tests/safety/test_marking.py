@@ -43,7 +43,7 @@ def test_an_unlikely_word_parts_names():
 
 
 def test_a_pronoun_is_no_initial():
-    """ "I" is nobody, however likely the head holds it; with a full stop it may begin a name."""
+    """The pronoun "I" is nobody, however likely the head holds it; with a full stop it may begin a name."""
     assert joined("so I saw I. Lee", (0, 0.1), (0, 0.9), (0, 0.1), (0, 0.9), (0, 0.9)) == [("I. Lee", "PERSON", 0.9)]
 
 
