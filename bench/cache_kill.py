@@ -33,7 +33,7 @@ from millrace.cache.v1.cache_service_pb2 import (
     StoreStreamRequest,
 )
 from millrace.cache.v1.entry_pb2 import EntryDraft, EntryKey, Namespace
-from millrace.cache.v1.lookup_pb2 import Query
+from millrace.cache.v1.lookup_pb2 import MISS_REASON_STORE_UNAVAILABLE, Query
 
 EMBEDDED, _, REDIS = VICTIMS = ("service, embedded", "service on Redis", "Redis")
 CALLERS = 8
@@ -56,6 +56,10 @@ class Result:
     recovery_s_max: float = 0.0
 
 
+class StoreAwayError(Exception):
+    """A miss for want of the store: it says nothing of what is kept."""
+
+
 class Subject:
     """A service with its store, those who call it, and what they were promised."""
 
@@ -70,7 +74,7 @@ class Subject:
         while True:
             try:
                 await (self._store() if self._draw.random() < 0.5 else self._look_up_any())
-            except grpc.aio.AioRpcError:
+            except (grpc.aio.AioRpcError, StoreAwayError):
                 await asyncio.sleep(0.01)
 
     async def recover(self) -> None:
@@ -100,7 +104,7 @@ class Subject:
             while True:
                 try:
                     return await self._look_up(number)
-                except grpc.aio.AioRpcError:
+                except (grpc.aio.AioRpcError, StoreAwayError):
                     await asyncio.sleep(0.02)
 
     async def _look_up_any(self) -> None:
@@ -108,18 +112,25 @@ class Subject:
             await self._look_up(self._draw.randrange(self._next_number))
 
     async def _look_up(self, number: int) -> bool:
-        """Looks one up, whole or streamed; true if it is there."""
+        """Looks one up, whole or streamed; true if it is there.
+
+        Raises:
+            grpc.aio.AioRpcError: The call failed.
+            StoreAwayError: The service says that it cannot see its entries now.
+        """
         query = Query(key=key_of(number), schema_tag="bench.v1")
         if self._draw.random() < 0.5:
             found = await self.service.stub.Lookup(LookupRequest(query=query), timeout=CALL_S)
-            if not found.HasField("hit"):
-                return False
-            chunks = list(found.hit.entry.chunks)
+            missed, chunks = found.miss.reason, list(found.hit.entry.chunks)
         else:
             events = self.service.stub.LookupStream(LookupStreamRequest(query=query), timeout=CALL_S)
-            chunks = [event.chunk async for event in events if event.WhichOneof("event") == "chunk"]
-            if not chunks:
-                return False
+            told = [event async for event in events]
+            missed = told[-1].miss.reason
+            chunks = [event.chunk for event in told if event.WhichOneof("event") == "chunk"]
+        if missed == MISS_REASON_STORE_UNAVAILABLE:
+            raise StoreAwayError
+        if not chunks:
+            return False
         self._result.hits += 1
         self._result.torn += chunks != answer_to(number)
         return True
