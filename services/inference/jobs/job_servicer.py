@@ -14,6 +14,7 @@ from kit.identity import Caller
 from millrace.inference.v1 import job_pb2, job_service_pb2_grpc
 from millrace.inference.v1 import job_service_pb2 as pb2
 from services.inference import limits
+from services.inference.access.permission import check_method
 from services.inference.jobs import job_wire
 from services.inference.jobs.job import JobEvent, NewItem, NewJob, State
 from services.inference.jobs.job_store import ALL_STATES, JobStore
@@ -171,8 +172,10 @@ def _new_item(work: job_pb2.JobWork, index: int) -> NewItem:
     attachment, work.attachment = work.attachment, b""
     kind = work.WhichOneof("work")
     if kind == "generation":
+        check_method(me(), "generate")
         limits.check_spec(work.generation, f"{at}.generation")
     elif kind == "embedding":
+        check_method(me(), "embed")
         limits.check_texts(work.embedding.texts, 2_048, 1)
     elif kind == "refused":
         return NewItem(work.label, b"", attachment, job_pb2.JobItem(error=work.refused).SerializeToString())

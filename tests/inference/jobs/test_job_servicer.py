@@ -9,11 +9,14 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from kit.errors import Code
+from kit import identity
+from kit.errors import Code, PermissionDenied
+from kit.identity import CallContext, Caller
 from kit.status import from_rpc_error
 from millrace.inference.v1 import file_service_pb2, file_service_pb2_grpc, job_pb2, job_service_pb2_grpc
 from millrace.inference.v1 import inference_service_pb2 as inference_pb2
 from millrace.inference.v1 import job_service_pb2 as pb
+from services.inference.jobs import job_servicer
 from services.inference.jobs.settings import JobSettings
 from tests.inference.suite import Serve, Suite, spec
 
@@ -233,3 +236,12 @@ async def test_a_file_that_is_too_large_is_not_kept(serve: Serve) -> None:
     assert error.code is Code.INVALID_ARGUMENT
     assert "1000000 bytes" in error.message
     assert not (await files(suite).ListFiles(file_service_pb2.ListFilesRequest())).files
+
+
+def test_a_job_may_ask_for_what_its_maker_may_call() -> None:
+    """A key that reaches jobs alone makes none that generates: the scope of an endpoint holds behind a job too."""
+    caller = Caller("anna", "acme", "user", key_id="k", endpoints=("jobs",))
+    with identity.use(CallContext("r", "acme", "anna", caller=caller)), pytest.raises(PermissionDenied) as caught:
+        job_servicer._new_item(ask(), 0)
+
+    assert caught.value.reason == "ENDPOINT_NOT_ALLOWED"
