@@ -28,7 +28,7 @@ class Prompts:
     def text(self, token_count: int | None = None) -> str:
         """A prompt; its length may be off by a token or two where the tokenizer joins what it is made of."""
         wanted = token_count or self._token_count
-        words = "".join(self._random.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(8 * wanted))
+        words = self._tokenizer.decode([self._random.randrange(len(self._tokenizer)) for _ in range(wanted)])
         text: str = self._tokenizer.decode(self._tokenizer(words)["input_ids"][:wanted])
         return text
 

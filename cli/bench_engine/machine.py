@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,16 +43,17 @@ def limits(directory: str, levels: Sequence[int], threads: int) -> list[dict[str
 
 
 def write_random_gpt2(directory: Path) -> None:
-    """Writes a GPT-2 of 124M random weights, with the embedded model's tokenizer."""
+    """Writes a GPT-2 of 124M random weights, with a word for each of its tokens, so that every one makes text."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from services.inference.engines.local.model import EMBEDDED_DIRECTORY
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=None)).save_pretrained(directory)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(EMBEDDED_DIRECTORY / name, directory)
+    config = GPT2Config(bos_token_id=None, eos_token_id=None)
+    GPT2LMHeadModel(config).save_pretrained(directory)
+    words = Tokenizer(models.WordLevel({f"w{at}": at for at in range(config.vocab_size)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(directory)
 
 
 def _fastest(work: Callable[[], Any]) -> float:
