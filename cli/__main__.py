@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         safety.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"JSON lines with text and {rows}; also .gz")
     safety.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as flat records")
     safety.add_argument("--document", type=Path, metavar="FILE", help="write the tables between its markers")
-    safety.add_argument("--profile", default="", help="policy profile (default: default)")
+    safety.add_argument("--profile", default="", help="policy profile (default: default; moderation for --moderation)")
     safety.add_argument("--target", metavar="HOST:PORT", help="a running service (default: start one)")
     safety.set_defaults(run=_bench_safety)
 

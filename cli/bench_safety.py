@@ -37,6 +37,8 @@ CALL_TIMEOUT_S = 60
 LENGTHS = (25, 100, 400)
 # Of two texts in flight one is encoded while the other travels; latency is then that of a lightly used service.
 CALLS_AT_ONCE = 2
+# Which profile judges where none is asked for: one that blocks stops reading, and would leave scores out.
+PROFILES = {"moderation": "moderation"}
 PII_ALIASES = {"GPE": "LOCATION", "ZIP_CODE": "LOCATION", "STREET_ADDRESS": "LOCATION"}
 
 
@@ -98,7 +100,10 @@ async def _measure(sets: Mapping[str, list[Row]], options: Options) -> dict[str,
         try:
             stub = SafetyServiceStub(channel)
             await stub.ListPolicies(pb.ListPoliciesRequest(), wait_for_ready=True, timeout=CALL_TIMEOUT_S)
-            return {kind: await _judge(stub, rows, options.profile, kind) for kind, rows in sets.items()}
+            return {
+                kind: await _judge(stub, rows, options.profile or PROFILES.get(kind, ""), kind)
+                for kind, rows in sets.items()
+            }
         finally:
             await channel.close()
 
