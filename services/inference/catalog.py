@@ -244,8 +244,7 @@ class Catalog(Document):
         """
         if found := self._find(name):
             return found
-        known = ", ".join(self.listed_names()[:10])
-        raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; known models: {known}")
+        raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; ListModels names those that do")
 
     def _find(self, name: str) -> Model | None:
         for model in self.models:

@@ -11,8 +11,8 @@ from pydantic_settings import SettingsConfigDict
 from kit.config import DialSettings, ServeSettings
 from services.inference.access.settings import AccessSettings
 from services.inference.database.settings import DatabaseSettings
-from services.inference.ledger.settings import LedgerSettings
 from services.inference.jobs.settings import JobSettings
+from services.inference.ledger.settings import LedgerSettings
 from services.inference.quota.settings import QuotaSettings
 
 EMBEDDED_MODELS_FILE = Path(__file__).with_name("models.yaml")
@@ -45,8 +45,8 @@ class InferenceSettings(ServeSettings):
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     database: DatabaseSettings = DatabaseSettings()
-    jobs: JobSettings = JobSettings()
     ledger: LedgerSettings = LedgerSettings()
+    jobs: JobSettings = JobSettings()
     quotas: QuotaSettings = QuotaSettings()
     access: AccessSettings = AccessSettings()
     environment: Literal["development", "production"] = Field(

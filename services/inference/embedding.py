@@ -77,8 +77,8 @@ class Embeddings:
 
         attempts = Attempts(self._targets, use, self._observe, self._settlement.begin)
         with self._admission.admit(), self._router.hold():
+            check_model(request.caller, [request.model])
             route = _with_time_for(len(texts), self._router.choose_embedding(request.model))
-            check_model(request.caller, [route.model_name])
             receipt.model, receipt.created_time = route.model_name, time.time()
             receipt.kind = "embedding"
             with self._settlement.settle(request, receipt):

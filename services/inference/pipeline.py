@@ -19,7 +19,7 @@ from contextlib import aclosing
 import msgspec
 
 from kit.errors import Code, MillraceError, NotFound
-from services.inference.access.permission import check_route
+from services.inference.access.permission import check_named, check_route
 from services.inference.admission import Admission
 from services.inference.attempts import Attempts
 from services.inference.cache_plan import ONLY_IF_CACHED
@@ -89,6 +89,7 @@ class Pipeline:
         """
         receipt = receipt or Receipt(request.request_id, request.model)
         with self._admission.admit(), self._router.hold():
+            check_named(request)
             route = self._router.choose(request)
             check_route(request, route)
             receipt.model, receipt.route_reason, receipt.created_time = route.model_name, route.reason, time.time()

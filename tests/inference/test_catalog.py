@@ -113,7 +113,7 @@ def test_an_unknown_name_is_not_found(name: str) -> None:
         read(MODELS).find(name)
 
     assert (caught.value.code, caught.value.reason) == (Code.NOT_FOUND, "MODEL_NOT_FOUND")
-    assert "alone" in caught.value.message
+    assert "ListModels" in caught.value.message
 
 
 def test_a_long_name_is_not_echoed_whole() -> None:
@@ -190,7 +190,9 @@ def test_what_targets_are_able_to() -> None:
         "tools", "vision", "audio", "files", "json_object", "json_schema", "logprobs", "top_k", "regex",
     }  # fmt: skip
     assert declared == {"tools", "top_k", "regex"}
-    assert local == seeing == {"logprobs", "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"}
+    sampling = {"logprobs", "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"}
+    assert local == sampling | {"json_object", "json_schema", "regex", "choice"}
+    assert seeing == sampling | {"regex", "choice"}
     assert catalog.find("plain").abilities == {"tools"}
 
 

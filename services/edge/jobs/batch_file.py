@@ -55,7 +55,7 @@ def works(data: bytes, endpoint: str, exchange: Exchange) -> list[job_pb2.JobWor
     """
     found: list[job_pb2.JobWork] = []
     seen: set[str] = set()
-    for number, text in enumerate(data.splitlines(), 1):
+    for number, text in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if not text.strip():
             continue
         line = _line(text, number, endpoint)

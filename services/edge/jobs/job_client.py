@@ -34,7 +34,7 @@ class JobClient(InferenceClient):
         self, exchange: Exchange, work: job_pb2.JobWork, options: job_service_pb2.JobOptions
     ) -> job_pb2.Job:
         """Has one item done."""
-        request = job_service_pb2.CreateJobRequest(request_id=exchange.request_id, items=[work], options=options)
+        request = job_service_pb2.CreateJobRequest(items=[work], options=options)
         answer: job_service_pb2.CreateJobResponse = await self._call(exchange, self._jobs.CreateJob, request)
         return answer.job
 
@@ -44,7 +44,7 @@ class JobClient(InferenceClient):
         """Has many items done."""
 
         async def pieces() -> AsyncIterator[job_service_pb2.UploadJobRequest]:
-            head = job_service_pb2.UploadJobRequest(request_id=exchange.request_id, options=options)
+            head = job_service_pb2.UploadJobRequest(options=options)
             for start in range(0, len(works), ITEM_COUNT):
                 head.items.extend(works[start : start + ITEM_COUNT])
                 yield head

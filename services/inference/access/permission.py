@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from kit.errors import PermissionDenied
 from kit.identity import Caller
 from services.inference.request import Request
-from services.inference.routing import Route
+from services.inference.routing import AUTO, Route
 
 _PACKAGE = "millrace.inference.v1"
 _GENERATION = "generate"
@@ -85,6 +85,17 @@ def check_model(caller: Caller, names: Iterable[str]) -> None:
 def may_use(caller: Caller, model: str) -> bool:
     """Whether a model is in a caller's scope."""
     return not caller.models or any(_covers(scope, model) for scope in caller.models)
+
+
+def check_named(request: Request) -> None:
+    """Checks what a request names, before it is looked up: a scope does not tell which other models there are.
+
+    Raises:
+        PermissionDenied: MODEL_NOT_ALLOWED.
+    """
+    if request.caller.models:
+        named = [] if request.model == AUTO else [request.model]
+        check_model(request.caller, [*named, *request.fallbacks])
 
 
 def check_route(request: Request, route: Route) -> None:

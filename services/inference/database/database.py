@@ -8,22 +8,23 @@ another error. It knows no table; it never retries.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from kit.errors import ConfigError, Unavailable
+from kit.errors import ConfigError, InvalidArgument, Unavailable
 from services.inference.database.settings import DatabaseSettings
 
 RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
+NOT_TEXT = "22021"  # PostgreSQL's text holds every character but NUL
 READS = "millrace_reads"
 # Several connections write: who meets another's lock waits for it, since transactions are short.
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout={timeout_ms}")
@@ -83,15 +84,39 @@ class Database:
 
     @asynccontextmanager
     async def _bounded(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        assert task
+        before = task.cancelling()
         try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
-                yield
-        except (TimeoutError, PoolTimeout, OSError) as error:
+            with _told_apart():
+                async with asyncio.timeout(timeout_s or self._timeout_s):
+                    yield
+        finally:
+            # A cancel that comes while a driver cleans up may end there as another error, or as none at all.
+            if task.cancelling() > before:
+                raise asyncio.CancelledError
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Tells an outage from what the database refuses."""
+    try:
+        yield
+    except (TimeoutError, PoolTimeout, OSError) as error:
+        raise _unavailable() from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_outage(error):
             raise _unavailable() from error
-        except DBAPIError as error:
-            if error.connection_invalidated or _is_outage(error):
-                raise _unavailable() from error
-            raise
+        if _state(error) == NOT_TEXT:
+            raise InvalidArgument("request", "must not hold the character NUL") from error
+        raise
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the database will never take what it was told, however often: the data are wrong, not their moment."""
+    if isinstance(error, InvalidArgument | IntegrityError | DataError):
+        return True
+    return isinstance(error, DBAPIError) and _state(error)[:2] in ("22", "23")
 
 
 def _unavailable() -> Unavailable:
@@ -102,9 +127,16 @@ def _unavailable() -> Unavailable:
 
 def _is_outage(error: DBAPIError) -> bool:
     """Whether the database could not be used at all, in place of refusing what it was told."""
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    # PostgreSQL: connection, resources, operator intervention, system. SQLite: locked, full, or not to be opened.
-    return state[:2] in ("08", "53", "57", "58") or type(error).__name__ in ("OperationalError", "InterfaceError")
+    if (state := _state(error)) == NOT_TEXT:
+        return False
+    # PostgreSQL: connection, read-only after a failover, deadlock, locks, resources, operator intervention, system,
+    # rights. SQLite: locked, full, or not to be opened.
+    classes = ("08", "25", "40", "42", "53", "55", "57", "58")
+    return state[:2] in classes or type(error).__name__ in ("OperationalError", "InterfaceError")
+
+
+def _state(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 def _url(settings: DatabaseSettings) -> URL:
@@ -119,9 +151,9 @@ def _url(settings: DatabaseSettings) -> URL:
 
 
 def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"hide_parameters": True}  # prompts and hashes of keys are no matter for a log
     if url.database and url.database != ":memory:":
-        options = {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.timeout_s}
+        options |= {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.timeout_s}
         try:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -147,6 +179,7 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
 def _postgresql(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     return create_async_engine(
         url,
+        hide_parameters=True,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.timeout_s,

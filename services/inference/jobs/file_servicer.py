@@ -29,8 +29,8 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
         head = await anext(pieces, None)
         if head is None:
             raise InvalidArgument("filename", "must not be empty")
-        if not 1 <= len(head.filename) <= 255:
-            raise InvalidArgument("filename", f"must have 1 to 255 characters; it has {len(head.filename)}")
+        if not 1 <= len(head.filename) <= 255 or "\0" in head.filename:
+            raise InvalidArgument("filename", "must have 1 to 255 characters, none of them NUL")
         if not KIND.fullmatch(head.purpose):
             raise InvalidArgument("purpose", "must be 1 to 64 of a to z, 0 to 9, _, . and -")
         ttl_s = seconds(head.ttl) if head.HasField("ttl") else TTL_MAX_S

@@ -6,12 +6,15 @@ It stops the work where the lease is lost, for somebody else has the item then, 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from kit.cancelling import cancel_all
 from kit.errors import Unavailable
 from services.inference.jobs.item_store import ItemStore, Lease
 from services.inference.jobs.job import Claim, Outcome
+
+log = logging.getLogger(__name__)
 
 FLUSH_S = 0.1  # steps become visible together: a page of them costs as much as one
 RENEW_SHARE = 0.2  # of a lease: four renewals may fail before it is lost
@@ -48,7 +51,9 @@ class HeldItem:
                     self.lease = await self._store.renew(self._claim)
                 if self._steps and self.lease is Lease.HELD:
                     await self._tell()
-            except Unavailable:
+            except Exception as error:
+                if not isinstance(error, Unavailable):
+                    log.exception("an item of a job could not be kept")
                 continue  # the lease holds for a while; whether it is lost is found out when the database is back
             if self.lease is not Lease.HELD:
                 await cancel_all({doing})

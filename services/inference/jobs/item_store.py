@@ -119,7 +119,8 @@ class ItemStore:
         now = now_ms(self._clock)
         async with self._database.writing() as connection:
             await _requeue(connection, now)
-            await _expire(connection, now)
+            await _end_queued(connection, now, jobs.c.deadline_ms < now, State.EXPIRED)
+            await _end_queued(connection, now, jobs.c.cancel_ms.is_not(None), State.CANCELLED)
             await forget(connection, jobs.c.job_id.in_(_first(jobs.c.job_id, jobs.c.expire_ms < now)))
             old = _first(files.c.file_id, files.c.expire_ms < now)
             await connection.execute(delete(chunks).where(chunks.c.file_id.in_(old)))
@@ -127,7 +128,7 @@ class ItemStore:
         ready = select(func.count()).select_from(
             select(items.c.idx)
             .join(jobs, jobs.c.job_id == items.c.job_id)
-            .where(_is_live(), _is_ready(now))
+            .where(_is_wanted(), _is_ready(now))
             .limit(SWEEP_COUNT)
             .subquery()
         )
@@ -141,6 +142,10 @@ def _first(column: Any, which: ColumnElement[bool]) -> Any:
 
 def _is_live() -> ColumnElement[bool]:
     return jobs.c.state.in_([int(State.QUEUED), int(State.RUNNING)])
+
+
+def _is_wanted() -> ColumnElement[bool]:
+    return and_(_is_live(), jobs.c.cancel_ms.is_(None))
 
 
 def _is_ready(now: int) -> ColumnElement[bool]:
@@ -159,7 +164,7 @@ def _held(claim: Claim) -> ColumnElement[bool]:
 def _next_job(now: int) -> Any:
     has_ready = exists().where(items.c.job_id == jobs.c.job_id, _is_ready(now))
     columns = (jobs.c.job_id, jobs.c.caller, jobs.c.deadline_ms, jobs.c.keep_events)
-    return select(*columns).where(_is_live(), has_ready).order_by(jobs.c.served_ms).limit(1)
+    return select(*columns).where(_is_wanted(), has_ready).order_by(jobs.c.served_ms).limit(1)
 
 
 def _next_index(job_id: str, now: int) -> Any:
@@ -173,11 +178,10 @@ async def _requeue(connection: AsyncConnection, now: int) -> None:
     await connection.execute(update(items).where(lost).values(state=int(State.QUEUED), lease_id="", ready_ms=0))
 
 
-async def _expire(connection: AsyncConnection, now: int) -> None:
-    """Ends items that still wait at their job's deadline."""
-    late = select(jobs.c.job_id).where(_is_live(), jobs.c.deadline_ms < now).limit(SWEEP_COUNT)
-    for job_id in list(await connection.scalars(late)):
+async def _end_queued(connection: AsyncConnection, now: int, which: ColumnElement[bool], state: State) -> None:
+    """Ends items that still wait at their job's deadline, or were given back after it was cancelled."""
+    for job_id in list(await connection.scalars(select(jobs.c.job_id).where(_is_live(), which).limit(SWEEP_COUNT))):
         waiting = and_(items.c.job_id == job_id, items.c.state == int(State.QUEUED))
-        count = (await connection.execute(update(items).where(waiting).values(state=int(State.EXPIRED)))).rowcount
+        count = (await connection.execute(update(items).where(waiting).values(state=int(state)))).rowcount
         if count:
-            await count_ends(connection, job_id, now, expired=count)
+            await count_ends(connection, job_id, now, **{_COUNTED.get(state, "failed"): count})

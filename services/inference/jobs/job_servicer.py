@@ -57,7 +57,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
                 raise InvalidArgument("items", f"must have at most {UPLOAD_COUNT_MAX} items over all pieces")
             if size > UPLOAD_BYTES_MAX:
                 raise InvalidArgument("items", f"must have at most {UPLOAD_BYTES_MAX} bytes over all pieces")
-            given += [_new_item(one, len(given) + index) for index, one in enumerate(piece.items)]
+            given += [_uploaded(one, len(given) + index) for index, one in enumerate(piece.items)]
         if first is None or not given:
             raise InvalidArgument("items", "must have at least 1 item")
         return pb2.UploadJobResponse(job=await self._accept(first.request_id, first.options, given))
@@ -65,7 +65,8 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     async def _accept(self, request_id: str, options: pb2.JobOptions, given: Sequence[NewItem]) -> job_pb2.Job:
         if options.keep_events and len(given) > CREATE_COUNT_MAX:
             raise InvalidArgument("options.keep_events", f"is for jobs of up to {CREATE_COUNT_MAX} items")
-        request_id = limits.check_request_id(request_id, identity.current().request_id)
+        # Only an id that was given for this makes two calls one: a call's own may come again with something else.
+        request_id = limits.check_request_id(request_id, identity.new_request_id())
         new = _new_job(request_id, options)
         made = await self._store.create(new, given)
         await self._queue.announce(len(given))
@@ -155,25 +156,38 @@ def _new_job(request_id: str, options: pb2.JobOptions) -> NewJob:
     if len(options.labels) > 32:
         raise InvalidArgument("options.labels", f"must have at most 32 entries; it has {len(options.labels)}")
     for key, value in options.labels.items():
-        if not 1 <= len(key) <= 128 or len(value) > 512:
-            raise InvalidArgument("options.labels", "must have keys of 1 to 128 and values of up to 512 characters")
+        if not 1 <= len(key) <= 128 or len(value) > 512 or "\0" in key + value:
+            raise InvalidArgument(
+                "options.labels", "must have keys of 1 to 128 and values of up to 512 characters, none of them NUL"
+            )
     time_max_s = seconds(options.time_max) if options.HasField("time_max") else TIME_DEFAULT_S
     if not 1 <= time_max_s <= TIME_MAX_S:
         raise InvalidArgument("options.time_max", "must be 1 s to 7 days")
     return NewJob(request_id, me(), kind, dict(options.labels), time_max_s, options.keep_events)
 
 
-def _new_item(work: job_pb2.JobWork, index: int) -> NewItem:
+def _uploaded(work: job_pb2.JobWork, index: int) -> NewItem:
+    """An item among many: one that breaks a limit fails by itself, and does not take the others with it."""
+    label, attachment = work.label, work.attachment
+    try:
+        return _new_item(work, index, "spec")
+    except InvalidArgument as error:
+        if error.field_violations[0].field.startswith("items["):
+            raise
+        return NewItem(label, b"", attachment, job_wire.refused(error))
+
+
+def _new_item(work: job_pb2.JobWork, index: int, spec_at: str = "") -> NewItem:
     at = f"items[{index}]"
-    if len(work.label) > 512:
-        raise InvalidArgument(f"{at}.label", f"must have at most 512 characters; it has {len(work.label)}")
+    if len(work.label) > 512 or "\0" in work.label:
+        raise InvalidArgument(f"{at}.label", "must have at most 512 characters, none of them NUL")
     if len(work.attachment) > ATTACHMENT_BYTES_MAX:
         raise InvalidArgument(f"{at}.attachment", f"must have at most {ATTACHMENT_BYTES_MAX} bytes")
     attachment, work.attachment = work.attachment, b""
     kind = work.WhichOneof("work")
     if kind == "generation":
         check_method(me(), "generate")
-        limits.check_spec(work.generation, f"{at}.generation")
+        limits.check_spec(work.generation, spec_at or f"{at}.generation")
     elif kind == "embedding":
         check_method(me(), "embed")
         limits.check_texts(work.embedding.texts, 2_048, 1)

@@ -123,10 +123,11 @@ class JobStore:
             job = await _own(connection, caller, job_id)
             if job.state.is_ended or job.cancel_ms is not None:
                 return job
-            await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_ms=now))
+            # Items before their job, as workers take them: two orders would be a deadlock.
             queued = (items.c.job_id == job_id, items.c.state == State.QUEUED)
             cancelled = update(items).where(*queued).values(state=int(State.CANCELLED))
             count = (await connection.execute(cancelled)).rowcount
+            await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_ms=now))
             await count_ends(connection, job_id, now, failed=count)
             cancelled_job = await job_row(connection, job_id)
         assert cancelled_job

@@ -82,7 +82,7 @@ class WireRunner:
         """What came of an item that is not done to its end."""
         state = State.CANCELLED if reason == "CANCELLED" else State.FAILED
         code = Code.CANCELLED if state is State.CANCELLED else Code.ABORTED
-        return Outcome(state, _error(MillraceError(code, reason, message)))
+        return Outcome(state, refused(MillraceError(code, reason, message)))
 
 
 def _done(item: job_pb2.JobItem) -> Outcome:
@@ -91,7 +91,7 @@ def _done(item: job_pb2.JobItem) -> Outcome:
 
 def _failed(claim: Claim, error: MillraceError) -> Outcome:
     """What a failure comes to: another try where waiting helps, the end where it does not."""
-    result = _error(error)
+    result = refused(error)
     if time.time() * 1000 >= claim.deadline_ms:
         return Outcome(State.EXPIRED, result)
     is_limited = error.code is Code.RESOURCE_EXHAUSTED and error.reason not in FINAL_REASONS
@@ -102,7 +102,8 @@ def _failed(claim: Claim, error: MillraceError) -> Outcome:
     return Outcome(State.FAILED, result, retry_after_s=after_s, is_a_try=not is_limited)
 
 
-def _error(error: MillraceError) -> bytes:
+def refused(error: MillraceError) -> bytes:
+    """The result of an item that has none but an error."""
     full = status.to_proto(error)
     said = inference_service_pb2.ItemError(code=full.code, message=full.message, details=full.details)
     return job_pb2.JobItem(error=said).SerializeToString()

@@ -89,6 +89,8 @@ class Workers:
             held.let_go()
             await keeping
             await self._settle(claim, held, doing)
+        except Exception:  # its lease runs out, and it is begun anew; the other items go on
+            log.exception("an item of a job could not be recorded")
         except asyncio.CancelledError:  # this process stops
             await cancel_all({doing, keeping})
             await self._unless_away(lambda: self._items.give_back(claim, is_a_try=False))
@@ -145,6 +147,9 @@ class Workers:
             if not self.is_away:
                 log.warning("jobs wait: the database is away", extra={"reason": error.reason})
             self.is_away = True
+            return None
+        except Exception:  # whatever it is, it must not end the workers: the next look may go well
+            log.exception("jobs wait: the database refuses")
             return None
         self.is_away = False
         return answer

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from kit.errors import Unavailable
+from services.inference.database.database import is_refusal
 from services.inference.ledger.journal import left_behind, records_of
 from services.inference.ledger.ledger import Ledger
 from services.inference.ledger.row import Begun, Entry, Record, lost
@@ -121,9 +122,9 @@ class Shipping:
             return
         try:
             await self._store.insert(entries)
-        except Unavailable:
-            raise
-        except Exception:  # one that the database will never take must not keep the others from it
+        except Exception as error:
+            if not is_refusal(error):  # whatever it is, it may mend: nothing is given up for it
+                raise
             await self._insert_one_by_one(entries)
         self.shipped_count += len(entries)
 
@@ -131,9 +132,9 @@ class Shipping:
         for entry in entries:
             try:
                 await self._store.insert([entry])
-            except Unavailable:
-                raise
-            except Exception:
+            except Exception as error:  # one that will never be taken must not keep the others back
+                if not is_refusal(error):
+                    raise
                 log.exception("a row was refused by the database", extra={"row": msgspec.to_builtins(entry.request)})
 
     async def _ship_forever(self) -> None:

@@ -167,6 +167,21 @@ async def test_an_attachment_comes_back_with_its_item(suite: Suite) -> None:
     assert [item.attachment for item in await items_of(suite, job)] == [b"\x00mine"]
 
 
+async def test_an_item_of_many_that_breaks_a_limit_fails_by_itself(suite: Suite) -> None:
+    """It takes none of the others with it, and says which field it was."""
+
+    async def pieces() -> AsyncIterator[pb.UploadJobRequest]:
+        yield pb.UploadJobRequest(items=[ask(label="good"), ask("x" * 1_000_001, label="long")])
+
+    job = (await jobs(suite).UploadJob(pieces(), timeout=DEADLINE_S)).job
+    await follow(suite, job)
+    good, long = await items_of(suite, job)
+
+    assert good.HasField("answer")
+    assert (long.label, long.state, long.error.code) == ("long", job_pb2.JOB_STATE_FAILED, Code.INVALID_ARGUMENT)
+    assert long.error.message.startswith("spec.")
+
+
 async def test_lists_go_from_the_newest_in_pages(suite: Suite) -> None:
     """Each page tells where the next begins."""
     made = [(await create(suite, ask())).job_id for _ in range(3)]
@@ -184,6 +199,7 @@ async def test_lists_go_from_the_newest_in_pages(suite: Suite) -> None:
         (pb.CreateJobRequest(items=[job_pb2.JobWork()]), "items[0]"),
         (pb.CreateJobRequest(items=[ask(), ask(model="x" * 300)]), "items[1].generation.model"),
         (pb.CreateJobRequest(items=[ask(label="x" * 513)]), "items[0].label"),
+        (pb.CreateJobRequest(items=[ask(label="\0")]), "items[0].label"),
         (pb.CreateJobRequest(items=[ask()], options=pb.JobOptions(kind="Batch!")), "options.kind"),
         (pb.CreateJobRequest(items=[ask()], options=pb.JobOptions(labels={"": "x"})), "options.labels"),
         (pb.CreateJobRequest(items=[ask()], options=pb.JobOptions(time_max=Duration(seconds=0))), "options.time_max"),

@@ -145,3 +145,33 @@ async def test_an_outcome_waits_for_a_database_that_is_away(postgres: PostgresSe
 
         assert await shop.results(job) == [b"did wait"]
         assert shop.runner.works == [b"wait"]
+
+
+async def test_an_error_of_the_database_ends_no_worker(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is: it is logged, and the next look does what was left."""
+    shop = Shop(database)
+    claim, errors = shop.workers._items.claim, [RuntimeError("read-only")] * 3
+
+    async def broken() -> object:
+        if errors:
+            raise errors.pop()
+        return await claim()
+
+    shop.workers._items.claim = broken  # type: ignore[method-assign,assignment]
+    async with shop.working():
+        job = await shop.ended(await shop.job(b"a"))
+
+    assert await shop.results(job) == [b"did a"]
+    assert "the database refuses" in caplog.text
+
+
+async def test_cancelling_and_working_do_not_block_each_other(database: Database) -> None:
+    """Jobs that are cancelled while many work on them all end, and nobody is refused."""
+    shop = Shop(database, concurrency=4)
+    async with shop.working():
+        for number in range(8):
+            job = await shop.job(*[b"a"] * 12, request_id=f"r{number}")
+            await shop.jobs.cancel(ANNA, job.job_id)
+            await shop.ended(job)
+
+    assert not shop.workers.is_away
