@@ -41,6 +41,7 @@ def load_policies(operator_file: pathlib.Path | None = None) -> Policies:
     sources = [EMBEDDED_POLICIES, EMBEDDED_INJECTIONS]
     if operator_file is not None:
         documents.append(load_yaml(operator_file, PolicyDocument))
+        _check_says_something(operator_file, documents[-1])
         _check_names(operator_file, documents[-1])
         sources.append(operator_file)
     terms = [term for document in documents for group in document.terms for term in group.read()]
@@ -87,7 +88,7 @@ class TermGroup(Document):
 class TermsDocument(Document):
     """A file of embedded terms."""
 
-    terms: list[TermGroup]
+    terms: list[TermGroup] = pydantic.Field(min_length=1)
 
     def read(self) -> list[Term]:
         """Lists the terms."""
@@ -236,6 +237,16 @@ class PolicyDocument(Document):
     terms: list[TermGroup] = pydantic.Field(default=[])
     detectors: dict[_Name, BackendDocument] = pydantic.Field(default={})
     profiles: dict[_Name, ProfileDocument] = pydantic.Field(default={})
+
+
+def _check_says_something(path: pathlib.Path, document: PolicyDocument) -> None:
+    """Refuses an empty file: more likely half of a write, or a full disk, than a wish to drop every term.
+
+    Raises:
+        ConfigError: It says nothing.
+    """
+    if not document.model_fields_set:
+        raise ConfigError(f"{path}: is empty; to have the embedded policies only, say `embedded_terms: true`")
 
 
 INJECTION_CATEGORIES = ("injection/direct", "injection/indirect")

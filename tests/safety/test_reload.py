@@ -8,7 +8,7 @@ import pytest
 
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
-from services.safety import wiring
+from services.safety import policy_file, wiring
 from services.safety.config import SafetySettings
 from services.safety.policy import Direction
 from services.safety.reload import FILE
@@ -91,6 +91,42 @@ async def test_a_bad_file_changes_nothing(path: Path, caplog: pytest.LogCaptureF
     await service.reload.check()
     assert board.told == {FILE: True}
     assert service.safety.policies.version != version
+    await service.close()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}\n", "terms:\n", "terms: []\nprofiles:\n"])
+async def test_an_emptied_file_is_refused(path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An editor that truncates before it writes, or a full disk, takes no term out of force."""
+    service, board = await begun(path)
+    version = service.safety.policies.version
+    assert service.reload
+
+    path.write_text(text)
+    await service.reload.check()
+
+    assert service.safety.policies.version == version
+    assert board.told == {FILE: False}
+    assert "policy file refused" in caplog.text
+    await service.close()
+
+
+@pytest.mark.parametrize("text", ["", "terms:\n", "terms: []\n"])
+async def test_an_emptied_list_of_terms_is_refused(
+    path: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded terms are read anew with the policy file; without them nothing is put in force."""
+    service, board = await begun(path)
+    version = service.safety.policies.version
+    assert service.reload
+
+    emptied = tmp_path / "terms.yaml"
+    emptied.write_text(text)
+    monkeypatch.setattr(policy_file, "EMBEDDED_TERMS", emptied)
+    path.write_text(terms("owl"))
+    await service.reload.check()
+
+    assert service.safety.policies.version == version
+    assert board.told == {FILE: False}
     await service.close()
 
 
