@@ -1,8 +1,8 @@
 """Request headers that steer a generation: the cache and the safety profile.
 
 `Cache-Control: no-cache` asks for a fresh answer that replaces the stored one; `no-store` keeps the cache out of it;
-`max-age=N` takes a stored answer of at most N seconds, and `only-if-cached` no other than a stored one. Its other
-directives are let go, as HTTP has it.
+`max-age=N` takes a stored answer of at most N seconds, and `only-if-cached` no other than a stored one; together with
+`no-cache` it asks for what cannot be, a fresh answer that is not made. Its other directives are let go, as HTTP has it.
 `x-millrace-safety-profile` names a profile.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from kit.errors import NotFound
 from millrace.inference.v1 import generation_pb2 as pb
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
@@ -32,14 +33,16 @@ def apply_controls(exchange: Exchange, spec: pb.GenerationSpec) -> pb.Generation
 
 def _apply_cache_control(value: bytes, cache: pb.CachePolicy) -> None:
     wishes = dict(_directive(wish) for wish in value.lower().split(b","))
-    if b"no-store" in wishes:
+    if b"only-if-cached" in wishes:  # nothing is made, so that nothing is stored either
+        if b"no-cache" in wishes:
+            raise Fault.of(NotFound("NOT_CACHED", "no kept answer will do, and the request asks for nothing else"))
+        cache.mode = pb.CACHE_MODE_ONLY_IF_CACHED
+    elif b"no-store" in wishes:
         cache.mode = pb.CACHE_MODE_OFF
         return
-    if b"no-cache" in wishes:
+    elif b"no-cache" in wishes:
         cache.mode = pb.CACHE_MODE_REFRESH
         return
-    if b"only-if-cached" in wishes:
-        cache.mode = pb.CACHE_MODE_ONLY_IF_CACHED
     if (age := wishes.get(b"max-age")) is not None:
         if not _AGE.fullmatch(age):
             raise Fault.invalid("Expected max-age as whole seconds.", "Cache-Control")

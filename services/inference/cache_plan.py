@@ -5,10 +5,12 @@ The caller can ask for less of the cache and for stricter matches, never for mor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import msgspec
 
+from kit.identity import ANONYMOUS, Caller
 from services.inference import canonical
 from services.inference.cache_port import CacheDraft, CacheKey, CacheQuery, SemanticQuery
 from services.inference.request import CacheWish, Request
@@ -16,6 +18,7 @@ from services.inference.routing import Route
 from services.inference.rules import CacheRule
 
 ONLY_IF_CACHED = "only_if_cached"
+OWNER_LENGTH_MAX = 256  # what the cache's contract takes as a user
 LEASE_S = 3.0  # three times as long as one who makes an answer is silent towards the cache
 
 
@@ -70,9 +73,22 @@ def _bypass(request: Request, rule: CacheRule) -> str:
         return "the caller asked for no caching"
     if sampling.temperature and sampling.seed is None and not rule.sampled:
         return "the request asks for variety: temperature above 0 and no seed"
-    if _is_per_user(wish, rule) and not request.prompt.end_user_id:
+    if _is_per_user(wish, rule) and not owner(request.caller, request.prompt.end_user_id):
         return "entries are per user, and the request names none"
     return ""
+
+
+def owner(caller: Caller, end_user_id: str | None) -> str:
+    """Whose entries are a user's own: those of the principal that calls, for the end user that it names.
+
+    What a request says of its user is its caller's word, so that no principal reads what another one's users were told.
+    A principal that names nobody stands for itself; an anonymous caller who names nobody owns nothing: empty.
+    """
+    principal = caller.principal
+    if principal == ANONYMOUS and not end_user_id:
+        return ""
+    name = f"{len(principal)}:{principal}:{end_user_id or ''}"  # the length tells where the principal ends
+    return name if len(name) <= OWNER_LENGTH_MAX else hashlib.sha256(name.encode()).hexdigest()
 
 
 def _is_per_user(wish: CacheWish, rule: CacheRule) -> bool:
@@ -81,7 +97,8 @@ def _is_per_user(wish: CacheWish, rule: CacheRule) -> bool:
 
 def _key(request: Request, route: Route, profile: str, text: str | None) -> CacheKey:
     """The key: that of an answer which may serve similar requests differs from that of one which may not."""
-    user = request.prompt.end_user_id or "" if _is_per_user(request.cache, route.rules.cache) else ""
+    is_own = _is_per_user(request.cache, route.rules.cache)
+    user = owner(request.caller, request.prompt.end_user_id) if is_own else ""
     targets = tuple(candidate.identity for candidate in route.targets)
     shaping = (route.model_name, targets, request.prompt, profile)
     context = canonical.context_digest(*shaping) if text is not None else b""

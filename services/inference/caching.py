@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from kit.errors import MillraceError
+from kit.identity import Caller
 from services.inference import cache_plan, recording
 from services.inference.cache_plan import CachePlan
 from services.inference.cache_port import (
@@ -243,13 +244,19 @@ class AnswerCache:
             return await self._port.figures()
         return None
 
-    async def report_false_hit(self, tenant: str, user: str, entry_id: str, text: str | None) -> bool:
-        """Removes an entry of a tenant, or of one of its users, that did not fit a text; false if there is none.
+    async def report_false_hit(self, caller: Caller, end_user_id: str, entry_id: str, text: str | None) -> bool:
+        """Removes an entry that did not fit a text; false if there is none.
+
+        It may be one of the user's own or, where the caller names no user, one that its tenant shares.
 
         Raises:
             MillraceError: The cache cannot be reached, or there is none.
         """
-        return await self._port.report_false_hit(CacheKey(tenant, user, "", b""), entry_id, text)
+        own = cache_plan.owner(caller, end_user_id)
+        for user in dict.fromkeys((own,) if end_user_id else ("", own)):
+            if await self._port.report_false_hit(CacheKey(caller.tenant, user, "", b""), entry_id, text):
+                return True
+        return False
 
     def give_back(self, recall: Recall) -> None:
         """Gives back what a recall still holds: a lease under which nothing was made, an answer that is followed."""

@@ -182,7 +182,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         request_id = limits.check_request_id(request.request_id, call.request_id)
         limits.check_report(request)
         text = request.text if request.HasField("text") else None
-        removed = await self._cache.report_false_hit(call.tenant, request.end_user_id, request.entry_id, text)
+        removed = await self._cache.report_false_hit(call.caller, request.end_user_id, request.entry_id, text)
         return pb2.ReportFalseHitResponse(request_id=request_id, removed=removed)
 
     def _model(self, name: str, model: Model) -> model_pb2.Model:

@@ -290,7 +290,7 @@ async def test_cache_and_safety_headers_reach_the_spec(edge, inference):
     await edge.post("/chat", {"message": "x"}, headers={"cache-control": "only-if-cached, no-store"})
     await edge.post("/chat", {"message": "x"}, headers={"x-millrace-safety-profile": "strict"})
 
-    assert [spec.cache.mode for spec in inference.specs] == [1, 4, 5, 1, 0]
+    assert [spec.cache.mode for spec in inference.specs] == [1, 4, 5, 5, 0]
     assert inference.specs[2].cache.age_max.seconds == 5
     assert inference.specs[-1].safety.profile == "strict"
 
@@ -313,6 +313,14 @@ async def test_an_age_bounds_what_the_cache_may_answer(edge, inference, value, a
     cache = inference.specs[-1].cache
 
     assert (cache.age_max.seconds if cache.HasField("age_max") else None) == age_s
+
+
+async def test_neither_a_kept_answer_nor_a_fresh_one_is_no_answer(edge, inference):
+    """Who takes no kept answer and no other either is told so; no model is asked."""
+    answer = await edge.post("/chat", {"message": "x"}, headers={"cache-control": "no-cache, only-if-cached"})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "not_cached")
+    assert inference.specs == []
 
 
 @pytest.mark.parametrize("value", ["max-age", "max-age=", "max-age=-1", "max-age=1.5"])

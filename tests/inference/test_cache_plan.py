@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kit.identity import Caller
 from services.inference import cache_plan
 from services.inference.cache_plan import CachePlan
 from services.inference.cache_port import SemanticQuery
@@ -96,9 +97,9 @@ def test_a_wish_for_variety_is_honoured(sampling: Sampling, is_cached: bool) -> 
 @pytest.mark.parametrize(
     ("wished", "ruled", "user"),
     [
-        ("user", "tenant", "u"),
-        ("tenant", "user", "u"),
-        (None, "user", "u"),
+        ("user", "tenant", "9:anonymous:u"),
+        ("tenant", "user", "9:anonymous:u"),
+        (None, "user", "9:anonymous:u"),
         ("tenant", "tenant", ""),
         (None, "tenant", ""),
     ],
@@ -111,6 +112,27 @@ def test_the_narrower_scope_counts(wished: str | None, ruled: Any, user: str) ->
     assert named.query
     assert named.query.key.user == user
     assert (plan(wish, rule).query is not None) is (user == "")
+
+
+def test_a_users_entries_are_its_principals() -> None:
+    """Naming another principal's user gives nobody its entries; a principal that names none has its own."""
+    owners = [cache_plan.owner(Caller(who), user) for who in ("ann", "bob") for user in ("u", "v", None)]
+
+    assert len({*owners, cache_plan.owner(Caller(), "u")}) == 7
+    assert cache_plan.owner(Caller(), None) == cache_plan.owner(Caller(), "") == ""
+    assert cache_plan.owner(Caller("a"), "b:c") != cache_plan.owner(Caller("a:b"), "c")
+    long = [cache_plan.owner(Caller("p" * 256), "u" * 255 + last) for last in "xy"]
+    assert len(set(long)) == 2
+    assert max(map(len, long)) <= cache_plan.OWNER_LENGTH_MAX
+
+
+def test_a_principal_is_a_user() -> None:
+    """Where entries are per user, a caller that is known needs no end user's name."""
+    asked = Request("r1", "acme", "gpt", prompt(), cache=CacheWish(scope="user"), caller=Caller("ann"))
+    said = cache_plan.plan(asked, route(rules=Rules(cache=RULE)))
+
+    assert said.query
+    assert said.query.key.user == "3:ann:"
 
 
 def test_single_flight_is_the_routes_matter() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kit.errors import Code
-from kit.identity import TENANT_KEY
+from kit.identity import PRINCIPAL_KEY, TENANT_KEY
 from millrace.inference.v1 import event_pb2 as ev
 from millrace.inference.v1 import inference_service_pb2 as pb
-from tests.inference.suite import Serve, Suite, failure
+from tests.inference.suite import Serve, Suite, failure, spec
 
 MODELS = """
   - name: own
@@ -26,10 +26,11 @@ async def suite(serve: Serve) -> Suite:
     return await serve(MODELS, cache=True)
 
 
-async def report(suite: Suite, entry_id: str, tenant: str = "default", **fields: Any) -> bool:
+async def report(suite: Suite, entry_id: str, tenant: str = "default", principal: str = "", **fields: Any) -> bool:
     """Whether the entry was there."""
+    metadata = [(TENANT_KEY, tenant), (PRINCIPAL_KEY, principal or "anonymous")]
     request = pb.ReportFalseHitRequest(request_id="r-1", entry_id=entry_id, **fields)
-    answer = await suite.stub.ReportFalseHit(request, metadata=[(TENANT_KEY, tenant)], timeout=DEADLINE_S)
+    answer = await suite.stub.ReportFalseHit(request, metadata=metadata, timeout=DEADLINE_S)
     assert answer.request_id == "r-1"
     return bool(answer.removed)
 
@@ -61,6 +62,21 @@ async def test_only_ones_own_entries_can_be_reported(suite: Suite) -> None:
     assert not await report(suite, own, end_user_id="bob")
     assert await report(suite, own, end_user_id="ann")
     assert (await suite.generate()).receipt.cache.outcome == ev.CACHE_OUTCOME_EXACT
+
+
+async def test_a_principal_reports_what_it_was_given(suite: Suite) -> None:
+    """Its own entry, and one that its tenant shares, without naming an end user; never another principal's."""
+    ann = [(PRINCIPAL_KEY, "ann")]
+    shared = await kept(suite)
+    for _ in range(2):
+        request = pb.GenerateRequest(spec=spec("own", "hi"))
+        answer = await suite.stub.Generate(request, metadata=ann, timeout=DEADLINE_S)
+    own = answer.generation.receipt.cache
+    assert own.outcome == ev.CACHE_OUTCOME_EXACT
+
+    assert not await report(suite, own.entry_id, principal="bob")
+    assert await report(suite, own.entry_id, principal="ann")
+    assert await report(suite, shared, principal="ann")
 
 
 @pytest.mark.parametrize(
