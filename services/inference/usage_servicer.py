@@ -50,6 +50,10 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         self, request: usage_service_pb2.GetStatsRequest, context: Any
     ) -> usage_service_pb2.GetStatsResponse:
         """Gets the counters of this process since it started, and of all replicas where the database answers."""
+        if identity.current().caller.role in ("user", "guest"):  # of the process and its tenants they see nothing
+            return usage_service_pb2.GetStatsResponse(
+                uptime=duration(time.monotonic() - self._settlement.start_time), ledger=await self._ledger_stats()
+            )
         counted, cache = self._settlement, await self._cache_figures()
         return usage_service_pb2.GetStatsResponse(
             totals=_totals(counted.totals),
@@ -94,11 +98,12 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
 
     async def _ledger_stats(self) -> usage_pb2.LedgerStats | None:
         """What the ledger knows, as far as the caller may see it; None while the database is away."""
-        scope = visible(identity.current().caller, Scope())
+        caller = identity.current().caller
+        scope, sees_all = visible(caller, Scope()), caller.role not in ("user", "guest")
         try:
             by_key = await self._history.sums(scope, None, ["key_name"])
             durations_ms, ttfts_ms = await self._history.recent(scope)
-            key_count = await self._count_keys()
+            key_count = await self._count_keys() if sees_all else 0
         except Unavailable:
             return None
         return usage_pb2.LedgerStats(

@@ -197,7 +197,7 @@ async def build(
         pipeline, embeddings, router, fleet, safety, cache, time.time(), settings.batch_concurrency
     )
     access = access_wiring.wire(settings.access, database)
-    jobs = Jobs(settings.jobs, database, pipeline, embeddings)
+    jobs = Jobs(settings.jobs, database, pipeline, embeddings, access.keyring.is_good)
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count, cache.figures)
     registrations = _registrations(servicer, usage, access, jobs)
     reload = Reload(models_file, router, fleet)

@@ -61,6 +61,8 @@ class Authenticator:
         text = shown.credential
         if text is not None and (self._is_required or credentials.is_ours(text)):
             caller = await (self._tokens if looks_like_token(text) else self._keyring).caller_of(text)
+            if shown.client_id:  # named limits count by it, whoever else calls
+                caller = replace(caller, client_id=shown.client_id)
             return _acting(caller, context)
         if self._services and not shown.client_id and (service := self._service(call)):
             return _acting(service, context)

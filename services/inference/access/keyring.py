@@ -130,6 +130,16 @@ class Keyring:
             raise _away()
         return self._checked(entry)
 
+    def is_good(self, key_id: str) -> bool:
+        """Whether a key that let somebody in still would, as far as is known here; for work that outlives its call."""
+        if any(caller.key_id == key_id for caller in self._permanent.values()):
+            return True
+        now = self._clock()
+        entries = [self._entries[digest] for digest in self._digests.get(key_id, ())]
+        return any(
+            one.key.revoke_time_ms is None and (one.expire_time_s is None or now < one.expire_time_s) for one in entries
+        )
+
     async def refresh(self) -> None:
         """Learns what has changed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from kit.cancelling import cancel_all
 from kit.serve import Registration
@@ -26,10 +27,17 @@ DAY_S = 24 * 3600.0
 class Jobs:
     """The services of jobs and files, and this process's workers."""
 
-    def __init__(self, settings: JobSettings, database: Database, pipeline: Pipeline, embeddings: Embeddings) -> None:
+    def __init__(
+        self,
+        settings: JobSettings,
+        database: Database,
+        pipeline: Pipeline,
+        embeddings: Embeddings,
+        is_good: Callable[[str], bool],
+    ) -> None:
         items = ItemStore(database, settings.lease_s)
         self._queue = _queue(settings)
-        self._workers = Workers(items, self._queue, WireRunner(pipeline, embeddings), settings)
+        self._workers = Workers(items, self._queue, WireRunner(pipeline, embeddings), settings, is_good)
         self._task: asyncio.Task[None] | None = None
         store = JobStore(database, settings.ttl_days * DAY_S)
         files = FileStore(database, settings.file_bytes_max)

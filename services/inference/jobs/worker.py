@@ -48,14 +48,23 @@ class Workers:
         queue: Tells when some have come.
         runner: Does one item.
         settings: How many at once, for how long, how often.
+        is_good: Whether a key, by its id, would still let its holder in.
 
     Attributes:
         running_count: Items that run now.
         is_away: Whether the database did not answer when it was last asked.
     """
 
-    def __init__(self, items: ItemStore, queue: Queue, runner: ItemRunner, settings: JobSettings) -> None:
+    def __init__(
+        self,
+        items: ItemStore,
+        queue: Queue,
+        runner: ItemRunner,
+        settings: JobSettings,
+        is_good: Callable[[str], bool] = lambda key_id: True,
+    ) -> None:
         self._items, self._queue, self._runner, self._settings = items, queue, runner, settings
+        self._is_good = is_good
         self._running: defaultdict[str, set[asyncio.Task[Outcome]]] = defaultdict(set)
         self.is_away = False
         self._slots = asyncio.Semaphore(max(1, settings.concurrency))
@@ -107,6 +116,8 @@ class Workers:
     async def _answer(self, claim: Claim, held: HeldItem) -> Outcome:
         if claim.try_count > self._settings.tries_max:
             return self._runner.given_up(claim, "WORKERS_DIED", "every process that did this item died; ask for less")
+        if claim.caller.key_id and not self._is_good(claim.caller.key_id):
+            return self._runner.given_up(claim, "KEY_REVOKED", "the key that asked for it is not good any more")
         left_s = claim.deadline_ms / 1000 - time.time()
         who = claim.caller
         context = CallContext(

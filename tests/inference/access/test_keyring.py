@@ -72,11 +72,13 @@ async def test_a_revoked_key_is_refused_after_the_next_poll_on_every_replica(sto
     for one in replicas:
         await one.refresh()
         await one.caller_of(text)
+        assert one.is_good(key.key_id)
     await store.revoke(key.key_id)
     for one in replicas:
         await one.refresh()
 
     assert [await refusal(one, text) for one in replicas] == ["KEY_REVOKED"] * 3
+    assert not any(one.is_good(key.key_id) for one in replicas)
 
 
 async def test_the_poll_carries_a_revocation(store: KeyStore, clock: Clock) -> None:

@@ -175,3 +175,14 @@ async def test_cancelling_and_working_do_not_block_each_other(database: Database
             await shop.ended(job)
 
     assert not shop.workers.is_away
+
+
+async def test_a_revoked_key_ends_what_has_not_begun(database: Database) -> None:
+    """What it asked for is not done on its account any more."""
+    shop = Shop(database)
+    shop.workers._is_good = lambda key_id: key_id != ANNA.key_id
+    async with shop.working():
+        job = await shop.ended(await shop.job(b"a", b"b"))
+
+    assert shop.runner.works == []
+    assert await shop.results(job) == [b"KEY_REVOKED", b"KEY_REVOKED"]
