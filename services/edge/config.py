@@ -31,6 +31,9 @@ class EdgeSettings(ServeSettings):
     safe_profile: str = Field("strict", min_length=1, max_length=64, description="Safety profile of `/chat/safe`.")
     body_bytes_max: int = Field(8 * 1024 * 1024, ge=1024, description="Largest body of a request; larger ones are 413.")
     file_bytes_max: int = Field(200_000_000, ge=1024, description="Largest upload to /v1/files; larger ones are 413.")
+    store_responses: bool = Field(
+        True, description="Keep what /v1/responses answers where `store` is not given, as OpenAI does."
+    )
     body_timeout_s: float = Field(
         30.0,
         gt=0,

@@ -79,7 +79,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             tasks=TaskEndpoints(inference, settings.default_model),
             files=FileEndpoints(inference, settings.file_bytes_max, settings.request_timeout_s),
             batches=BatchEndpoints(inference),
-            responses=ResponseEndpoints(inference),
+            responses=ResponseEndpoints(inference, settings.store_responses),
             page=page,
         )
     )

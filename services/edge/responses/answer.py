@@ -154,7 +154,7 @@ class Response(Struct, kw_only=True):
     millrace: Receipt | UnsetType = UNSET
 
 
-def begun(body: ResponseRequest, name: str) -> Response:
+def begun(body: ResponseRequest, name: str, is_kept: bool) -> Response:
     """A response of which nothing is there yet; `name` is its id without the prefix."""
     return Response(
         id=RESPONSE + name,
@@ -168,7 +168,7 @@ def begun(body: ResponseRequest, name: str) -> Response:
         metadata=body.metadata or {},
         instructions=body.instructions,
         background=bool(body.background),
-        store=body.is_kept,
+        store=is_kept,
         max_output_tokens=body.max_output_tokens,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id,

@@ -50,18 +50,23 @@ class InputList(Struct):
 
 
 class ResponseEndpoints:
-    """Makes responses, and tells of those that are kept."""
+    """Makes responses, and tells of those that are kept.
 
-    def __init__(self, inference: JobClient) -> None:
-        self._inference = inference
+    Args:
+        inference: Makes and keeps them.
+        keeps: Whether a response is kept that does not say.
+    """
+
+    def __init__(self, inference: JobClient, keeps: bool) -> None:
+        self._inference, self._keeps = inference, keeps
 
     async def create(self, exchange: Exchange, body: ResponseRequest) -> Response | None:
         """POST /v1/responses."""
         items, before = input_items(body), await self._before(exchange, body.previous_response_id)
         asked = apply_controls(exchange, chat_spec(chat_request(body, [*before, *items])))
-        if body.is_kept:
+        if body.is_kept(self._keeps):
             return await self._keep(exchange, body, asked, items, before)
-        response = answer.begun(body, exchange.request_id)
+        response = answer.begun(body, exchange.request_id, is_kept=False)
         if body.stream:
             await relay(exchange, self._inference, asked, RelayedFrames(response))
             return None
@@ -93,8 +98,9 @@ class ResponseEndpoints:
             return None
         if not body.background:
             async with self._inference.follow_job(exchange, job.job_id) as events:
-                async for _ in events:
-                    pass
+                async for event in events:
+                    if event.ended_item.HasField("error"):
+                        raise error_of_item(event.ended_item.error)
         return await self._response(exchange, job.job_id)
 
     async def get(self, exchange: Exchange, _: None) -> Response | None:

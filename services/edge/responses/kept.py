@@ -25,7 +25,7 @@ _decode = msgspec.json.Decoder(Kept).decode
 
 def pack(body: ResponseRequest, items: list[Raw], before: list[Raw]) -> bytes:
     """What an item carries; the id is its job's to give."""
-    return msgspec.json.encode(Kept(answer.begun(body, ""), items, before))
+    return msgspec.json.encode(Kept(answer.begun(body, "", is_kept=True), items, before))
 
 
 def unpack(item: job_pb2.JobItem) -> Kept:

@@ -167,7 +167,7 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
 
 
 class ResponseRequest(Struct, forbid_unknown_fields=True):
-    """Asks for a response. It is kept where `store` or `background` is true, and only there."""
+    """Asks for a response; `store` says whether it is kept. What is made in the background always is."""
 
     model: fields.ModelName
     input: str | Annotated[list[Raw], Meta(min_length=1, max_length=2048)]
@@ -195,10 +195,9 @@ class ResponseRequest(Struct, forbid_unknown_fields=True):
     truncation: Literal["auto", "disabled"] | None = None
     user: fields.EndUser | None = None
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether the response outlives its request."""
-        return bool(self.store or self.background)
+    def is_kept(self, unless_said: bool) -> bool:
+        """Whether the response outlives its request, as it says or, unless it says, as the setting does."""
+        return bool(self.background) or (unless_said if self.store is None else self.store)
 
 
 def input_items(body: ResponseRequest) -> list[Raw]:

@@ -46,7 +46,14 @@ def events_of(body: str) -> list[dict[str, Any]]:
 
 async def test_an_answer_at_once(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
     """As OpenAI's schema has it, with its receipt beside it; nothing of it is kept."""
-    body = {"model": "gpt", "input": "hi", "instructions": "Be brief.", "metadata": {"k": "v"}, "temperature": 0}
+    body = {
+        "model": "gpt",
+        "input": "hi",
+        "instructions": "Be brief.",
+        "metadata": {"k": "v"},
+        "temperature": 0,
+        "store": False,
+    }
     raw = (await http.post("/v1/responses", json=body)).json()
     answer = await client.responses.create(**body)
 
@@ -177,7 +184,7 @@ async def test_a_response_can_be_cancelled(client: openai.AsyncOpenAI, upstream:
 
 async def test_a_conversation_goes_on(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
     """A kept response is continued by its id: the model sees all that went before."""
-    first = await client.responses.create(model="gpt", input="one", store=True)
+    first = await client.responses.create(model="gpt", input="one")
     second = await client.responses.create(model="gpt", input="two", store=True, previous_response_id=first.id)
     await client.responses.create(model="gpt", input="three", previous_response_id=second.id)
     asked = [await upstream.next(number) for number in (1, 2, 3)]
