@@ -12,13 +12,14 @@ import concurrent.futures
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kit.errors import InvalidArgument, Unavailable
-from services.safety.checking import Screened, Text, check
+from services.safety.checking import Screened, Text, check, stretches
 from services.safety.detectors.detector import Detector
 from services.safety.policy import Direction, Profile, Rule, Verdict
+from services.safety.reading import Stretch, looks_like_json
 from services.safety.screening import Finding, Screening, State
 
 # Presidio gives phone numbers 0.4 and nothing useful less; names are learned, and surer than that when they are right.
@@ -59,14 +60,13 @@ class Anonymiser:
             InvalidArgument: A category is unknown or a placeholder malformed.
             Unavailable: A detector did not finish.
         """
-        mapping = _Mapping(known, texts)
         profile = Profile("redact", "", 0, {Direction.INPUT: self._rules(categories)})
         screening = Screening(profile, Direction.INPUT, self._detectors, self._pool)
-        screened = await check(screening, map(Text, texts))
+        screened = await check(screening, [Text(text, is_json=looks_like_json(text)) for text in texts])
         if any(run.state in (State.FAILED, State.TIMED_OUT) for run in screening.runs):
             raise Unavailable("DETECTOR_UNAVAILABLE", "the texts could not be read in time; send fewer or shorter ones")
-        redacted = [mapping.apply(text, found.findings)[0] for text, found in zip(texts, screened, strict=True)]
-        return redacted, mapping.placeholders
+        mapping = _Mapping(known, (found.reading.text for found in screened))
+        return [mapping.apply(found)[0] for found in screened], mapping.placeholders
 
     def _rules(self, categories: Sequence[str]) -> tuple[Rule, ...]:
         for index, category in enumerate(categories):
@@ -90,21 +90,21 @@ class Anonymiser:
         )
 
 
-def anonymise(texts: Sequence[str], screened: Sequence[Screened]) -> tuple[list[Screened], list[Placeholder]]:
+def anonymise(screened: Sequence[Screened]) -> tuple[list[Screened], list[Placeholder]]:
     """Numbers what the policy redacts with a way back, over all texts of a prompt; a blocked prompt stays as it is."""
     is_blocked = any(each.verdict is Verdict.BLOCK for each in screened)
     if is_blocked or not any(finding.reversible for each in screened for finding in each.findings):
         return list(screened), []
-    mapping = _Mapping((), texts)
-    numbered = [_numbered(mapping, text, each) for text, each in zip(texts, screened, strict=True)]
+    mapping = _Mapping((), (each.reading.text for each in screened))
+    numbered = [_numbered(mapping, each) for each in screened]
     return numbered, mapping.placeholders
 
 
-def _numbered(mapping: _Mapping, text: str, screened: Screened) -> Screened:
+def _numbered(mapping: _Mapping, screened: Screened) -> Screened:
     if screened.verdict is not Verdict.REDACT:
         return screened
-    replacement, findings = mapping.apply(text, screened.findings)
-    return Screened(screened.verdict, replacement, findings)
+    replacement, findings = mapping.apply(screened)
+    return Screened(screened.verdict, replacement, findings, screened.reading)
 
 
 class _Mapping:
@@ -119,23 +119,21 @@ class _Mapping:
         self._taken = {token.upper() for token in taken}
         self._numbers: dict[str, itertools.count[int]] = {}
 
-    def apply(self, text: str, findings: Sequence[Finding]) -> tuple[str, tuple[Finding, ...]]:
+    def apply(self, screened: Screened) -> tuple[str, tuple[Finding, ...]]:
         """Replaces findings, which are in order, overlapping ones as one; returns them with what replaced them."""
-        pieces: list[str] = []
+        replaced: list[Stretch] = []
         told: list[Finding] = []
-        at = 0
-        for group in _overlapping(findings):
-            first, end = group[0], max(finding.end for finding in group)
+        for group, end in stretches(screened.findings):
+            first = group[0]
             placeholder = first.placeholder
             if first.reversible:
-                placeholder = self._token(first.category, text[first.start : end])
+                placeholder = self._token(first.category, screened.reading.text[first.start : end])
                 told += [dataclasses.replace(finding, token=placeholder) for finding in group]
             else:
                 told += group
-            pieces += [text[at : first.start], placeholder]
-            at = end
-        others = [finding for finding in findings if finding.action is not Verdict.REDACT]
-        return "".join([*pieces, text[at:]]), tuple(sorted([*told, *others], key=lambda finding: finding.place))
+            replaced.append(Stretch(first.start, end, placeholder))
+        others = [finding for finding in screened.findings if finding.action is not Verdict.REDACT]
+        return screened.reading.replaced(replaced), tuple(sorted([*told, *others], key=lambda finding: finding.place))
 
     def _token(self, category: str, original: str) -> str:
         token = self._tokens.get((category, original))
@@ -145,22 +143,6 @@ class _Mapping:
             self._tokens[category, original] = token
             self.placeholders.append(Placeholder(token, original, category))
         return token
-
-
-def _overlapping(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
-    """Groups what is redacted: each group is one stretch of text."""
-    group: list[Finding] = []
-    end = 0
-    for finding in findings:
-        if finding.action is not Verdict.REDACT:
-            continue
-        if group and finding.begins_anew(end, group[0].category):
-            yield group
-            group = []
-        group.append(finding)
-        end = max(end, finding.end)
-    if group:
-        yield group
 
 
 def restore(texts: Iterable[str], known: Sequence[Placeholder]) -> tuple[list[str], int]:

@@ -11,6 +11,7 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1.verdict_pb2 import Role
 from services.safety.anonymising import Placeholder
 from services.safety.checking import Text
+from services.safety.reading import looks_like_json
 from services.safety.stream import TOOL_CALLS_MAX, Delta, OutputKind, PartKey
 
 TEXTS_MAX = 2048
@@ -38,13 +39,19 @@ def segments(request: pb.CheckInputRequest) -> list[Text]:
         if segment.role not in _ROLES:
             raise InvalidArgument(f"segments[{index}].role", "must be given: SYSTEM, USER, ASSISTANT, TOOL or DOCUMENT")
     texts = _bounded("segments", [segment.text for segment in request.segments])
-    return [Text(text, segment.role in _RETRIEVED) for text, segment in zip(texts, request.segments, strict=True)]
+    return [
+        Text(text, segment.role in _RETRIEVED, looks_like_json(text))
+        for text, segment in zip(texts, request.segments, strict=True)
+    ]
 
 
-def parts(request: pb.CheckOutputRequest) -> tuple[list[PartKey], list[str]]:
+def parts(request: pb.CheckOutputRequest) -> tuple[list[PartKey], list[Text]]:
     """The parts of an answer and their texts."""
     keys = [part_key(f"parts[{index}]", part, CHOICES_MAX) for index, part in enumerate(request.parts)]
-    return keys, _bounded("parts", [part.text for part in request.parts])
+    texts = _bounded("parts", [part.text for part in request.parts])
+    return keys, [
+        Text(text, is_json=key.kind is OutputKind.TOOL_ARGUMENTS) for key, text in zip(keys, texts, strict=True)
+    ]
 
 
 def texts(request: pb.RedactRequest | pb.RestoreRequest) -> list[str]:

@@ -33,7 +33,7 @@ def assessment(screening: Screening, findings: Iterable[verdict_pb2.Finding] = (
 
 def segment_findings(screened: Sequence[Screened]) -> Iterator[verdict_pb2.Finding]:
     """The findings of a prompt, as many as the contract lists."""
-    found = ((index, finding) for index, text in enumerate(screened) for finding in text.findings)
+    found = ((index, finding) for index, text in enumerate(screened) for finding in text.source_findings)
     for _, (index, each) in zip(range(FINDINGS_MAX), found, strict=False):
         message = _finding(each, Direction.INPUT)
         message.segment_index = index
@@ -42,7 +42,7 @@ def segment_findings(screened: Sequence[Screened]) -> Iterator[verdict_pb2.Findi
 
 def part_findings(keys: Sequence[PartKey], screened: Sequence[Screened]) -> Iterator[verdict_pb2.Finding]:
     """The findings of an answer, as many as the contract lists."""
-    found = ((key, finding) for key, text in zip(keys, screened, strict=True) for finding in text.findings)
+    found = ((key, finding) for key, text in zip(keys, screened, strict=True) for finding in text.source_findings)
     for _, (key, each) in zip(range(FINDINGS_MAX), found, strict=False):
         yield _part_finding(key, each)
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kit.errors import InvalidArgument
+from services.safety.checking import check_one
 from services.safety.holding import Waiting
 from services.safety.policy import Verdict
-from services.safety.screening import Finding, Lane, Screening
+from services.safety.reading import Reading
+from services.safety.screening import Finding, Lane, Release, Screening
 
 PART_CODE_POINTS_MAX = 1_000_000
 TOOL_CALLS_MAX = 128
@@ -179,7 +181,8 @@ class OutputStream:
     async def _push(
         self, choice: _Choice, key: PartKey, part: _Part, text: str, final: bool, events: list[Event]
     ) -> None:
-        release = await part.lane.push(text, final)
+        is_call = key.kind is OutputKind.TOOL_ARGUMENTS
+        release = await (_push_arguments(part, text, final) if is_call else part.lane.push(text, final))
         part.has_ended = final
         choice.verdict = max(choice.verdict, part.lane.verdict)
         through = part.start + release.through
@@ -187,7 +190,7 @@ class OutputStream:
         events += [Judged(key, _moved(finding, part.start)) for finding in release.findings]
         if release.text:
             part.held.append(release.text)
-        holds = key.kind is OutputKind.TOOL_ARGUMENTS and (release.blocked or not final)
+        holds = is_call and (release.blocked or not final)
         if part.held and not holds:
             events.append(Released(key, "".join(part.held), through))
             part.held.clear()
@@ -205,6 +208,18 @@ class OutputStream:
             choice.is_done = True
             choice.parts.clear()
             events.append(ChoiceDone(index, choice.verdict))
+
+
+async def _push_arguments(part: _Part, text: str, final: bool) -> Release:
+    """Judges arguments at their end, when they can be read as JSON."""
+    part.held.append(text)
+    if not final:
+        return Release("", 0)
+    source = "".join(part.held)
+    part.held.clear()
+    screened = await check_one(part.lane, Reading(source, is_json=True))
+    passed = "" if part.lane.is_blocked else source if screened.replacement is None else screened.replacement
+    return Release(passed, len(source), tuple(screened.source_findings), part.lane.is_blocked)
 
 
 def _moved(finding: Finding, by: int) -> Finding:
