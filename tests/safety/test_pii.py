@@ -63,6 +63,19 @@ def found(text: str) -> list[tuple[str, str]]:
         ("my passport number is C01X00T47", [("PASSPORT", "C01X00T47")]),
         ("key AKIAIOSFODNN7EXAMPLE.", [("SECRET", "AKIAIOSFODNN7EXAMPLE")]),
         ("my name is Ann J. O'Neil, and I am happy", [("PERSON", "Ann J. O'Neil")]),
+        *((f"card {card}, thanks", [("CREDIT_CARD", card)]) for card in (
+            "4111\u00a01111\u00a01111\u00a01111", "4111.1111.1111.1111", "4111_1111_1111_1111",
+            "4111\n1111\n1111\n1111",
+            "4111\r\n1111\r\n1111\r\n1111", "\uff14" + "\uff11" * 15, "4111\u20111111\u20111111\u20111111",
+            "4111\u200b 1111\u200b 1111\u200b 1111", "3782_822463_10005")),
+        ("my ssn is 536221234", [("US_SSN", "536221234")]),
+        ("Social Security number: 536221234.", [("US_SSN", "536221234")]),
+        ("gb29nwbk60161331926819", [("IBAN_CODE", "gb29nwbk60161331926819")]),
+        ("pay de89 3704 0044 0532 0130 00 now please", [("IBAN_CODE", "de89 3704 0044 0532 0130 00")]),
+        ("Gb29NWBK60161331926819", [("IBAN_CODE", "Gb29NWBK60161331926819")]),
+        *((f"mail {address}, please", [("EMAIL_ADDRESS", address)]) for address in (
+            "jo@corp.local", "jo@mail.internal", "root@db01.lan", "jo@x.corp", "jo@x.test", "alice@corp.example",
+            "root@localhost", "jo\uff20example.com")),
         ("I'm José María Öztürk.", [("PERSON", "José María Öztürk")]),
     ],
 )  # fmt: skip
@@ -74,10 +87,15 @@ def test_personal_data_is_found(text: str, expected: list[tuple[str, str]]) -> N
 @pytest.mark.parametrize(
     "text",
     [
+        "4111\n1111\n1111\n1111\n1234",  # A column of numbers.
+        "1234\n4111\n1111\n1111\n1111",
+        "4111_1111_1111_1112, gb29nwbk60161331926818, gb29nwbk601613319268190",
+        "ssn 000221234, ssn 666221234, ssn 536000000",
+        "number 536221234",
         "4111111111111112",  # Fails the Luhn check.
         "DE89 3704 0044 0532 0130 01",  # Fails modulo 97.
         "on 2024-01-15 at 10:30, chapter 3.1.4, 1,234,567 people",
-        "user@localhost, @handle, a @ b.co",
+        "root@host, @handle, a @ b.co",
         "version 1.2.3, 3.14159265358979, 50%",
         "std::vector, 12:30:45",
         "see example.com",

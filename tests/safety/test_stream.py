@@ -28,6 +28,8 @@ PIECES = (
     "a@b.co|john.doe+x@mail.example.com|x@y@z.com|@|212-555-0147|(212) 555-0147|+44 20 7946 0958|4111 1111 1111 1111|"
     "4111111111111111|1234 |DE89370400440532013000|DE89 3704 0044 0532 0130 00|AB12 CDEF|212-45-6789|10.0.0.1|fe80::1|"
     "12345 6789 |030 1234567|7 |0|020 7946 0958|20120102 08:00|z.i_will_kill_you.x@b.co|"
+    "4111_1111_1111_1111|4111\n1111\n1111\n1111|3782\u200b822463\u200b10005|4111\n|1111\n|in 2024|my ssn is |536221234|"
+    "gb29nwbk60161331926819|de89 3704 0044 0532 0130 00 now|gb29|jo\uff20mail.internal|root@localhost|"
     "::ffff:1.2.3.4|::|2024-01-15|12:30|kill you|I will |i will k i l l y o u|I w1ll k!ll you|k.i.l.l|how to make a |"
     "pipe bomb|b0mb|my name is |My name is |I am |Ann|Lee|Ann Lee|O'Neil|J. |NOT|AKIAIOSFODNN7EXAMPLE|sk-|sk_live_|eyJ|"
     "ghp_0123456789abcdefghijABCDEFGHIJ012345|sk-ant-api03-0123456789abcdefghijABCDEFGHIJ0123456789|passport no |"

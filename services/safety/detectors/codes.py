@@ -51,6 +51,9 @@ _CODES = (
     _code("IN_AADHAAR", _CHECKED, r"[2-9][0-9]{11}", checksums.verhoeff, r"aadhaar|aadhar|uidai|uid"),
     _code("BR_CPF", _CHECKED, r"[0-9]{11}", checksums.cpf, r"cpf"),
     _code("PL_PESEL", _CHECKED, r"[0-9]{11}", checksums.pesel, r"pesel"),
+    # Areas 000, 666 and 900 to 999 were never given, nor groups and serials of zeros.
+    _code("US_SSN", _NAMED, r"(?!000|666|9)[0-9]{3}(?!00)[0-9]{2}(?!0000)[0-9]{4}", None,
+          r"ssns?|social[ -]security"),
     _code("PASSPORT", _NAMED, r"[A-Z]{0,2}[0-9]{6,9}[A-Z]?|[A-Z][0-9A-Z]{8}", None,
           r"passport|passports|passeport|reisepass|pasaporte|passaporto"),
 )  # fmt: skip

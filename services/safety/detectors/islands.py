@@ -14,6 +14,8 @@ from typing import ClassVar
 
 from services.safety.detectors.detector import Match
 from services.safety.detectors.grouped import find_grouped
+from services.safety.detectors.ibans import SCORE as IBAN_SCORE
+from services.safety.detectors.ibans import iban_end
 from services.safety.detectors.phones import DIGITS_MAX, DIGITS_MIN
 from services.safety.detectors.recognisers import Found, Recogniser
 
@@ -21,6 +23,7 @@ from services.safety.detectors.recognisers import Found, Recogniser
 _LOCAL_MAX = 64
 _DOMAIN_MAX = 189
 EMAIL_HOLD = _LOCAL_MAX + 1 + _DOMAIN_MAX
+LOCALHOST_SCORE = 0.6
 _LOCAL_SIGNS = frozenset("!#$%&'*+-/=?^_`{|}~.")
 _AT = re.compile(r"[\w!#$%&'*+\-/=?^_`{|}~.]@(?=\w)")
 _DOMAIN = re.compile(rf"[\w.\-]{{1,{_DOMAIN_MAX}}}")
@@ -28,6 +31,13 @@ _DOMAIN = re.compile(rf"[\w.\-]{{1,{_DOMAIN_MAX}}}")
 # Four characters and six groups of four, one more group, three more characters, and separators: 4 + 6*5 + 5 + 4.
 _IBAN_MAX = 43
 _IBAN = re.compile(rf"(?<![A-Z0-9])[A-Z]{{2}}[0-9]{{2}}(?:[ -]?[A-Z0-9]){{11,{_IBAN_MAX - 4}}}")
+_IBAN_SMALL = re.compile(
+    r"(?<![A-Za-z0-9])(?:[a-z]{2}|[A-Z][a-z]|[a-z][A-Z])[0-9]{2}"
+    rf"(?:[ -]?[A-Za-z0-9]){{11,{_IBAN_MAX - 4}}}"
+)
+_IBAN_SMALL_BEGUN = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z](?:[A-Za-z](?:[0-9](?:[0-9](?:[ -]?[A-Za-z0-9]){0,10}[ -]?)?)?)?\Z"
+)
 _IBAN_BEGUN = re.compile(r"(?<![A-Z0-9])[A-Z](?:[A-Z](?:[0-9](?:[0-9](?:[ -]?[A-Z0-9]){0,10}[ -]?)?)?)?\Z")
 
 # Eight groups of four with colons, an embedded IPv4 address and a prefix length fit in this.
@@ -97,7 +107,11 @@ class Emails(Layer):
             if end == len(text) and not final and end - sign.end() < _DOMAIN_MAX:
                 return start
             low = sign.end()
-            if "." in text[sign.end() : end]:
+            host = text[sign.end() : end].rstrip(".-")
+            if host.lower() == "localhost":
+                matches.append(Match(start + offset, sign.end() + len(host) + offset, "EMAIL_ADDRESS", LOCALHOST_SCORE))
+                low = sign.end() + len(host)
+            elif "." in host:
                 for found in self._recognisers["EMAIL_ADDRESS"](text[start:end]):
                     matches.append(_match("EMAIL_ADDRESS", found, start + offset))
                     low = start + found.end
@@ -135,6 +149,22 @@ class Ibans(Layer):
                 matches.append(_match("IBAN_CODE", found, start + offset))
             at = start + found.end if found else start + 1
         begun = _IBAN_BEGUN.search(text, max(at, len(text) - _IBAN_MAX))
+        return begun.start() if begun else len(text)
+
+
+class SmallIbans(Layer):
+    """International bank account numbers in small letters."""
+
+    def _read(self, text: str, at: int, final: bool, matches: list[Match], offset: int) -> int:
+        while run := _IBAN_SMALL.search(text, at):
+            start, end = run.span()
+            if not final and len(text) - end < 2 and len(text) - start <= _IBAN_MAX:
+                return start
+            found = iban_end(text[start : start + _IBAN_MAX + 1])
+            if found:
+                matches.append(Match(start + offset, start + found + offset, "IBAN_CODE", IBAN_SCORE))
+            at = start + (found or 1)
+        begun = _IBAN_SMALL_BEGUN.search(text, max(at, len(text) - _IBAN_MAX))
         return begun.start() if begun else len(text)
 
 

@@ -15,9 +15,20 @@ from services.safety.detectors.codes import CODE_CATEGORIES, Codes
 from services.safety.detectors.detector import Match
 from services.safety.detectors.grouped import GROUPED_CATEGORIES
 from services.safety.detectors.introductions import Introductions
-from services.safety.detectors.islands import CONTEXT, EMAIL_HOLD, Emails, Ibans, Ipv6s, Layer, Numbers, Urls
+from services.safety.detectors.islands import (
+    CONTEXT,
+    EMAIL_HOLD,
+    Emails,
+    Ibans,
+    Ipv6s,
+    Layer,
+    Numbers,
+    SmallIbans,
+    Urls,
+)
 from services.safety.detectors.recognisers import Recogniser
 from services.safety.detectors.secrets import Secrets
+from services.safety.detectors.spread_cards import SpreadCards
 
 PiiCategory = Literal[
     "BR_CPF", "CREDIT_CARD", "CRYPTO", "EMAIL_ADDRESS", "ES_NIE", "ES_NIF", "IBAN_CODE", "IN_AADHAAR", "IN_PAN",
@@ -28,12 +39,22 @@ PiiCategory = Literal[
 _LAYERS: tuple[tuple[type[Layer], frozenset[str]], ...] = (
     (Emails, frozenset({"EMAIL_ADDRESS"})),
     (Ibans, frozenset({"IBAN_CODE"})),
+    (SmallIbans, frozenset({"IBAN_CODE"})),
     (Ipv6s, frozenset({"IP_ADDRESS"})),
     (Numbers, frozenset({"CREDIT_CARD", "US_SSN", "IP_ADDRESS", "PHONE_NUMBER", *GROUPED_CATEGORIES})),
+    (SpreadCards, frozenset(SpreadCards.entities)),
     (Codes, CODE_CATEGORIES),
     (Secrets, frozenset(Secrets.entities)),
     (Introductions, frozenset(Introductions.entities)),
     (Urls, frozenset({"URL"})),
+)
+
+# Full-width and other forms of ASCII, spaces that do not break, hyphens that do not: each is read as the sign that it
+# looks like, one for one, so that places stay what they are.
+_PLAIN = str.maketrans(
+    {point: chr(point - 0xFEE0) for point in range(0xFF01, 0xFF5F)}
+    | dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000), " ")
+    | {0xFE6B: "@", 0x2010: "-", 0x2011: "-"}
 )
 
 
@@ -70,6 +91,8 @@ class PersonalDataCursor:
 
     def scan(self, text: str, offset: int, final: bool) -> list[Match]:
         """See `detector.Cursor.scan`."""
+        if not text.isascii():
+            text = text.translate(_PLAIN)
         for layer in self._layers:
             self._pending += layer.scan(text, offset, final)
         arrived = offset + len(text)

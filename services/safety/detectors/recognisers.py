@@ -24,6 +24,12 @@ _NOT_NEEDED = ("torch", "transformers", "stanza", "gliner")
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 
 
+# Domains of inner networks and of examples: no list of public suffixes has them, and people have addresses there.
+_INNER_DOMAINS = frozenset(
+    "corp example home internal intranet invalid lan local localdomain localhost private test".split()
+)
+
+
 class Found(NamedTuple):
     """A hit in a slice of text."""
 
@@ -76,7 +82,8 @@ def _offline_email(base: type) -> Any:
 
     class OfflineEmail(base):  # type: ignore[misc]  # Presidio is untyped.
         def validate_result(self, pattern_text: str) -> bool:
-            return bool(extract(pattern_text).suffix) and bool(extract(pattern_text).domain)
+            is_inner = pattern_text.rpartition(".")[2].lower() in _INNER_DOMAINS
+            return is_inner or (bool(extract(pattern_text).suffix) and bool(extract(pattern_text).domain))
 
     return OfflineEmail()
 
