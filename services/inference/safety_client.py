@@ -15,7 +15,8 @@ from millrace.safety.v1 import safety_service_pb2_grpc, verdict_pb2
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
 from services.inference.restoring import WayBack
-from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released, Segment
+from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.segments import Segment
 
 ROLES = {
     Role.SYSTEM: verdict_pb2.ROLE_SYSTEM,

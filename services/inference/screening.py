@@ -6,37 +6,20 @@ matter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, Unavailable
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
-from services.inference.generation import Message, Prompt, Role, TextPart
-from services.inference.restoring import WayBack, quoted
+from services.inference.generation import Prompt
+from services.inference.restoring import WayBack
 from services.inference.rules import SafetyRule
+from services.inference.segments import Segment, segments_of, with_texts
 
 OFF = "off"
 REFUSAL = "I can't share this answer: it was stopped by the safety policy."
-
-
-class Segment(msgspec.Struct, frozen=True):
-    """A piece of a prompt to be judged: who wrote it, the text, and which message it is from.
-
-    `part_index` counts the message's parts, or its tool calls where the text is the `arguments` of one.
-    """
-
-    role: Role
-    text: str
-    message_index: int
-    part_index: int
-    arguments: bool = False
-
-    @property
-    def place(self) -> tuple[int, int, bool]:
-        """Where its text stands in the prompt."""
-        return self.message_index, self.part_index, self.arguments
 
 
 class OutputPiece(msgspec.Struct):
@@ -147,7 +130,7 @@ async def screen_prompt(port: SafetyPort, prompt: Prompt, profile: str, rule: Sa
         FailedPrecondition: The prompt is refused (CONTENT_BLOCKED); `categories` are in the metadata.
         Unavailable: The service cannot be reached and the rule is closed (SAFETY_UNAVAILABLE).
     """
-    segments = _segments(prompt)
+    segments = segments_of(prompt)
     if profile == OFF or not segments:
         return InputScreen(prompt)
     try:
@@ -165,7 +148,8 @@ async def screen_prompt(port: SafetyPort, prompt: Prompt, profile: str, rule: Sa
             Direction.INPUT, said.verdict, findings, profile, said.policy_version, unscreened=said.unscreened
         )
     if said.verdict is Verdict.REDACT:
-        prompt = _replaced(prompt, segments, said.replacements)
+        texts = zip(segments, said.replacements, strict=True)
+        prompt = with_texts(prompt, {segment.place: text for segment, text in texts if text is not None})
     return InputScreen(prompt, event, said.policy_version, said.way_back)
 
 
@@ -201,40 +185,3 @@ def blocked(findings: Sequence[Finding]) -> FailedPrecondition:
     categories = ",".join(sorted({one.category for one in findings if one.action is Verdict.BLOCK})) or "unscreened"
     message = "the prompt was refused by the safety policy"
     return FailedPrecondition("CONTENT_BLOCKED", message, metadata={"categories": categories})
-
-
-def _segments(prompt: Prompt) -> list[Segment]:
-    if prompt.raw_prompt is not None:
-        return [Segment(Role.USER, prompt.raw_prompt, 0, 0)] if prompt.raw_prompt else []
-    return [segment for index, message in enumerate(prompt.messages) for segment in _segments_of(message, index)]
-
-
-def _segments_of(message: Message, index: int) -> Iterator[Segment]:
-    for part_index, part in enumerate(message.parts):
-        if isinstance(part, TextPart) and part.text:
-            yield Segment(message.role, part.text, index, part_index)
-    for call_index, call in enumerate(message.tool_calls):
-        if call.arguments_json:
-            yield Segment(message.role, call.arguments_json, index, call_index, arguments=True)
-
-
-def _replaced(prompt: Prompt, segments: Sequence[Segment], replacements: Sequence[str | None]) -> Prompt:
-    new = {segment.place: text for segment, text in zip(segments, replacements, strict=True) if text is not None}
-    if prompt.raw_prompt is not None:
-        return msgspec.structs.replace(prompt, raw_prompt=new.get((0, 0, False), prompt.raw_prompt))
-    messages = tuple(_message(message, index, new) for index, message in enumerate(prompt.messages))
-    return msgspec.structs.replace(prompt, messages=messages)
-
-
-def _message(message: Message, index: int, new: Mapping[tuple[int, int, bool], str]) -> Message:
-    parts = tuple(
-        TextPart(new[place]) if (place := (index, part_index, False)) in new else part
-        for part_index, part in enumerate(message.parts)
-    )
-    calls = tuple(
-        msgspec.structs.replace(call, arguments_json=quoted(new[place]))
-        if (place := (index, call_index, True)) in new
-        else call
-        for call_index, call in enumerate(message.tool_calls)
-    )
-    return msgspec.structs.replace(message, parts=parts, tool_calls=calls)

@@ -28,7 +28,8 @@ from services.inference.generation import (
 from services.inference.request import Request
 from services.inference.routing import Route, RouteTarget
 from services.inference.rules import DeadlineRule, Rules
-from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released, Segment
+from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.segments import Segment
 
 Decision = Released | Judged | ChoiceJudged | Assessment
 DONE = EngineCompleted(Usage(5, 7), "m-1", "fp")

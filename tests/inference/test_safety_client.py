@@ -21,7 +21,8 @@ from millrace.safety.v1 import safety_service_pb2_grpc
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
 from services.inference.safety_client import SafetyClient, SafetyStream
-from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released, Segment
+from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.segments import Segment
 from services.safety import wiring
 from services.safety.config import SafetySettings
 

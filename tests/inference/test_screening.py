@@ -16,9 +16,20 @@ from kit.errors import (
     Unimplemented,
 )
 from services.inference.events import Direction, Finding, SafetyEvent, Verdict
-from services.inference.generation import ImagePart, Message, Prompt, Role, TextPart, ToolCall
+from services.inference.generation import (
+    ImagePart,
+    Message,
+    OutputFormat,
+    Prompt,
+    Role,
+    Sampling,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 from services.inference.rules import SafetyRule
-from services.inference.screening import OFF, Assessment, InputScreen, Segment, blocked, screen_prompt, unreachable
+from services.inference.screening import OFF, Assessment, InputScreen, blocked, screen_prompt, unreachable
+from services.inference.segments import Segment, segments_of, with_texts
 from tests.inference.parts import FakeSafety
 
 CLOSED, OPEN = SafetyRule(), SafetyRule(on_unavailable="open")
@@ -76,10 +87,39 @@ async def test_arguments_of_earlier_calls_are_judged() -> None:
 
     screen = await screen_prompt(safety, asked, "default", CLOSED)
 
-    assert safety.segments[1] == Segment(Role.ASSISTANT, '{"number": 2125550147}', 0, 1, arguments=True)
+    assert safety.segments[1] == Segment(Role.ASSISTANT, '{"number": 2125550147}', 0, 1, "arguments")
     changed = screen.prompt.messages[0]
     assert changed.parts == (TextPart("on it"),)
     assert [call.arguments_json for call in changed.tool_calls] == ["", '{"number": "<PHONE_NUMBER_1>"}']
+
+
+EVERYWHERE = Prompt(
+    messages=(Message(Role.ASSISTANT, (TextPart("t0"),), "t1", (ToolCall("c", "f", '"t2"'),), refusal="t3"),),
+    tools=(Tool("f", "t4", '{"t5": 1}'),),
+    sampling=Sampling(stop=("t6", "t7")),
+    output_format=OutputFormat("json_schema", "x", "t8", '{"t9": 1}', regex="t10", choices=("t11",)),
+    end_user_id="t12",
+    metadata={"a": "t13", "b": "t14"},
+)
+
+
+def test_nothing_written_is_left_out() -> None:
+    """Names, refusals, tools, schemas, stop strings, and what upstreams keep of the caller."""
+    texts = [segment.text for segment in segments_of(EVERYWHERE)]
+    order = (0, 2, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
+
+    assert all(f"t{number}" in text for number, text in zip(order, texts, strict=True))
+
+
+def test_what_is_replaced_leaves_the_prompt() -> None:
+    """Every text has a way back to its place; names, the user and metadata are dropped, since they are keys."""
+    new = {segment.place: f'"new {index}"' for index, segment in enumerate(segments_of(EVERYWHERE))}
+    changed = with_texts(EVERYWHERE, new)
+
+    assert not any("t" in segment.text.replace("text", "") for segment in segments_of(changed))
+    assert (changed.messages[0].name, changed.end_user_id, changed.metadata) == (None, None, {})
+    assert len(segments_of(changed)) == len(segments_of(EVERYWHERE)) - 4
+    assert with_texts(EVERYWHERE, {}) == EVERYWHERE
 
 
 async def test_a_raw_prompt_is_the_users() -> None:
