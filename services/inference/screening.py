@@ -16,9 +16,11 @@ from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import Prompt
 from services.inference.restoring import WayBack
 from services.inference.rules import SafetyRule
+from services.inference.seams import findings_over, seams_of, without
 from services.inference.segments import Segment, segments_of, with_texts
 
 OFF = "off"
+LISTED_FINDINGS_MAX = 1000  # safety counts the rest
 REFUSAL = "I can't share this answer: it was stopped by the safety policy."
 
 
@@ -130,27 +132,74 @@ async def screen_prompt(port: SafetyPort, prompt: Prompt, profile: str, rule: Sa
         FailedPrecondition: The prompt is refused (CONTENT_BLOCKED); `categories` are in the metadata.
         Unavailable: The service cannot be reached and the rule is closed (SAFETY_UNAVAILABLE).
     """
+    return await _screened(port, prompt, profile, rule)
+
+
+Split = Sequence[tuple[Segment, Finding]]
+
+
+async def _screened(
+    port: SafetyPort, prompt: Prompt, profile: str, rule: SafetyRule, over: Sequence[Split] = ()
+) -> InputScreen:
+    """Judges texts and seams; what is redacted over a seam is cut out first, and the rest judged once more."""
     segments = segments_of(prompt)
     if profile == OFF or not segments:
         return InputScreen(prompt)
+    seams = [] if over else seams_of(segments)
     try:
-        said = await port.check_input(profile, segments)
+        said = await port.check_input(profile, [*segments, *(seam.asked for seam in seams)])
     except MillraceError as error:
         return InputScreen(prompt, unreachable(error, profile, rule, Direction.INPUT))
-    findings = tuple(
-        msgspec.structs.replace(one, message_index=segments[one.message_index].message_index) for one in said.findings
-    )
     if said.verdict is Verdict.BLOCK:
-        raise blocked(findings)
-    event = None
-    if said.verdict > Verdict.ALLOW or said.unscreened:
-        event = SafetyEvent(
-            Direction.INPUT, said.verdict, findings, profile, said.policy_version, unscreened=said.unscreened
-        )
-    if said.verdict is Verdict.REDACT:
-        texts = zip(segments, said.replacements, strict=True)
-        prompt = with_texts(prompt, {segment.place: text for segment, text in texts if text is not None})
-    return InputScreen(prompt, event, said.policy_version, said.way_back)
+        raise blocked(said.findings)
+    if seams:
+        over = list(findings_over(zip(seams, _by_seam(said, len(segments), len(seams)), strict=True)))
+        if new := without(over):
+            return await _screened(port, with_texts(prompt, new), profile, rule, over)
+    new = {
+        segment.place: text
+        for segment, text in zip(segments, said.replacements, strict=False)  # seams' own are of no use
+        if text is not None
+    }
+    event = _event(said, segments, over, profile)
+    return InputScreen(with_texts(prompt, new) if new else prompt, event, said.policy_version, said.way_back)
+
+
+def _by_seam(said: Assessment, first: int, count: int) -> list[list[Finding]]:
+    """What was found in each seam; they were judged behind the segments.
+
+    Raises:
+        FailedPrecondition: Something is to be redacted, and there is more than safety lists (CONTENT_NOT_JUDGED).
+    """
+    if Verdict.REDACT in said.verdicts[first:] and len(said.findings) >= LISTED_FINDINGS_MAX:
+        raise FailedPrecondition("CONTENT_NOT_JUDGED", "there is too much to redact in this text; send less")
+    found: list[list[Finding]] = [[] for _ in range(count)]
+    for one in said.findings:
+        if one.message_index >= first:
+            found[one.message_index - first].append(one)
+    return found
+
+
+def _event(said: Assessment, segments: Sequence[Segment], over: Sequence[Split], profile: str) -> SafetyEvent | None:
+    """What there is to tell: what was found in the texts, and over their seams what was found in none of them."""
+    findings = [
+        msgspec.structs.replace(one, message_index=segments[one.message_index].message_index)
+        for one in said.findings
+        if one.message_index < len(segments)
+    ]
+    known = {(one.category, one.action) for one in findings}
+    for pieces in over:
+        finding = pieces[0][1]
+        if (finding.category, finding.action) not in known:
+            known.add((finding.category, finding.action))
+            findings.append(finding)
+    verdicts = said.verdicts[: len(segments)] or (said.verdict,)
+    verdict = max((*verdicts, *(one.action for one in findings)))
+    if verdict is Verdict.ALLOW and not said.unscreened:
+        return None
+    return SafetyEvent(
+        Direction.INPUT, verdict, tuple(findings), profile, said.policy_version, unscreened=said.unscreened
+    )
 
 
 def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction: Direction) -> SafetyEvent:

@@ -67,7 +67,7 @@ async def refusal(what: Assessment | MillraceError, rule: SafetyRule = CLOSED) -
 
 
 async def test_every_text_is_judged() -> None:
-    """By who wrote it and where it stands; pictures and empty parts are not sent."""
+    """By who wrote it and where it stands, and joined; pictures and empty parts are not sent."""
     safety = FakeSafety(said(Verdict.ALLOW))
     await screen_prompt(safety, TALK, "default", CLOSED)
 
@@ -76,6 +76,7 @@ async def test_every_text_is_judged() -> None:
         Segment(Role.USER, "look: ", 1, 0),
         Segment(Role.USER, "me@x.y", 1, 3),
         Segment(Role.TOOL, "42", 2, 0),
+        Segment(Role.USER, "look: me@x.y", 1, 0),
     ]
 
 
