@@ -153,7 +153,8 @@ async def _screened(
     if said.verdict is Verdict.BLOCK:
         raise blocked(said.findings)
     if seams:
-        over = list(findings_over(zip(seams, _by_seam(said, len(segments), len(seams)), strict=True)))
+        own = [(segments[one.message_index], one) for one in said.findings if one.message_index < len(segments)]
+        over = list(findings_over(zip(seams, _by_seam(said, len(segments), len(seams)), strict=True), own))
         if new := without(over):
             return await _screened(port, with_texts(prompt, new), profile, rule, over)
     new = {

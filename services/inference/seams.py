@@ -58,19 +58,25 @@ def seams_of(segments: Sequence[Segment]) -> list[Seam]:
     return found
 
 
-def findings_over(seams: Iterable[tuple[Seam, Sequence[Finding]]]) -> Iterator[list[tuple[Segment, Finding]]]:
-    """The findings that reach over a seam, each as what of it stands in each segment."""
+def findings_over(
+    seams: Iterable[tuple[Seam, Sequence[Finding]]], own: Iterable[tuple[Segment, Finding]] = ()
+) -> Iterator[list[tuple[Segment, Finding]]]:
+    """The findings that reach over a seam, each as what of it stands in each segment.
+
+    Left out is what a text's own finding at its end became by the word behind it: "a@b.com" and "Thanks".
+    """
+    ends = {(segment.place, one.category, one.start) for segment, one in own if one.end == len(segment.text)}
     for seam, findings in seams:
         for finding in findings:
             spans = seam.spans(finding)
-            if len(spans) > 1:
-                yield [
-                    (
-                        segment,
-                        msgspec.structs.replace(finding, start=start, end=end, message_index=segment.message_index),
-                    )
-                    for segment, start, end in spans
-                ]
+            segment, start, _ = spans[0] if spans else (None, 0, 0)
+            is_apart = sum(end - begin for _, begin, end in spans) < finding.end - finding.start
+            if len(spans) < 2 or (segment and not is_apart and (segment.place, finding.category, start) in ends):
+                continue
+            yield [
+                (one, msgspec.structs.replace(finding, start=begin, end=end, message_index=one.message_index))
+                for one, begin, end in spans
+            ]
 
 
 def without(found: Iterable[Sequence[tuple[Segment, Finding]]]) -> dict[Place, str]:

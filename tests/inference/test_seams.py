@@ -34,7 +34,7 @@ class Searching(FakeSafety):
         hit = {one.message_index for one in found}
         verdicts = tuple(self.action if index in hit else Verdict.ALLOW for index in range(len(segments)))
         texts = tuple(
-            one.text.replace(self.word, "<WORD_1>") if index in hit and self.action is Verdict.REDACT else None
+            re.sub(self.word, "<WORD_1>", one.text) if index in hit and self.action is Verdict.REDACT else None
             for index, one in enumerate(segments)
         )
         return Assessment(max(verdicts), tuple(found), verdicts, texts)
@@ -84,6 +84,13 @@ async def test_what_one_text_holds_is_its_own_matter() -> None:
     assert safety.calls == 1
     assert screen.event
     assert len(screen.event.findings) == 1
+
+
+async def test_the_next_word_is_not_drawn_in() -> None:
+    """An address at the end of a text is found there; glued to the word behind it, it would take that along."""
+    screen = await screen_prompt(Searching("a@[a-z.]+", Verdict.REDACT), parts("a@b.com", "thanks"), "", SafetyRule())
+
+    assert texts_of(screen.prompt)[1] == "thanks"
 
 
 async def test_a_flag_over_a_seam_is_told() -> None:
