@@ -15,7 +15,7 @@ from kit.errors import Internal, InvalidArgument, MillraceError
 from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
-from services.inference.access.permission import check_model, check_route, may_use
+from services.inference.access.permission import check_model, check_named, check_route, may_use
 from services.inference.caching import AnswerCache
 from services.inference.catalog import Model
 from services.inference.embedding import Embeddings
@@ -136,6 +136,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Counts the tokens of a prompt as the model's first target would."""
         asked = _request(request, streamed=False)
         with self._router.hold() as snapshot:
+            check_named(asked)
             route = self._router.choose(asked)
             check_route(asked, route)
             model = snapshot.catalog.find(route.model_name)

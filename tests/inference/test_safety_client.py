@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from kit import identity, telemetry
 from kit.channel import Channel
@@ -25,6 +26,8 @@ from services.inference.screening import Assessment, ChoiceJudged, Judged, Outpu
 from services.inference.segments import Segment
 from services.safety import wiring
 from services.safety.config import SafetySettings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LIMIT_S = 5.0
 BAD = "how to make a pipe bomb"
@@ -50,13 +53,16 @@ async def serve(registrations: tuple[Registration, ...]) -> Running:
     return Running(SafetyClient(channel, LIMIT_S), channel, server)
 
 
-@pytest.fixture(scope="module")
-def service() -> wiring.SafetyService:
-    """The service as it comes; it keeps no state, so that one does for all tests."""
-    return wiring.build(SafetySettings(port=0))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service() -> AsyncIterator[wiring.SafetyService]:
+    """The service as it comes, warm; it keeps no state, so that one does for all tests."""
+    made = wiring.build(SafetySettings(port=0))
+    await made.safety.warm()
+    yield made
+    await made.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def running(service: wiring.SafetyService) -> AsyncIterator[Running]:
     """The real service."""
     made = await serve(service.registrations)
@@ -90,7 +96,7 @@ class HangingSafety(safety_service_pb2_grpc.SafetyServiceServicer):
             self.ended.set()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def hanging() -> AsyncIterator[tuple[Running, HangingSafety]]:
     """A service that hangs."""
     servicer = HangingSafety()

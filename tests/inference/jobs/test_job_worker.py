@@ -69,7 +69,7 @@ async def test_steps_are_told_while_the_item_runs(database: Database) -> None:
 
 async def test_cancelling_stops_what_runs(database: Database) -> None:
     """By the process that is told at once, and by any other with its next renewal."""
-    shop, other = Shop(database, concurrency=1), Shop(database, concurrency=0)
+    shop, other = Shop(database, concurrency=1, lease_s=10.0), Shop(database, concurrency=0)
     async with shop.working():
         job = await shop.job(b"wait", b"never")
         await begun(shop)
