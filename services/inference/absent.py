@@ -18,7 +18,8 @@ from services.inference.cache_port import (
     StoreStream,
 )
 from services.inference.events import Receipt
-from services.inference.screening import Assessment, OutputPiece, OutputStream, Segment
+from services.inference.screening import Assessment, OutputPiece, OutputStream
+from services.inference.segments import Segment
 
 REASON = "SAFETY_NOT_CONFIGURED"
 ADVICE = "no safety service is configured; set MILLRACE_INFERENCE_SAFETY_TARGET, or profile `off` in the models file"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from services.safety.backends.assembly import BackendPool
 from services.safety.backends.document import (
@@ -49,7 +50,7 @@ def spacy_directory(path: Path) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def make(tmp_path: Path) -> AsyncIterator[Callable[[str], Awaitable[Case]]]:
     """Makes a backend, ready to read."""
     pool = BackendPool({"MODERATION_KEY": KEY})

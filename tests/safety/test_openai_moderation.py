@@ -6,6 +6,7 @@ from pathlib import Path
 
 import openai
 import pytest
+import pytest_asyncio
 
 from kit.config import ConfigError
 from kit.errors import Unavailable
@@ -22,13 +23,13 @@ from tests.safety.messages import prompt
 PLACE = "policies.yaml:3: detectors.endpoint"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def upstream() -> AsyncIterator[ModerationUpstream]:
     async with ModerationUpstream({"stab": "violence"}).served() as served:
         yield served
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def detector(upstream: ModerationUpstream) -> AsyncIterator[Scored]:
     pool = BackendPool({"MODERATION_KEY": KEY})
     spec = OpenAIModerationDocument(backend="openai_moderation", base_url=upstream.url, api_key_env="MODERATION_KEY")

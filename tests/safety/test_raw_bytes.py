@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ BROKEN = [b"SENTINE\x80", b"SENTIN\xe2\x82", b"SENTIN\xc0\x80", b"SENTI\xed\xa0\
 TOLD = (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def channel(embedded: wiring.SafetyService) -> AsyncIterator[grpc.aio.Channel]:
     server = Server("safety", SafetySettings(port=0), embedded.registrations, telemetry.off())
     port = await server.start()
