@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from kit.errors import InvalidArgument
 from millrace.inference.v1 import file_service_pb2 as pb2
 from millrace.inference.v1 import file_service_pb2_grpc, stored_file_pb2
 from services.inference.jobs.file_store import CHUNK_BYTES, FileStore, StoredFile
 from services.inference.jobs.job_servicer import KIND, me, page_size
+from services.inference.jobs.job_wire import timestamp
 from services.inference.translate import seconds
 
 TTL_MIN_S, TTL_MAX_S = 3600.0, 30 * 24 * 3600.0
@@ -79,10 +78,6 @@ def _file(kept: StoredFile) -> stored_file_pb2.StoredFile:
         filename=kept.filename,
         purpose=kept.purpose,
         size_bytes=kept.size_bytes,
-        created_time=_timestamp(kept.created_ms),
-        expire_time=_timestamp(kept.expire_ms),
+        created_time=timestamp(kept.created_ms),
+        expire_time=timestamp(kept.expire_ms),
     )
-
-
-def _timestamp(time_ms: int) -> Timestamp:
-    return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)

@@ -119,12 +119,12 @@ def job(made: Job) -> job_pb2.Job:
         failed_item_count=made.failed_count,
         kind=made.kind,
         labels=made.labels,
-        created_time=_timestamp(made.created_ms),
-        start_time=_timestamp(made.started_ms),
-        end_time=_timestamp(made.ended_ms),
-        deadline_time=_timestamp(made.deadline_ms),
-        expire_time=_timestamp(made.expire_ms),
-        cancel_time=_timestamp(made.cancel_ms),
+        created_time=timestamp(made.created_ms),
+        start_time=timestamp(made.started_ms),
+        end_time=timestamp(made.ended_ms),
+        deadline_time=timestamp(made.deadline_ms),
+        expire_time=timestamp(made.expire_ms),
+        cancel_time=timestamp(made.cancel_ms),
     )
 
 
@@ -144,5 +144,6 @@ def step(event: JobEvent) -> job_service_pb2.StreamJobResponse:
     return job_service_pb2.StreamJobResponse(sequence=event.sequence, item_index=event.index, event=told)
 
 
-def _timestamp(time_ms: int | None) -> Timestamp | None:
+def timestamp(time_ms: int | None) -> Timestamp | None:
+    """Milliseconds since the epoch as a Timestamp."""
     return None if time_ms is None else Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)
