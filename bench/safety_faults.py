@@ -25,12 +25,12 @@ from kit.dial import dial
 from kit.errors import MillraceError
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceStub
-from services.inference.attempts import Batch
+from services.inference.attempts.attempts import Batch
 from services.inference.events import SafetyEvent
 from services.inference.generation import ChoiceFinished, Delta, EngineCompleted, FinishReason, Usage
-from services.inference.release import Screen
-from services.inference.rules import SafetyRule
-from services.inference.safety_client import SafetyClient
+from services.inference.routing.rules import SafetyRule
+from services.inference.screening.release import Screen
+from services.inference.screening.safety_client import SafetyClient
 
 READY_S = 60.0
 CALL_S = 5.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from kit.errors import Unimplemented
-from services.inference.cache_port import (
+from services.inference.caching.cache_port import (
     CacheDraft,
     CacheKey,
     CacheMiss,
@@ -18,8 +18,8 @@ from services.inference.cache_port import (
     StoreStream,
 )
 from services.inference.events import Receipt
-from services.inference.screening import Assessment, OutputPiece, OutputStream
-from services.inference.segments import Segment
+from services.inference.screening.safety_port import Assessment, OutputPiece, OutputStream
+from services.inference.screening.segments import Segment
 
 REASON = "SAFETY_NOT_CONFIGURED"
 ADVICE = "no safety service is configured; set MILLRACE_INFERENCE_SAFETY_TARGET, or profile `off` in the models file"

@@ -13,17 +13,17 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import replace
 
 from services.inference.access.permission import check_model
+from services.inference.accounting.settlement import Settlement
 from services.inference.admission import Admission
-from services.inference.attempt import Observe
-from services.inference.attempts import Attempts
-from services.inference.catalog import Target
+from services.inference.attempts.attempt import Observe
+from services.inference.attempts.attempts import Attempts
+from services.inference.attempts.targets import Targets
 from services.inference.engine import Embedder, Source
 from services.inference.events import Receipt
 from services.inference.generation import EngineCompleted, Prompt
 from services.inference.request import Request
-from services.inference.routing import Route, Router
-from services.inference.settlement import Settlement
-from services.inference.targets import Targets
+from services.inference.routing.catalog import Target
+from services.inference.routing.router import Route, Router
 
 TEXTS_AT_ONCE = 64  # for so many texts, or part of them, an embedder has the time to a first token once
 

@@ -10,7 +10,7 @@ from typing import Any
 from kit.errors import InvalidArgument
 from kit.identity import sane_request_id
 from millrace.inference.v1 import generation_pb2, inference_service_pb2
-from services.inference.canonical import COMPARED_CHARS_MAX
+from services.inference.caching.canonical import COMPARED_CHARS_MAX
 from services.inference.translate import seconds
 
 PROMPT_CHARS_MAX = 1_000_000

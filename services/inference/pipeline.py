@@ -20,10 +20,15 @@ import msgspec
 
 from kit.errors import Code, MillraceError, NotFound
 from services.inference.access.permission import check_named, check_route
+from services.inference.accounting.settlement import Settlement
 from services.inference.admission import Admission
-from services.inference.attempts import Attempts
-from services.inference.cache_plan import ONLY_IF_CACHED
-from services.inference.caching import AnswerCache, Recall
+from services.inference.attempts.attempts import Attempts
+from services.inference.caching.answer_cache import AnswerCache, Recall
+from services.inference.caching.cache_plan import ONLY_IF_CACHED
+from services.inference.caching.flight import Flight
+from services.inference.caching.recording import Ending, Heading, KeptEvent, Recorded
+from services.inference.caching.refreshing import Refreshing
+from services.inference.caching.resuming import Seen
 from services.inference.events import (
     AttemptOutcome,
     CacheEvent,
@@ -34,16 +39,11 @@ from services.inference.events import (
     SafetyEvent,
     Started,
 )
-from services.inference.flight import Flight
 from services.inference.generation import ChoiceFinished, Delta, EngineCompleted
-from services.inference.recording import Ending, Heading, KeptEvent, Recorded
-from services.inference.refreshing import Refreshing
-from services.inference.release import Screen, ScreenedBatch
 from services.inference.request import Request
-from services.inference.resuming import Seen
-from services.inference.routing import Route, Router
-from services.inference.screening import OFF, InputScreen, SafetyPort, screen_prompt
-from services.inference.settlement import Settlement
+from services.inference.routing.router import Route, Router
+from services.inference.screening.release import Screen, ScreenedBatch
+from services.inference.screening.safety_port import OFF, InputScreen, SafetyPort, screen_prompt
 
 FAILED = (AttemptOutcome.FAILED, AttemptOutcome.SKIPPED)
 Batches = AsyncGenerator[Sequence[Event], None]

@@ -16,17 +16,17 @@ from millrace.inference.v1 import inference_service_pb2 as pb2
 from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
 from services.inference.access.permission import check_model, check_named, check_route, may_use
-from services.inference.caching import AnswerCache
-from services.inference.catalog import Model
+from services.inference.caching.answer_cache import AnswerCache
 from services.inference.embedding import Embeddings
 from services.inference.events import Event, Receipt
-from services.inference.fleet import Fleet
 from services.inference.generation import Prompt
-from services.inference.moderation import ScoringPort, moderate
 from services.inference.pipeline import Pipeline
 from services.inference.receipt_wire import trailers
 from services.inference.request import Request
-from services.inference.routing import Router
+from services.inference.routing.catalog import Model
+from services.inference.routing.fleet import Fleet
+from services.inference.routing.router import Router
+from services.inference.screening.moderation import ScoringPort, moderate
 
 log = logging.getLogger(__name__)
 

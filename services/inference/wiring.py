@@ -33,11 +33,15 @@ from services.inference.access import wiring as access_wiring
 from services.inference.access.access_servicer import AccessServicer
 from services.inference.access.key_servicer import KeyServicer
 from services.inference.access.wiring import Access
+from services.inference.accounting.settlement import Settlement
+from services.inference.accounting.usage_servicer import UsageServicer
 from services.inference.admission import Admission
-from services.inference.attempts import Attempts
-from services.inference.cache_client import CacheClient
-from services.inference.caching import AnswerCache
-from services.inference.catalog import Target, Upstream
+from services.inference.attempts.attempts import Attempts
+from services.inference.attempts.observation import AttemptObserver
+from services.inference.attempts.targets import Targets
+from services.inference.caching.answer_cache import AnswerCache
+from services.inference.caching.cache_client import CacheClient
+from services.inference.caching.refreshing import Refreshing
 from services.inference.config import EMBEDDED_MODELS_FILE, InferenceSettings
 from services.inference.database.database import Database
 from services.inference.database.watch import DatabaseWatch
@@ -45,21 +49,17 @@ from services.inference.dependencies import DependencyWatch
 from services.inference.embedding import Embeddings
 from services.inference.engine import Embedder, Engine
 from services.inference.engines.local.metrics import LocalMetrics
-from services.inference.fleet import Fleet
 from services.inference.jobs.wiring import Jobs
 from services.inference.ledger.bookkeeping import Bookkeeping
-from services.inference.observation import AttemptObserver
 from services.inference.pipeline import Pipeline
 from services.inference.quota import wiring as quota_wiring
 from services.inference.quota.wiring import Limiting
-from services.inference.refreshing import Refreshing
-from services.inference.reload import ModelsFile, Reload
-from services.inference.routing import Router
-from services.inference.safety_client import SafetyClient
+from services.inference.routing.catalog import Target, Upstream
+from services.inference.routing.fleet import Fleet
+from services.inference.routing.reload import ModelsFile, Reload
+from services.inference.routing.router import Router
+from services.inference.screening.safety_client import SafetyClient
 from services.inference.servicer import InferenceServicer
-from services.inference.settlement import Settlement
-from services.inference.targets import Targets
-from services.inference.usage_servicer import UsageServicer
 
 if TYPE_CHECKING:
     from services.inference.engines.openai_engine import OpenAIEngine

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from kit.errors import MillraceError
-from services.inference import recording
-from services.inference.cache_port import (
+from services.inference.caching import recording
+from services.inference.caching.cache_port import (
     CacheDraft,
     CacheFigures,
     CacheFound,
@@ -17,8 +17,8 @@ from services.inference.cache_port import (
     Comparison,
     FlightNews,
 )
+from services.inference.caching.recording import Recorded
 from services.inference.events import CacheOutcome, Receipt
-from services.inference.recording import Recorded
 
 
 class FakeStream:

@@ -10,7 +10,6 @@ import msgspec
 import yaml
 
 from kit.errors import MillraceError
-from services.inference.catalog import Catalog, Target
 from services.inference.events import Receipt
 from services.inference.generation import (
     ChoiceFinished,
@@ -26,10 +25,11 @@ from services.inference.generation import (
     Usage,
 )
 from services.inference.request import Request
-from services.inference.routing import Route, RouteTarget
-from services.inference.rules import DeadlineRule, Rules
-from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released
-from services.inference.segments import Segment
+from services.inference.routing.catalog import Catalog, Target
+from services.inference.routing.router import Route, RouteTarget
+from services.inference.routing.rules import DeadlineRule, Rules
+from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.screening.segments import Segment
 
 Decision = Released | Judged | ChoiceJudged | Assessment
 DONE = EngineCompleted(Usage(5, 7), "m-1", "fp")

@@ -6,7 +6,7 @@ import pytest
 
 from kit.errors import Code, MillraceError
 from services.inference.absent import AbsentCache, AbsentSafety
-from services.inference.cache_port import CacheDraft, CacheKey, CacheMiss, CacheQuery
+from services.inference.caching.cache_port import CacheDraft, CacheKey, CacheMiss, CacheQuery
 from tests.inference.parts import receipt
 
 KEY = CacheKey("acme", "", "gpt", b"digest")

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, Unavailable, error_of
-from services.inference import failure
-from services.inference.attempts import Attempts, Batch
-from services.inference.breaker import BreakerState
-from services.inference.catalog import Price, Target
+from services.inference.attempts import failure
+from services.inference.attempts.attempts import Attempts, Batch
+from services.inference.attempts.breaker import BreakerState
+from services.inference.attempts.targets import Targets
 from services.inference.events import Attempt, AttemptEvent, AttemptOutcome, Receipt
 from services.inference.generation import Delta, EngineCompleted, Usage
 from services.inference.request import Request
-from services.inference.routing import Route, RouteTarget
-from services.inference.rules import BreakerRule, DeadlineRule, HedgeRule, QueueRule, RetryRule, Rules
-from services.inference.targets import Targets
+from services.inference.routing.catalog import Price, Target
+from services.inference.routing.router import Route, RouteTarget
+from services.inference.routing.rules import BreakerRule, DeadlineRule, HedgeRule, QueueRule, RetryRule, Rules
 from tests.inference.parts import DONE, STOP, FakeEngine, prompt, receipt, request, route, saying
 
 DOWN = Unavailable("DOWN", "down")
@@ -529,7 +529,7 @@ async def test_operators_hear_of_breakers(caplog: pytest.LogCaptureFixture) -> N
 
 async def test_a_whole_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that never ends is ended before memory does; who reads along may read on."""
-    monkeypatch.setattr("services.inference.attempt.WHOLE_SIZE_MAX", 100)
+    monkeypatch.setattr("services.inference.attempts.attempt.WHOLE_SIZE_MAX", 100)
     long = [[Delta(text="x" * 40)]] * 3
     error, _ = await failed(attempts(FakeEngine(*long, [STOP], [DONE])), request(streamed=False), once(1))
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.backoff import backoff_s
-from services.inference.rules import RetryRule
+from services.inference.attempts.backoff import backoff_s
+from services.inference.routing.rules import RetryRule
 
 RULE = RetryRule(backoff_s=0.25, backoff_s_max=5.0)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from services.inference.breaker import PROBE_WAIT_S, Breaker, BreakerState, Permit
-from services.inference.rules import BreakerRule
+from services.inference.attempts.breaker import PROBE_WAIT_S, Breaker, BreakerState, Permit
+from services.inference.routing.rules import BreakerRule
 from tests.inference.clocks import ManualClock
 
 CLOSED, OPEN, HALF_OPEN = BreakerState

@@ -22,9 +22,9 @@ from kit.serve import Registration, Server
 from millrace.cache.v1 import cache_service_pb2, cache_service_pb2_grpc, entry_pb2, lookup_pb2
 from services.cache import wiring
 from services.cache.config import CacheSettings
-from services.inference import cache_wire
-from services.inference.cache_client import CacheClient
-from services.inference.cache_port import (
+from services.inference.caching import cache_wire
+from services.inference.caching.cache_client import CacheClient
+from services.inference.caching.cache_port import (
     CacheDraft,
     CacheFound,
     CacheKey,

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from kit.identity import Caller
-from services.inference import cache_plan
-from services.inference.cache_plan import CachePlan
-from services.inference.cache_port import SemanticQuery
+from services.inference.caching import cache_plan
+from services.inference.caching.cache_plan import CachePlan
+from services.inference.caching.cache_port import SemanticQuery
 from services.inference.generation import Sampling
 from services.inference.request import CacheWish, Request
-from services.inference.rules import CacheRule, DegradeRule, Rules, SafetyRule, SemanticRule
+from services.inference.routing.rules import CacheRule, DegradeRule, Rules, SafetyRule, SemanticRule
 from tests.inference.parts import prompt, route
 
 RULE = CacheRule()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.inference import canonical
+from services.inference.caching import canonical
 from services.inference.generation import (
     ImagePart,
     Message,

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from services.inference.capabilities import needs
 from services.inference.generation import (
     AudioPart,
     FilePart,
@@ -20,6 +19,7 @@ from services.inference.generation import (
     Tool,
     ToolCall,
 )
+from services.inference.routing.capabilities import needs
 from tests.inference.parts import prompt
 
 PICTURE = Message(Role.USER, (TextPart("what is it?"), ImagePart("https://here/x.png")))

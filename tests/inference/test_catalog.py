@@ -11,9 +11,9 @@ import yaml
 
 from kit.document import Document, load_yaml, parse_yaml
 from kit.errors import Code, ConfigError, InvalidArgument, NotFound
-from services.inference.catalog import Auto, Catalog, Defaults, Model, Price, Target, Upstream
 from services.inference.config import EMBEDDED_MODELS_FILE
-from services.inference.rules import BreakerRule, CacheRule, DeadlineRule, QueueRule, RetryRule, SafetyRule
+from services.inference.routing.catalog import Auto, Catalog, Defaults, Model, Price, Target, Upstream
+from services.inference.routing.rules import BreakerRule, CacheRule, DeadlineRule, QueueRule, RetryRule, SafetyRule
 
 ROOT = Path(__file__).parents[2]
 MODELS = """

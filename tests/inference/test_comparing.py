@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.inference.comparing import same_answer
+from services.inference.caching.comparing import same_answer
 from services.inference.generation import ChoiceFinished, Delta, FinishReason, ToolCallDelta
 from tests.inference.parts import STOP
 

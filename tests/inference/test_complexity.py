@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from services.inference.complexity import SIGNALS, judge
-from services.inference.rules import ComplexityRule, ComplexityWeights
+from services.inference.routing.complexity import SIGNALS, judge
+from services.inference.routing.rules import ComplexityRule, ComplexityWeights
 
 WORD = "word "
 

@@ -9,8 +9,8 @@ import pytest
 from kit.config import load
 from kit.document import load_yaml
 from kit.errors import ConfigError
-from services.inference.catalog import Catalog
 from services.inference.config import EMBEDDED_MODELS_FILE, InferenceSettings
+from services.inference.routing.catalog import Catalog
 
 
 def test_it_runs_without_a_setting() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.inference.deadline import DeadlineBudget
-from services.inference.rules import DeadlineRule
+from services.inference.attempts.deadline import DeadlineBudget
+from services.inference.routing.rules import DeadlineRule
 from tests.inference.parts import request
 
 RULE = DeadlineRule(ttft_s=10, inter_token_s=30, total_s=600)

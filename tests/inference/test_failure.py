@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, error_of
-from services.inference import failure
-from services.inference.rules import Rules
+from services.inference.attempts import failure
+from services.inference.routing.rules import Rules
 
 TOO_LONG = InvalidArgument("spec.input", "too long", reason="CONTEXT_LENGTH_EXCEEDED")
 NO_MODEL = NotFound("MODEL_NOT_FOUND", "no such model")

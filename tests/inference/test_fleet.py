@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kit.errors import ConfigError, Unavailable
-from services.inference.catalog import Model, Target
-from services.inference.fleet import Fleet, State
+from services.inference.routing.catalog import Model, Target
+from services.inference.routing.fleet import Fleet, State
 from tests.inference.parts import catalog
 
 MODELS = catalog("""

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from kit.errors import Unavailable
-from services.inference import recording
-from services.inference.cache_port import CacheDraft, CacheKey, Comparison
+from services.inference.caching import recording
+from services.inference.caching.cache_port import CacheDraft, CacheKey, Comparison
+from services.inference.caching.flight import FEED_INTERVAL_S, HEARTBEAT_S, STREAM_AFTER_S, Flight
+from services.inference.caching.recording import Ending, Heading
 from services.inference.events import Direction, SafetyEvent, Verdict
-from services.inference.flight import FEED_INTERVAL_S, HEARTBEAT_S, STREAM_AFTER_S, Flight
 from services.inference.generation import ChoiceFinished, Delta, FinishReason
-from services.inference.recording import Ending, Heading
 from tests.inference.cache_parts import FakeCache, FakeStream
 from tests.inference.clocks import in_virtual_time
 from tests.inference.parts import STOP, receipt

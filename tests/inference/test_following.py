@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kit.errors import DeadlineExceeded, MillraceError, Unavailable
-from services.inference import recording
-from services.inference.cache_port import (
+from services.inference.attempts.deadline import DeadlineBudget
+from services.inference.caching import recording
+from services.inference.caching.cache_port import (
     CacheFound,
     CacheMiss,
     FlightBegun,
@@ -18,12 +19,11 @@ from services.inference.cache_port import (
     FlightNews,
     FlightRestarted,
 )
-from services.inference.deadline import DeadlineBudget
+from services.inference.caching.following import RESTARTS_MAX, SILENCE_S, Following
+from services.inference.caching.recording import Heading
 from services.inference.events import CacheOutcome
-from services.inference.following import RESTARTS_MAX, SILENCE_S, Following
 from services.inference.generation import Delta
-from services.inference.recording import Heading
-from services.inference.rules import DeadlineRule
+from services.inference.routing.rules import DeadlineRule
 from tests.inference.clocks import in_virtual_time
 from tests.inference.parts import STOP, receipt, request
 

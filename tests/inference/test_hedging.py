@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from kit.errors import Unavailable
+from services.inference.attempts.hedging import CALLS_MIN, HedgeBudget, Race
 from services.inference.generation import Delta
-from services.inference.hedging import CALLS_MIN, HedgeBudget, Race
-from services.inference.rules import HedgeRule
+from services.inference.routing.rules import HedgeRule
 from tests.inference.parts import FakeEngine, prompt, saying
 
 DOWN = Unavailable("DOWN", "down")

@@ -12,8 +12,8 @@ from services.inference.generation import (
     ToolCallDelta,
     Usage,
 )
-from services.inference.held import Held, pieces_of
-from services.inference.screening import REFUSAL, Judged, OutputPiece, Released
+from services.inference.screening.held import Held, pieces_of
+from services.inference.screening.safety_port import REFUSAL, Judged, OutputPiece, Released
 from tests.inference.parts import DONE, STOP
 
 REFUSED = [Delta(refusal=REFUSAL), ChoiceFinished(0, FinishReason.CONTENT_FILTER)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.latency import KNOWN_S, REFRESH_COUNT, SAMPLE_COUNT_MAX, FirstTokenTimes
+from services.inference.attempts.latency import KNOWN_S, REFRESH_COUNT, SAMPLE_COUNT_MAX, FirstTokenTimes
 from tests.inference.clocks import ManualClock
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kit.errors import Unavailable
-from services.inference.moderation import CATEGORIES, CONCURRENCY, PROFILE, moderate
+from services.inference.screening.moderation import CATEGORIES, CONCURRENCY, PROFILE, moderate
 from tests.inference.suite import only_tasks, tasks_now
 
 Scores = tuple[dict[str, tuple[float, bool]], str]

@@ -12,8 +12,8 @@ from kit import names
 from kit.telemetry import off
 from millrace.inference.v1 import generation_pb2 as pb
 from millrace.inference.v1 import inference_service_pb2 as service_pb
+from services.inference.attempts.observation import AttemptObserver
 from services.inference.events import Attempt
-from services.inference.observation import AttemptObserver
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.parts import DONE, request, route
 from tests.inference.suite import Serve, Suite, failure, spec

@@ -10,7 +10,6 @@ from contextlib import aclosing
 import pytest
 
 from kit.errors import Code, MillraceError
-from services.inference.catalog import Upstream
 from services.inference.engines.openai_engine import OpenAIEngine
 from services.inference.generation import (
     ChoiceFinished,
@@ -25,6 +24,7 @@ from services.inference.generation import (
     TextPart,
     Usage,
 )
+from services.inference.routing.catalog import Upstream
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.suite import only_tasks, tasks_now
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kit.errors import Code, ConfigError, MillraceError
-from services.inference.catalog import Upstream
 from services.inference.engines import openai_engine, openai_http
 from services.inference.engines.openai_engine import OpenAIEngine
 from services.inference.generation import Delta, EngineEvent, Message, Prompt, Role, TextPart
+from services.inference.routing.catalog import Upstream
 from tests.fakes.certificates import Authority
 from tests.faults import answers
 from tests.faults.upstream import Asked, End, Pause, Script, ScriptedUpstream

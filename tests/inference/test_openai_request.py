@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kit.errors import InvalidArgument
-from services.inference.catalog import Upstream
 from services.inference.engines.openai_request import chat_body, completion_body
 from services.inference.generation import (
     AudioPart,
@@ -25,6 +24,7 @@ from services.inference.generation import (
     ToolCall,
     ToolChoice,
 )
+from services.inference.routing.catalog import Upstream
 
 PLAIN = Upstream.model_validate({"base_url": "http://u/v1"})
 RICH = Upstream.model_validate(

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 
 from kit.errors import InvalidArgument
+from services.inference.attempts.targets import Targets, TargetState
 from services.inference.generation import OutputFormat, Sampling, Tool
-from services.inference.ordering import longer_than, order
 from services.inference.request import Request
-from services.inference.routing import Route, Router, RouteTarget
-from services.inference.targets import Targets, TargetState
+from services.inference.routing.ordering import longer_than, order
+from services.inference.routing.router import Route, Router, RouteTarget
 from tests.inference.parts import catalog, prompt, request
 
 CALLS = 20_000

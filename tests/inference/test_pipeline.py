@@ -16,7 +16,7 @@ from millrace.inference.v1 import event_pb2 as ev
 from millrace.inference.v1 import generation_pb2 as pb
 from millrace.inference.v1 import inference_service_pb2 as service_pb
 from services.cache import wiring as cache_wiring
-from services.inference.screening import REFUSAL
+from services.inference.screening.safety_port import REFUSAL
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.clocks import ManualClock
 from tests.inference.suite import Serve, Suite, failure, kinds, only_tasks, spec, tasks_now, text_of

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.inference import recording
+from services.inference.caching import recording
+from services.inference.caching.recording import Ending, Heading
 from services.inference.events import (
     Attempt,
     AttemptEvent,
@@ -28,7 +29,6 @@ from services.inference.generation import (
     ToolCallDelta,
     Usage,
 )
-from services.inference.recording import Ending, Heading
 
 USED = Receipt("r1", "gpt", target="t", target_model="m", system_fingerprint="fp", usage=Usage(3, 7))
 ENDING = recording.ending(USED, "v1")

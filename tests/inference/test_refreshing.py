@@ -11,8 +11,8 @@ import pytest
 from kit import identity
 from kit.errors import Unavailable
 from kit.identity import CallContext
+from services.inference.caching.refreshing import Refreshing
 from services.inference.events import Event
-from services.inference.refreshing import Refreshing
 from services.inference.request import CacheWish, Request
 from tests.inference.parts import prompt
 from tests.inference.suite import only_tasks, tasks_now

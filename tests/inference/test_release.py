@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import Code, InvalidArgument, MillraceError, Unavailable
-from services.inference import release
-from services.inference.attempts import Batch
+from services.inference.attempts.attempts import Batch
 from services.inference.events import Attempt, AttemptEvent, Finding, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,
@@ -23,9 +22,10 @@ from services.inference.generation import (
     TokenLogprob,
     ToolCallDelta,
 )
-from services.inference.release import Screen
-from services.inference.rules import SafetyRule
-from services.inference.screening import (
+from services.inference.routing.rules import SafetyRule
+from services.inference.screening import release
+from services.inference.screening.release import Screen
+from services.inference.screening.safety_port import (
     REFUSAL,
     Assessment,
     ChoiceJudged,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import MillraceError, Unavailable
-from services.inference.attempts import Batch
+from services.inference.attempts.attempts import Batch
 from services.inference.events import Finding, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,
@@ -25,9 +25,9 @@ from services.inference.generation import (
     FinishReason,
     ToolCallDelta,
 )
-from services.inference.release import Screen, ScreenedBatch
-from services.inference.rules import SafetyRule
-from services.inference.screening import REFUSAL, Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.routing.rules import SafetyRule
+from services.inference.screening.release import Screen, ScreenedBatch
+from services.inference.screening.safety_port import REFUSAL, Assessment, ChoiceJudged, Judged, OutputPiece, Released
 from tests.inference.parts import DONE, Decision, FakeSafety, ScriptedStream
 from tests.inference.suite import only_tasks, tasks_now
 

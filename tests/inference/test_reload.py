@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kit.errors import Unavailable
 from millrace.inference.v1 import inference_service_pb2 as pb
 from millrace.inference.v1 import model_pb2
-from services.inference.catalog import Target
+from services.inference.routing.catalog import Target
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.fakes.tiny_gpt2 import write_tiny_gpt2
 from tests.inference.suite import Serve, Suite, failure, kinds, text_of

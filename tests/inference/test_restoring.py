@@ -16,7 +16,7 @@ from millrace.inference.v1 import event_pb2 as ev
 from millrace.inference.v1 import generation_pb2 as pb
 from services.inference.events import Event
 from services.inference.generation import ChoiceFinished, Delta, FinishReason, TokenLogprob, ToolCallDelta
-from services.inference.restoring import WayBack, quoted
+from services.inference.screening.restoring import WayBack, quoted
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.suite import Serve, Suite, text_of
 

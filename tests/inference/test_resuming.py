@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from kit.errors import Unavailable
 from services.inference.answer import put_together
+from services.inference.caching.recording import Ending
+from services.inference.caching.resuming import Seen
 from services.inference.events import Attempt, AttemptEvent, Completed, Direction, SafetyEvent, Verdict
 from services.inference.generation import (
     ChoiceFinished,
@@ -21,8 +23,6 @@ from services.inference.generation import (
     ToolCallDelta,
     Usage,
 )
-from services.inference.recording import Ending
-from services.inference.resuming import Seen
 from tests.inference.parts import STOP, receipt
 
 END = Ending(Usage(1, 2))

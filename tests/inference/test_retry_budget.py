@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.retry_budget import WINDOW_S, RetryBudget
-from services.inference.rules import RetryRule
+from services.inference.attempts.retry_budget import WINDOW_S, RetryBudget
+from services.inference.routing.rules import RetryRule
 from tests.inference.clocks import ManualClock
 
 

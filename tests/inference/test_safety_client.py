@@ -21,9 +21,9 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import safety_service_pb2_grpc
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
-from services.inference.safety_client import SafetyClient, SafetyStream
-from services.inference.screening import Assessment, ChoiceJudged, Judged, OutputPiece, Released
-from services.inference.segments import Segment
+from services.inference.screening.safety_client import SafetyClient, SafetyStream
+from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.screening.segments import Segment
 from services.safety import wiring
 from services.safety.config import SafetySettings
 

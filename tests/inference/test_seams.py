@@ -10,10 +10,10 @@ import pytest
 from kit.errors import FailedPrecondition
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Message, Prompt, Role, TextPart
-from services.inference.rules import SafetyRule
-from services.inference.screening import LISTED_FINDINGS_MAX, Assessment, screen_prompt
-from services.inference.seams import REACH, Seam, seams_of
-from services.inference.segments import Segment, segments_of
+from services.inference.routing.rules import SafetyRule
+from services.inference.screening.safety_port import LISTED_FINDINGS_MAX, Assessment, screen_prompt
+from services.inference.screening.seams import REACH, Seam, seams_of
+from services.inference.screening.segments import Segment, segments_of
 from tests.inference.parts import FakeSafety
 
 

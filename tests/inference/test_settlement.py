@@ -10,9 +10,16 @@ from contextlib import nullcontext
 import pytest
 
 from kit.errors import FailedPrecondition, MillraceError, Unavailable
+from services.inference.accounting.settlement import (
+    MODEL_COUNT_MAX,
+    OTHER,
+    RECENT_COUNT,
+    Settlement,
+    Totals,
+    percentile,
+)
 from services.inference.events import CacheEvent, CacheOutcome, Direction, Receipt, SafetyEvent, Verdict
 from services.inference.generation import Usage
-from services.inference.settlement import MODEL_COUNT_MAX, OTHER, RECENT_COUNT, Settlement, Totals, percentile
 from tests.inference.parts import request
 
 ASKED = request()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.sliding_sum import SlidingSum
+from services.inference.attempts.sliding_sum import SlidingSum
 
 WINDOW_S = 10.0
 STEPS = st.lists(st.tuples(st.floats(0, 15), st.integers(0, 100)), max_size=60)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.errors import Code, ResourceExhausted
-from services.inference.rules import QueueRule
-from services.inference.target_queue import RETRY_AFTER_MS_MIN, RETRY_AFTER_MS_UNKNOWN, TargetQueue
+from services.inference.attempts.target_queue import RETRY_AFTER_MS_MIN, RETRY_AFTER_MS_UNKNOWN, TargetQueue
+from services.inference.routing.rules import QueueRule
 from tests.inference.clocks import in_virtual_time
 
 NEVER = math.inf

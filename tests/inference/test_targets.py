@@ -7,11 +7,11 @@ import weakref
 
 import pytest
 
-from services.inference.breaker import BreakerState
-from services.inference.catalog import Target
-from services.inference.routing import RouteTarget
-from services.inference.rules import BreakerRule, QueueRule, RetryRule, Rules
-from services.inference.targets import REST_S_MAX, Targets, TargetState
+from services.inference.attempts.breaker import BreakerState
+from services.inference.attempts.targets import REST_S_MAX, Targets, TargetState
+from services.inference.routing.catalog import Target
+from services.inference.routing.router import RouteTarget
+from services.inference.routing.rules import BreakerRule, QueueRule, RetryRule, Rules
 from tests.inference.clocks import ManualClock
 from tests.inference.parts import catalog
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from kit.errors import Code, InvalidArgument, MillraceError, ResourceExhausted, Unavailable
-from services.inference.catalog import Target
-from services.inference.deadline import DeadlineBudget
+from services.inference.attempts.deadline import DeadlineBudget
+from services.inference.attempts.targets import Targets
+from services.inference.attempts.tries import RETRY_AFTER_MS, Tries, Turn
 from services.inference.events import AttemptOutcome
-from services.inference.routing import RouteTarget
-from services.inference.rules import BreakerRule, DeadlineRule, RetryRule, Rules
-from services.inference.targets import Targets
-from services.inference.tries import RETRY_AFTER_MS, Tries, Turn
+from services.inference.routing.catalog import Target
+from services.inference.routing.router import RouteTarget
+from services.inference.routing.rules import BreakerRule, DeadlineRule, RetryRule, Rules
 from tests.inference.parts import receipt, request
 
 DOWN = "DOWN"

@@ -16,16 +16,16 @@ from kit.errors import Code, Unavailable
 from kit.serve import Registration, Server
 from kit.status import from_rpc_error
 from millrace.inference.v1 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
+from services.inference.accounting.settlement import Settlement
+from services.inference.accounting.usage_servicer import UsageServicer
 from services.inference.admission import Admission
-from services.inference.catalog import Target
+from services.inference.attempts.targets import Targets, TargetState
 from services.inference.events import CacheEvent, CacheOutcome, Receipt
 from services.inference.generation import Usage
-from services.inference.routing import RouteTarget
-from services.inference.rules import BreakerRule, QueueRule, Rules
-from services.inference.settlement import Settlement
-from services.inference.targets import Targets, TargetState
+from services.inference.routing.catalog import Target
+from services.inference.routing.router import RouteTarget
+from services.inference.routing.rules import BreakerRule, QueueRule, Rules
 from services.inference.translate import duration
-from services.inference.usage_servicer import UsageServicer
 from tests.inference.clocks import ManualClock
 from tests.inference.parts import request
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.inference.generation import ChoiceFinished, Delta, FinishReason
-from services.inference.restoring import WayBack
+from services.inference.screening.restoring import WayBack
 from services.safety.detectors.detector import AwaitedCursor
 from tests.safety.messages import answer, deltas, prompt, random_chunks, released, screen
 from tests.safety.test_stream import PIECES, expected

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from kit.errors import PermissionDenied
 from kit.identity import Caller
 from services.inference.request import Request
-from services.inference.routing import AUTO, Route
+from services.inference.routing.router import AUTO, Route
 
 _PACKAGE = "millrace.inference.v1"
 _GENERATION = "generate"

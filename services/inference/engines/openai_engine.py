@@ -22,14 +22,14 @@ import openai
 from yarl import URL
 
 from kit.errors import DeadlineExceeded, MillraceError, Unimplemented
-from services.inference import metering
-from services.inference.catalog import Upstream
+from services.inference.accounting import metering
+from services.inference.accounting.metering import Meter
 from services.inference.engines.openai_errors import from_answer, malformed, truncated
 from services.inference.engines.openai_http import JSON, STREAM, HttpAnswer, UpstreamHttp
 from services.inference.engines.openai_request import chat_body, completion_body
 from services.inference.engines.openai_wire import Assembler, EventSplitter, WireEmbeddings, decode
 from services.inference.generation import EngineEvent, Prompt, Usage
-from services.inference.metering import Meter
+from services.inference.routing.catalog import Upstream
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer in one piece: a megabyte for each of the most choices, and more
 EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024  # 2048 vectors of 4096 numbers, 22 characters each, and some room

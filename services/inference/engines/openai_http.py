@@ -20,8 +20,8 @@ from yarl import URL
 
 from kit import telemetry
 from kit.errors import ConfigError, MillraceError
-from services.inference.catalog import Upstream
 from services.inference.engines import openai_errors
+from services.inference.routing.catalog import Upstream
 
 ERROR_BYTES_MAX = 64 * 1024
 ERROR_S = 2.0  # an error's body is worth no longer a wait: the status has said most of it

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from kit.errors import InvalidArgument
-from services.inference.catalog import Upstream
 from services.inference.generation import (
     AudioPart,
     ContentPart,
@@ -27,6 +26,7 @@ from services.inference.generation import (
     Tool,
     ToolChoice,
 )
+from services.inference.routing.catalog import Upstream
 
 Body = dict[str, Any]
 _encode = msgspec.json.Encoder().encode

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 import msgspec
 from opentelemetry import trace
 
+from services.inference.accounting.spending import Spent, spent
 from services.inference.events import Attempt, AttemptOutcome, Receipt, Verdict
 from services.inference.generation import Usage
 from services.inference.request import Request
-from services.inference.spending import Spent, spent
 
 LOST, LOST_REASON = "lost", "PROCESS_LOST"
 OUTCOMES = {

@@ -6,7 +6,7 @@ Estimates: what is reserved by them is settled by what was really used.
 from __future__ import annotations
 
 from services.inference.generation import ImagePart, Prompt, Usage
-from services.inference.routing import Route
+from services.inference.routing.router import Route
 
 # Rules of thumb of byte-pair encodings: English has about four bytes a token; roles and separators cost a few tokens a
 # message; a picture in detail about a thousand.

@@ -26,7 +26,7 @@ from services.inference.quota.reservation import Reservation
 from services.inference.quota.store import QuotaStore
 from services.inference.quota.tiers import QuotaRules
 from services.inference.request import Request
-from services.inference.routing import Route
+from services.inference.routing.router import Route
 
 
 class Quotas:

@@ -9,7 +9,6 @@ import yaml
 
 from kit.errors import Code, FailedPrecondition, ResourceExhausted
 from kit.identity import Caller
-from services.inference.catalog import Price, Target
 from services.inference.events import Receipt
 from services.inference.generation import ImagePart, Message, Prompt, Role, Sampling, TextPart, Tool, Usage
 from services.inference.quota.demand import prompt_token_count, text_token_count
@@ -19,8 +18,9 @@ from services.inference.quota.quotas import Quotas, unlimited
 from services.inference.quota.reservation import State
 from services.inference.quota.tiers import QuotaRules
 from services.inference.request import CacheWish, Request
-from services.inference.routing import Route, RouteTarget
-from services.inference.rules import Rules
+from services.inference.routing.catalog import Price, Target
+from services.inference.routing.router import Route, RouteTarget
+from services.inference.routing.rules import Rules
 from tests.inference.parts import receipt, request
 from tests.inference.quota.parts import HandClock
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
-from services.inference import metering
+from services.inference.accounting import metering
 from services.inference.engines.local.job import Job
 from services.inference.engines.local.machine import LOADING, thread_count
 from services.inference.engines.local.outbox import Outbox

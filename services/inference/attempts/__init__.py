@@ -1,0 +1,1 @@
+"""Asking targets until one answers: deadlines, breakers, queues, hedges, retries."""

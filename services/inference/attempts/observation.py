@@ -1,0 +1,119 @@
+"""Spans of attempts, with the GenAI semantic conventions. Never content: names, counts and outcomes only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from kit import names
+from kit.errors import MillraceError
+from services.inference.attempts.attempt import Observation
+from services.inference.events import Attempt
+from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent
+from services.inference.request import Request
+from services.inference.routing.router import RouteTarget
+
+
+class _Unobserved:
+    """What watches an attempt when nobody records."""
+
+    def current(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def see(self, event: EngineEvent) -> None:
+        pass
+
+
+class _Observed:
+    """Writes one attempt into its span."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._finish_reasons: list[str] = []
+
+    def current(self) -> AbstractContextManager[object]:
+        return trace.use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+    def see(self, event: EngineEvent) -> None:
+        if isinstance(event, ChoiceFinished):
+            self._finish_reasons.append(event.finish_reason.name.lower())
+        elif isinstance(event, EngineCompleted):
+            self._span.set_attribute(names.GEN_AI_USAGE_INPUT_TOKENS, event.usage.prompt_token_count)
+            if self._finish_reasons:  # vectors have none
+                self._span.set_attribute(names.GEN_AI_USAGE_OUTPUT_TOKENS, event.usage.completion_token_count)
+                self._span.set_attribute(names.GEN_AI_RESPONSE_FINISH_REASONS, self._finish_reasons)
+            if event.target_model:
+                self._span.set_attribute(names.GEN_AI_RESPONSE_MODEL, event.target_model)
+
+
+class AttemptObserver:
+    """Opens a span for each attempt."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def observe(
+        self, request: Request, candidate: RouteTarget, attempt: Attempt
+    ) -> AbstractContextManager[Observation]:
+        """Watches one attempt; the span ends with it and says truthfully how."""
+        operation = "chat" if request.prompt.raw_prompt is None else "text_completion"
+        return self._observe(operation, request, candidate, attempt)
+
+    def observe_embedding(
+        self, request: Request, candidate: RouteTarget, attempt: Attempt
+    ) -> AbstractContextManager[Observation]:
+        """Watches one attempt to embed, as `observe` does."""
+        return self._observe("embeddings", request, candidate, attempt)
+
+    @contextmanager
+    def _observe(
+        self, operation: str, request: Request, candidate: RouteTarget, attempt: Attempt
+    ) -> Iterator[Observation]:
+        kind = SpanKind.CLIENT if candidate.target.engine == "openai" else SpanKind.INTERNAL
+        span = self._tracer.start_span(f"{operation} {candidate.target_model}", kind=kind)
+        if not span.is_recording():
+            yield _Unobserved()
+            return
+        span.set_attributes(_attributes(operation, request, candidate, attempt))
+        with _ending(span):
+            yield _Observed(span)
+
+
+@contextmanager
+def _ending(span: Span) -> Iterator[None]:
+    try:
+        yield
+    except MillraceError as error:
+        span.set_attribute(names.ERROR_TYPE, error.reason)
+        span.set_status(Status(StatusCode.ERROR, error.reason))
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        span.set_attribute(names.ERROR_TYPE, "cancelled")
+        raise
+    finally:
+        span.end()
+
+
+def _attributes(
+    operation: str, request: Request, candidate: RouteTarget, attempt: Attempt
+) -> dict[str, str | int | float]:
+    sampling = request.prompt.sampling
+    wanted: dict[str, str | int | float | None] = {
+        names.GEN_AI_OPERATION_NAME: operation,
+        names.GEN_AI_PROVIDER_NAME: candidate.target.upstream or "millrace",
+        names.GEN_AI_REQUEST_MODEL: candidate.target_model,
+        names.GEN_AI_REQUEST_MAX_TOKENS: sampling.max_tokens,
+        names.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
+        names.GEN_AI_REQUEST_TOP_P: sampling.top_p,
+        names.GEN_AI_REQUEST_SEED: sampling.seed,
+        names.GEN_AI_REQUEST_CHOICE_COUNT: sampling.n if sampling.n != 1 else None,
+        names.GEN_AI_CONVERSATION_ID: request.session_id or None,
+        names.REQUEST_ID: request.request_id,
+        names.ROUTE: candidate.target.label,
+        names.ATTEMPT: attempt.number,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Answers that are kept, shared while they are made, replayed and refreshed."""

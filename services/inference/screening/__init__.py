@@ -1,0 +1,1 @@
+"""What safety says of a prompt and of an answer, and what leaves because of it."""

@@ -1,0 +1,172 @@
+"""The safety service as the pipeline sees it: `SafetyPort` over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+
+from kit import identity, status
+from kit.errors import Unavailable
+from millrace.safety.v1 import safety_service_pb2 as pb2
+from millrace.safety.v1 import safety_service_pb2_grpc, verdict_pb2
+from services.inference.events import Finding, Verdict
+from services.inference.generation import Role
+from services.inference.screening.restoring import WayBack
+from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.screening.segments import Segment
+
+ROLES = {
+    Role.SYSTEM: verdict_pb2.ROLE_SYSTEM,
+    Role.DEVELOPER: verdict_pb2.ROLE_SYSTEM,
+    Role.USER: verdict_pb2.ROLE_USER,
+    Role.ASSISTANT: verdict_pb2.ROLE_ASSISTANT,
+    Role.TOOL: verdict_pb2.ROLE_TOOL,
+}
+KINDS = {
+    "text": verdict_pb2.OUTPUT_KIND_TEXT,
+    "reasoning": verdict_pb2.OUTPUT_KIND_REASONING,
+    "refusal": verdict_pb2.OUTPUT_KIND_REFUSAL,
+    "tool_arguments": verdict_pb2.OUTPUT_KIND_TOOL_ARGUMENTS,
+}
+KIND_NAMES = {number: name for name, number in KINDS.items()}
+
+
+class SafetyClient:
+    """Calls safety within its own deadline, never longer than the call's."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+        self._stub = safety_service_pb2_grpc.SafetyServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def check_input(self, profile: str, segments: Sequence[Segment]) -> Assessment:
+        """See `SafetyPort.check_input`."""
+        request = pb2.CheckInputRequest(
+            profile=profile, segments=[pb2.Segment(role=ROLES[one.role], text=one.text) for one in segments]
+        )
+        answer = await self._call(self._stub.CheckInput, request)
+        return _assessment(answer.assessment, answer.segments, answer.placeholders)
+
+    async def check_output(self, profile: str, pieces: Sequence[OutputPiece]) -> Assessment:
+        """See `SafetyPort.check_output`."""
+        parts = [
+            pb2.OutputPart(
+                choice_index=one.choice_index, kind=KINDS[one.kind], tool_call_index=_call_index(one), text=one.text
+            )
+            for one in pieces
+        ]
+        answer = await self._call(self._stub.CheckOutput, pb2.CheckOutputRequest(profile=profile, parts=parts))
+        return _assessment(answer.assessment, answer.parts)
+
+    async def scores(self, profile: str, text: str) -> tuple[dict[str, tuple[float, bool]], str]:
+        """The score of each category for one text, with whether it is flagged, and the policy's version."""
+        segments = [pb2.Segment(role=verdict_pb2.ROLE_USER, text=text)]
+        answer = await self._call(self._stub.CheckInput, pb2.CheckInputRequest(profile=profile, segments=segments))
+        said = answer.assessment
+        return {one.category: (one.score, one.flagged) for one in said.scores}, said.policy_version
+
+    def stream_output(self, profile: str, choice_count: int) -> SafetyStream:
+        """See `SafetyPort.stream_output`."""
+        call = self._stub.StreamCheckOutput(timeout=identity.remaining_s(86_400))
+        return SafetyStream(call, pb2.StreamStart(profile=profile, choice_count=choice_count))
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await method(request, timeout=identity.at_most_s(self._timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
+
+
+class SafetyStream:
+    """One StreamCheckOutput call; see `OutputStream`."""
+
+    def __init__(self, call: Any, start: pb2.StreamStart) -> None:
+        self._call = call
+        self._start: pb2.StreamStart | None = start
+
+    async def send(self, pieces: Sequence[OutputPiece]) -> None:
+        """Hands pieces over; `start` goes with the first."""
+        deltas = [
+            pb2.OutputDelta(
+                choice_index=one.choice_index,
+                kind=KINDS[one.kind],
+                tool_call_index=_call_index(one),
+                text=one.text,
+                end_of_part=one.end_of_part,
+                end_of_choice=one.end_of_choice,
+            )
+            for one in pieces
+        ]
+        for first in range(0, len(deltas), 256):
+            await self._write(deltas[first : first + 256])
+
+    async def _write(self, deltas: list[pb2.OutputDelta]) -> None:
+        start, self._start = self._start, None
+        try:
+            await self._call.write(pb2.StreamCheckOutputRequest(start=start, deltas=deltas))
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
+        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:  # the call is over: reading it tells why
+            raise Unavailable("SAFETY_ENDED", "the safety service ended its stream") from error
+
+    async def done(self) -> None:
+        """Half-closes."""
+        if self._start is not None:
+            await self._write([])
+        try:
+            await self._call.done_writing()
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Released | Judged | ChoiceJudged | Assessment]]:
+        try:
+            async for answer in self._call:
+                yield [_event(one) for one in answer.events]
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from error
+
+    def cancel(self) -> None:
+        """Ends the call; harmless when it is over."""
+        self._call.cancel()
+
+
+def _call_index(piece: OutputPiece) -> int | None:
+    return piece.tool_call_index if piece.kind == "tool_arguments" else None
+
+
+def _event(event: pb2.OutputEvent) -> Released | Judged | ChoiceJudged | Assessment:
+    match event.WhichOneof("event"):
+        case "released":
+            one = event.released
+            return Released(one.choice_index, KIND_NAMES[one.kind], one.tool_call_index, one.text, one.released_through)
+        case "judgement":
+            found = event.judgement.finding
+            return Judged(found.choice_index, KIND_NAMES[found.kind], Verdict(found.action), _finding(found))
+        case "choice_done":
+            return ChoiceJudged(event.choice_done.choice_index, Verdict(event.choice_done.verdict))
+        case "completed":
+            return _assessment(event.completed.assessment, ())
+        case _:
+            raise Unavailable("SAFETY_UNKNOWN_EVENT", "the safety service is newer than this one")
+
+
+def _assessment(
+    said: verdict_pb2.Assessment, texts: Sequence[pb2.ScreenedText], placeholders: Sequence[pb2.Placeholder] = ()
+) -> Assessment:
+    return Assessment(
+        Verdict(said.verdict),
+        tuple(_finding(one) for one in said.findings if one.action > verdict_pb2.VERDICT_ALLOW),
+        tuple(Verdict(one.verdict) for one in texts),
+        tuple(one.replacement if one.HasField("replacement") else None for one in texts),
+        said.policy_version,
+        any(run.failed_open for run in said.runs),
+        WayBack((one.token, one.original) for one in placeholders) if placeholders else None,
+    )
+
+
+def _finding(one: verdict_pb2.Finding) -> Finding:
+    return Finding(
+        one.category, one.score, one.detector, one.span.start, one.span.end, one.segment_index, Verdict(one.action)
+    )
