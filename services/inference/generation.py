@@ -30,6 +30,7 @@ class FinishReason(IntEnum):
     LENGTH = 2
     TOOL_CALLS = 3
     CONTENT_FILTER = 4
+    DEADLINE = 5
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):

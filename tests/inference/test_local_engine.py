@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from services.inference.generation import (
     ToolChoice,
 )
 from tests.fakes.tiny_gpt2 import CONTEXT, END_ID, write_tiny_gpt2
-from tests.inference.local_answers import chat, collect, ids_of, raw, text_of
+from tests.inference.local_answers import chat, collect, ids_of, raw, text_of, until
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,42 @@ async def test_deadline_ends_the_work(tiny: LocalEngine) -> None:
 
     assert late.value.code is Code.DEADLINE_EXCEEDED
     assert tiny.running_count == tiny.waiting_count == 0
+
+
+async def test_deadline_ends_an_answer_with_what_it_has(directory: Path) -> None:
+    """An answer that has begun by its deadline ends in time with all that is ready, and every choice is marked."""
+    now = 0.0
+    engine = LocalEngine(str(directory), clock=lambda: now)
+    await engine.warm()
+    prompt, events = raw(n=2, max_tokens=60, temperature=1.0, logprobs=True), []
+    async with asyncio.timeout(30), aclosing(engine.generate(prompt, deadline=10.0)) as batches:
+        async for batch in batches:
+            events += batch
+            now = 9.96  # too late for a step more
+    await engine.close()
+
+    assert {e.finish_reason for e in events if isinstance(e, ChoiceFinished)} == {FinishReason.DEADLINE}
+    assert sorted(e.choice_index for e in events if isinstance(e, ChoiceFinished)) == [0, 1]
+    completed = events[-1]
+    assert isinstance(completed, EngineCompleted)
+    assert 0 < len(ids_of(events, 0)) + len(ids_of(events, 1)) <= completed.usage.completion_token_count < 120
+    assert engine.running_count == 0
+
+
+async def test_an_answer_that_is_ready_is_not_cut(directory: Path) -> None:
+    """A deadline that comes while the whole answer waits to be read cuts nothing off it."""
+    now = 0.0
+    engine = LocalEngine(str(directory), clock=lambda: now)
+    await engine.warm()
+    events = []
+    async with asyncio.timeout(30), aclosing(engine.generate(raw(max_tokens=20), deadline=10.0)) as batches:
+        async for batch in batches:
+            events += batch
+            now = 20.0
+            await until(lambda: engine.is_idle)
+    await engine.close()
+
+    assert ChoiceFinished(0, FinishReason.LENGTH) in events
 
 
 @pytest.mark.parametrize(

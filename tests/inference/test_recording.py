@@ -78,7 +78,8 @@ def test_answers_that_ended_may_be_kept(reason: FinishReason) -> None:
 
 
 def test_answers_that_were_cut_may_not() -> None:
-    """Neither what a filter stopped nor what nobody judged is given to the next caller."""
+    """Neither what a filter or a deadline stopped nor what nobody judged is given to the next caller."""
+    assert not recording.may_be_kept(ChoiceFinished(0, FinishReason.DEADLINE))
     assert not recording.may_be_kept(ChoiceFinished(1, FinishReason.CONTENT_FILTER))
     assert not recording.may_be_kept(SafetyEvent(Direction.OUTPUT, Verdict.ALLOW, unscreened=True))
 

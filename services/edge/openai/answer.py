@@ -17,6 +17,7 @@ FINISH_REASONS: dict[int, chat.FinishReason] = {
     pb.FINISH_REASON_LENGTH: "length",
     pb.FINISH_REASON_TOOL_CALLS: "tool_calls",
     pb.FINISH_REASON_CONTENT_FILTER: "content_filter",
+    pb.FINISH_REASON_DEADLINE: "length",  # OpenAI has no word for it
 }
 
 

@@ -229,6 +229,7 @@ def failed(response: Response, fault: Fault) -> Response:
 _INCOMPLETE: dict[int, Incomplete] = {
     pb.FINISH_REASON_LENGTH: Incomplete("max_output_tokens"),
     pb.FINISH_REASON_CONTENT_FILTER: Incomplete("content_filter"),
+    pb.FINISH_REASON_DEADLINE: Incomplete("max_output_tokens"),
 }
 
 

@@ -57,9 +57,9 @@ def ending(receipt: Receipt, policy_version: str) -> Ending:
 
 
 def may_be_kept(event: Event | EngineEvent) -> bool:
-    """Whether an answer with this event may be given to others: not one that a filter cut, nor one left unscreened."""
+    """Whether an answer with this event may be given to others: not one that was cut, nor one left unscreened."""
     if isinstance(event, ChoiceFinished):
-        return event.finish_reason is not FinishReason.CONTENT_FILTER
+        return event.finish_reason not in (FinishReason.CONTENT_FILTER, FinishReason.DEADLINE)
     return not (isinstance(event, SafetyEvent) and event.unscreened)
 
 

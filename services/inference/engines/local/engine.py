@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -23,7 +23,7 @@ from services.inference.engines.local.machine import LOADING, thread_count
 from services.inference.engines.local.outbox import Outbox
 from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids
 from services.inference.engines.local.worker import Work, Worker
-from services.inference.generation import EngineCompleted, EngineEvent, Prompt
+from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent, FinishReason, Prompt
 
 if TYPE_CHECKING:
     from services.inference.engines.local.metrics import LocalMetrics
@@ -36,8 +36,12 @@ logger = logging.getLogger(__name__)
 Asked = TypeVar("Asked")
 Made = TypeVar("Made")
 
+NEVER = float("inf")
 RETRY_AFTER_MS = 1_000
 LEAVE_S = 2.0  # a step of a large model on a busy machine; beyond it what is counted may miss that step's tokens
+# An answer that its deadline cuts ends this much earlier, and never by more than the share of its time, so that its end
+# gets to the caller before the deadline does.
+DEADLINE_MARGIN_S, DEADLINE_MARGIN_SHARE = 0.05, 0.05
 # Of a model without any limit, where the request has none either.
 ANSWER_TOKENS_MAX = 4_096
 
@@ -60,6 +64,7 @@ class LocalEngine:
         reuses_prefixes: bool = True,
         precision: Precision = "auto",
         metrics: LocalMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Makes the engine; `warm` loads the model.
 
@@ -73,9 +78,10 @@ class LocalEngine:
             reuses_prefixes: Whether prompts of one tenant that begin alike share the work.
             precision: What is computed in; automatic is float32 on a processor and the checkpoint's own on CUDA.
             metrics: Where its figures go; None: nowhere.
+            clock: Of deadlines, in seconds; monotonic.
         """
         self._name = name
-        self._metrics = metrics
+        self._metrics, self._clock = metrics, clock
         self._threads, self._cache_mib, self._reuses_prefixes = threads, cache_mib, reuses_prefixes
         self._precision: Precision = precision
         self._active_max, self._queue_max, self._wait_s_max = active_max, queue_max, wait_s_max
@@ -124,12 +130,12 @@ class LocalEngine:
         self._serving = await asyncio.shield(self._loading)
 
     async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
-        """Streams an answer, as the engine protocol says.
+        """Streams an answer, as the engine protocol says; one that has begun by the deadline ends there, and says so.
 
         Raises:
             InvalidArgument: A field that this engine cannot honour, or CONTEXT_LENGTH_EXCEEDED.
             ResourceExhausted: QUEUE_FULL or QUEUE_TIMEOUT.
-            DeadlineExceeded: The deadline came before the end.
+            DeadlineExceeded: The deadline came before the first token.
             Unavailable: MODEL_NOT_READY or SHUTTING_DOWN.
         """
         serving = self._ready()
@@ -139,10 +145,12 @@ class LocalEngine:
         check_length(len(prompt_ids), serving.token_count_max)
         constrain = await self._constrain(serving, prompt)
         job, meter = self._start(serving, prompt, prompt_ids, constrain), metering.current()
-        wait_until = time.monotonic() + self._wait_s_max
+        wait_until, end_at = self._clock() + self._wait_s_max, self._end_before(deadline)
+        running = set(range(prompt.sampling.n))
         try:
             while True:
-                events = await _take(job, deadline, wait_until)
+                events = await self._take(job, end_at, wait_until) or _cut(job, running)
+                running -= {event.choice_index for event in events if isinstance(event, ChoiceFinished)}
                 yield events
                 if isinstance(events[-1], EngineCompleted):
                     return
@@ -206,6 +214,26 @@ class LocalEngine:
         self._worker.add(job)
         return job
 
+    def _end_before(self, deadline: float | None) -> float:
+        """When an answer must end, so that its end is in time."""
+        if deadline is None:
+            return NEVER
+        return deadline - min(max(0.0, deadline - self._clock()) * DEADLINE_MARGIN_SHARE, DEADLINE_MARGIN_S)
+
+    async def _take(self, job: Job, end_at: float, wait_until: float) -> list[EngineEvent]:
+        """Waits for events, and for the first ones not longer than a place is waited for; none: the answer must end."""
+        while (left_s := end_at - self._clock()) > 0:
+            if not job.is_started:
+                left_s = min(left_s, wait_until - self._clock())
+            try:
+                async with asyncio.timeout(None if left_s == NEVER else left_s):
+                    return await job.outbox.take()
+            except TimeoutError as error:
+                if not job.is_started and self._clock() >= wait_until:
+                    problem = "no place at the model became free in time; retry later"
+                    raise _exhausted("QUEUE_TIMEOUT", problem) from error
+        return []
+
     async def _leave(self, job: Job) -> None:
         """Ends a request, and waits for the step in hand: what that makes was made, though nobody reads it."""
         loop = asyncio.get_running_loop()
@@ -245,25 +273,20 @@ class LocalEngine:
         return serving.work
 
 
-async def _take(job: Job, deadline: float | None, wait_until: float) -> list[EngineEvent]:
-    """Waits for events, until the deadline, and for the first ones not longer than a place is waited for."""
-    while True:
-        bounds = [bound for bound in (deadline, None if job.is_started else wait_until) if bound is not None]
-        try:
-            async with asyncio.timeout(_left(min(bounds, default=None))):
-                return await job.outbox.take()
-        except TimeoutError as error:
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                problem = "the answer was not complete by the deadline; allow more"
-                raise DeadlineExceeded("DEADLINE_EXCEEDED", problem) from error
-            if not job.is_started and now >= wait_until:
-                problem = "no place at the model became free in time; retry later"
-                raise _exhausted("QUEUE_TIMEOUT", problem) from error
+def _cut(job: Job, running: Iterable[int]) -> list[EngineEvent]:
+    """The end of an answer at its deadline: what is there, and that it was cut. What is held back stays unsaid.
 
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else deadline - time.monotonic()
+    Raises:
+        DeadlineExceeded: There is nothing yet.
+    """
+    if not job.usage.completion_token_count:
+        raise DeadlineExceeded("DEADLINE_EXCEEDED", "the answer did not begin by the deadline; allow more time")
+    events = job.outbox.take_ready()
+    if events and isinstance(events[-1], EngineCompleted):
+        return events
+    cut = set(running) - {event.choice_index for event in events if isinstance(event, ChoiceFinished)}
+    ends = [ChoiceFinished(index, FinishReason.DEADLINE) for index in sorted(cut)]
+    return [*events, *ends, EngineCompleted(job.usage, target_model=job.name)]
 
 
 def _settle(loading: asyncio.Future[Serving], result: Serving | Exception) -> None:

@@ -58,6 +58,10 @@ class Outbox:
             BaseException: What `fail` was given, once the events before it were taken.
         """
         await self._ready.wait()
+        return self.take_ready()
+
+    def take_ready(self) -> list[EngineEvent]:
+        """Takes what is ready, which may be nothing; raises as `take` does."""
         with self._lock:
             events, self._events = self._events, []
             if not events and self._error is not None:
