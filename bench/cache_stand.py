@@ -130,6 +130,10 @@ class CacheProcess:
                     if error.code() is not grpc.StatusCode.UNAVAILABLE:  # asked over what was left of the last process
                         raise
 
+    def freeze(self) -> None:
+        """Stops the service where it stands: connections stay open, nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
     async def kill(self) -> None:
         """Kills the service as the kernel would."""
         await _kill(self._process)

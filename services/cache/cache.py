@@ -32,6 +32,7 @@ from services.cache.query import (
     Query,
     Restarted,
     ShadowVerdict,
+    Waiting,
     judge,
 )
 from services.cache.refresh import RefreshWatch
@@ -125,8 +126,8 @@ class Cache:
             chunk_count = 0
             async with aclosing(self.flights.follow(flight)) as chunks:
                 async for chunk in chunks:
-                    chunk_count += 1
-                    yield chunk
+                    chunk_count += chunk is not None
+                    yield Waiting() if chunk is None else chunk
             if flight.entry is not None:
                 self.stats.count_found(address.tenant, _shared(judge(flight.entry, query, arrived_ms)))
                 yield Completed(flight.entry, chunk_count)

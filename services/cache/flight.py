@@ -20,6 +20,8 @@ from services.cache.key import Address
 LANDINGS_MAX: Final = 4096
 # Flights looked at for expiry whenever one begins: more than one, so that the table shrinks faster than it grows.
 SWEEP_COUNT: Final = 2
+# Those who follow a flight hear as often that this process lives, whether or not there is anything new.
+PULSE_S: Final = 0.5
 
 
 @dataclass(eq=False, slots=True)
@@ -160,8 +162,8 @@ class FlightTable:
             return True
         return await self._wait(flight, flight.wait_progress, until)
 
-    async def follow(self, flight: Flight) -> AsyncGenerator[bytes, None]:
-        """Yields the chunks of a streamed flight, as they come, until it settles."""
+    async def follow(self, flight: Flight) -> AsyncGenerator[bytes | None, None]:
+        """Yields the chunks of a streamed flight, as they come, until it settles; None where none came for a while."""
         flight.followed.set()
         seen_count = 0
         while True:
@@ -170,7 +172,8 @@ class FlightTable:
                 yield flight.chunks[seen_count - 1]
             if flight.settled:
                 return
-            await self.progress(flight, inf, seen_count)
+            if not await self.progress(flight, _now() + PULSE_S, seen_count):
+                yield None
 
     async def _wait(self, flight: Flight, event: Callable[[], Awaitable[None]], until: float) -> bool:
         """Waits for an event of a flight; wakes when the lease should end, for nobody else would end it."""

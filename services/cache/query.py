@@ -134,6 +134,11 @@ class Restarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is nothing new of the answer that is followed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """The answer that was followed, or replayed, is complete."""
 
@@ -143,7 +148,7 @@ class Completed:
 
 Found = Hit | Miss
 # What a streamed lookup tells of: bytes are a chunk.
-LookupEvent = Hit | Following | bytes | Restarted | Miss | Completed
+LookupEvent = Hit | Following | bytes | Waiting | Restarted | Miss | Completed
 
 
 def judge(entry: Entry | None, query: Query, arrived_ms: int) -> Found:

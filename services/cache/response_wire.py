@@ -21,6 +21,7 @@ from services.cache.query import (
     LookupEvent,
     Miss,
     Restarted,
+    Waiting,
 )
 from services.cache.stats import Tally
 from services.cache.store import Size
@@ -49,6 +50,8 @@ def write_event(event: LookupEvent) -> service_pb.LookupStreamResponse:
             return service_pb.LookupStreamResponse(hit=_hit(event, chunks=False))
         case Following():
             return service_pb.LookupStreamResponse(following=service_pb.Following())
+        case Waiting():
+            return service_pb.LookupStreamResponse(waiting=service_pb.Waiting())
         case Restarted():
             return service_pb.LookupStreamResponse(restarted=service_pb.Restarted())
         case Miss():

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import aclosing
 
 from services.cache import flight as flight_module
 from services.cache.flight import Flight, FlightTable, Joined
@@ -117,6 +118,17 @@ async def test_followers_see_every_chunk_in_order(clock: ManualClock):
 
     for seen in await asyncio.gather(*followers):
         assert seen == [bytes([number]) for number in range(20)]
+
+
+async def test_followers_hear_that_the_process_lives():
+    """Where nothing new comes they are told so, again and again."""
+    table = FlightTable()
+    flight = await lead(table)
+    table.append(flight, b"one")
+    async with aclosing(table.follow(flight)) as followed:
+        assert [await anext(followed) for _ in range(3)] == [b"one", None, None]
+        table.append(flight, b"two")
+        assert await anext(followed) == b"two"
 
 
 async def test_another_answer_does_not_cut_into_a_streamed_one(clock: ManualClock):

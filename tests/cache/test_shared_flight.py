@@ -25,6 +25,7 @@ from services.cache.query import (
     MissReason,
     Query,
     Restarted,
+    Waiting,
 )
 from services.cache.redis_leases import News, RedisLeases
 from services.cache.redis_link import PREFIX, RedisLink
@@ -160,8 +161,9 @@ class Follower:
 
     async def _follow(self, replica: Replica) -> None:
         async for event in replica.lookup_stream(LEASED):
-            self.seen.append(event)
-            self.news.set()
+            if event != Waiting():
+                self.seen.append(event)
+                self.news.set()
 
     async def until(self, *events: LookupEvent) -> None:
         """Waits until exactly these events were seen."""

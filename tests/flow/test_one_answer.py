@@ -202,6 +202,23 @@ async def test_a_leader_whose_cache_has_died_is_heard_in_the_end(replicas: Repli
     assert len(upstream.asked) == 1
 
 
+@pytest.mark.parametrize("started", [1], indirect=True, ids=["one cache"])
+async def test_the_cache_freezes(replicas: Replicas, upstream: OpenAIUpstream) -> None:
+    """One call more in each process that does not make the answer; all others there go on with that one's."""
+    leader, others = await half_way(replicas)
+    replicas.caches[0].freeze()
+    try:
+        for count in (2, 3):
+            (await upstream.next(count)).gate.set()
+        upstream.asked[0].gate.set()
+
+        assert await answers([leader, *others]) == [TEXT] * COUNT
+        assert {one.restart_count for one in (leader, *others)} == {0}
+        assert len(upstream.asked) == 3
+    finally:
+        await replicas.caches[0].kill()
+
+
 async def lease_count(cache: CacheProcess) -> int:
     """How many answers are made under its care."""
     return (await cache.stub.GetStats(GetStatsRequest(), timeout=DEADLINE_S)).stats.lease_count

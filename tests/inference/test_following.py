@@ -18,8 +18,9 @@ from services.inference.caching.cache_port import (
     FlightLanded,
     FlightNews,
     FlightRestarted,
+    FlightWaits,
 )
-from services.inference.caching.following import RESTARTS_MAX, SILENCE_S, Following
+from services.inference.caching.following import RESTARTS_MAX, SILENCE_BEFORE_S, SILENCE_S, Following
 from services.inference.caching.recording import Heading
 from services.inference.events import CacheOutcome
 from services.inference.generation import Delta
@@ -29,8 +30,7 @@ from tests.inference.parts import STOP, receipt, request
 
 ONE, TWO, THREE = (Delta(text=word) for word in ("one", " two", " three"))
 END = recording.ending(receipt(), "v1")
-BEGUN, RESTARTED = FlightBegun(), FlightRestarted()
-SIGN = recording.chunk([])
+BEGUN, RESTARTED, SIGN = FlightBegun(), FlightRestarted(), FlightWaits()
 Step = FlightNews | MillraceError | float
 
 
@@ -90,7 +90,7 @@ async def followed(*steps: Step, streamed: bool = True, **rule: float) -> tuple[
 @in_virtual_time
 async def test_an_answer_is_told_as_it_comes() -> None:
     """Batch by batch; complete when its end is there, whether or not it will be kept."""
-    following, batches = await followed(chunk(Heading("v1"), ONE), 2.0, SIGN, chunk(TWO, THREE), chunk(STOP, END))
+    following, batches = await followed(chunk(Heading("v1"), ONE), 1.0, SIGN, chunk(TWO, THREE), chunk(STOP, END))
 
     assert batches == [[ONE], [TWO], [THREE], [STOP], [END]]
     assert isinstance(following.outcome, FlightLanded)
@@ -153,7 +153,7 @@ async def test_one_of_those_who_wait_takes_over() -> None:
     assert seen.seen.take([Delta(text="one two")]) == [TWO]
     assert seen.left_to_first_token_s is None
 
-    fresh, batches = await followed(HEAD, 3.0, RESTARTED, lease)
+    fresh, batches = await followed(HEAD, *[1.0, SIGN] * 3, RESTARTED, lease)
     assert (batches, fresh.outcome) == ([], lease)
     assert fresh.left_to_first_token_s == pytest.approx(7.0)
 
@@ -198,11 +198,14 @@ async def test_signs_of_life_are_enough() -> None:
 
 @in_virtual_time
 async def test_a_silence_means_that_the_cache_is_gone() -> None:
-    """Then the call goes its own way: after some seconds, sooner where it must have begun sooner."""
+    """Then the call goes its own way: soon where it had begun, and before that in time to begin."""
     start = now()
     following, batches = await followed(HEAD, chunk(ONE))
     assert (batches, isinstance(following.outcome, CacheMiss)) == ([[ONE]], True)
     assert now() - start == pytest.approx(SILENCE_S)
+    start = now()
+    assert await follow(Wire()).begin() == following.outcome
+    assert now() - start == pytest.approx(SILENCE_BEFORE_S)
     assert following.seen.take([Delta(text="one two")]) == [TWO]
 
     start = now()

@@ -38,6 +38,7 @@ from services.inference.caching.cache_port import (
 from services.inference.caching.comparing import same_answer
 from services.inference.caching.flight import Flight
 from services.inference.caching.following import Following
+from services.inference.caching.nearby import Near, Nearby
 from services.inference.caching.recording import Recorded
 from services.inference.events import CacheEvent, CacheOutcome, Receipt
 from services.inference.request import Request
@@ -93,6 +94,7 @@ class AnswerCache:
         self._pending_wait_s, self._pending_count_max, self._keep_s = pending_wait_s, pending_count_max, keep_s
         self._lookups: dict[CacheQuery, asyncio.Future[CacheFound | CacheMiss | MillraceError | None]] = {}
         self._pending: dict[CacheKey, asyncio.Task[None]] = {}
+        self._nearby = Nearby()
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.dropped_count = 0
@@ -152,7 +154,8 @@ class AnswerCache:
         deadlines = DeadlineBudget(route.rules.deadlines, request, self._clock)
         query = msgspec.structs.replace(plan.query, semantic=None)  # nothing similar was good enough
         wait_s = min(WAIT_S_MAX, max(0.0, deadlines.first_token_at - self._clock()))
-        following = Following(self._port.follow(query, wait_s), deadlines, request.prompt.streamed, self._clock)
+        near = Near(self._nearby, query.key, lambda: self._port.follow(query, wait_s))
+        following = Following(near.ask(), deadlines, request.prompt.streamed, self._clock, near)
         try:
             first = await following.begin()
         except BaseException:
@@ -201,6 +204,7 @@ class AnswerCache:
         text = recall.plan.draft.compare_text if may_serve_similar else None
         draft = msgspec.structs.replace(recall.plan.draft, compare_text=text)
         flight = Flight(self._port, draft, recall.lease_id, self._spawn, policy_version, total_s)
+        self._nearby.note(draft.key, flight)
         flight.open(recall.is_awaited)
         recall.lease_id = ""  # it is the flight's to give back
         return flight

@@ -27,6 +27,7 @@ from services.inference.caching.cache_port import (
     FlightLanded,
     FlightNews,
     FlightRestarted,
+    FlightWaits,
 )
 from services.inference.events import Receipt
 
@@ -102,6 +103,8 @@ class CacheClient:
                         last = FlightLanded(response.completed.entry.entry_id)
                     case "following":
                         yield FlightBegun()
+                    case "waiting":
+                        yield FlightWaits()
                     case "restarted":
                         yield FlightRestarted()
                     case "miss":

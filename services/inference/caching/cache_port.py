@@ -87,6 +87,10 @@ class FlightRestarted(msgspec.Struct, frozen=True):
     """The caller that was followed has failed: what came since the flight began belongs to no answer."""
 
 
+class FlightWaits(msgspec.Struct, frozen=True):
+    """There is nothing new of the answer, and the cache is there."""
+
+
 class FlightLanded(msgspec.Struct, frozen=True):
     """The answer that was followed is complete."""
 
@@ -94,7 +98,7 @@ class FlightLanded(msgspec.Struct, frozen=True):
 
 
 # What is heard of an answer that is being made: chunks are bytes; a find, a miss or a landing is the last of it.
-FlightNews = CacheFound | CacheMiss | FlightBegun | bytes | FlightRestarted | FlightLanded
+FlightNews = CacheFound | CacheMiss | FlightBegun | bytes | FlightWaits | FlightRestarted | FlightLanded
 
 
 class CacheDraft(msgspec.Struct, frozen=True):

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from kit.errors import MillraceError, Unavailable
 from services.inference.caching import recording
-from services.inference.caching.cache_port import CacheDraft, CachePort, Comparison, StoreStream
+from services.inference.caching.cache_port import (
+    CacheDraft,
+    CachePort,
+    Comparison,
+    FlightBegun,
+    FlightNews,
+    FlightWaits,
+    StoreStream,
+)
 from services.inference.events import Event, Receipt
 from services.inference.generation import EngineEvent
 
@@ -56,8 +64,13 @@ class Flight:
         self._timer: asyncio.TimerHandle | None = None
         self._stream: StoreStream | None = None
         self._feeding: asyncio.Task[None] | None = None
-        self._is_followed = self._is_over = self._is_broken = self.is_spoilt = False
+        self._is_followed = self._is_over = self._is_whole = self._is_broken = self.is_spoilt = False
         self._news = asyncio.Event()
+
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether it is still being made, or complete."""
+        return self._is_whole or not self._is_over
 
     def open(self, is_awaited: bool = False) -> None:
         """Tells those who wait of the answer, once it has taken a while; at once, where some are known to wait."""
@@ -108,9 +121,25 @@ class Flight:
         finally:
             self._hang_up()
 
+    async def tell(self) -> AsyncGenerator[FlightNews, None]:
+        """Tells it from its beginning as the cache would, to callers of this process for whom the cache is gone.
+
+        It ends without an ending where the answer is given up.
+        """
+        yield FlightBegun()
+        told_count = 0
+        while not self.is_spoilt:
+            is_over, batches = self._is_over, self.batches[told_count:]
+            told_count += len(batches)
+            yield recording.chunk(batches) if batches else FlightWaits()
+            if is_over:
+                return
+            await asyncio.sleep(FEED_INTERVAL_S)
+
     def end(self, receipt: Receipt, policy_version: str) -> None:
         """Notes that the answer is complete; only `land` is left to do."""
         self.batches.append([recording.ending(receipt, policy_version or self._policy_version)])
+        self._is_whole = True
         self._end()
 
     def _start(self) -> None:

@@ -1,8 +1,9 @@
 """Following: the answer that another call makes, told while it is made.
 
 Its news come from the cache. Whoever makes the answer may fail; then another of those who wait takes over and the news
-begin anew, or this call is told to make it. A silence in which not even a sign of life comes means that the cache is
-gone: then this call goes its own way. It never asks a target.
+begin anew, or this call is told to make it. Where not even a sign of life comes the cache is asked once more; if it is
+gone, the answer is followed where another call of this process makes it, or this call is to make it, while the others
+wait for it. It never asks a target.
 """
 
 from __future__ import annotations
@@ -21,20 +22,30 @@ from services.inference.caching.cache_port import (
     FlightLanded,
     FlightNews,
     FlightRestarted,
+    FlightWaits,
 )
+from services.inference.caching.nearby import Near
 from services.inference.caching.recording import Ending, Heading, KeptBatch, KeptEvent
 from services.inference.caching.resuming import Seen
 from services.inference.generation import ChoiceFinished, Delta
 
-# A maker who has died is replaced when its lease runs out, 3 s after its last sign, or half a second later where it was
-# told through another replica of the cache; on a busy machine all takes longer. Only then is the cache in doubt.
-SILENCE_S = 5.0
+# The cache gives two signs of life a second of an answer that has begun; on a busy machine one may be late.
+SILENCE_S = 1.25
+# Before it begins there are none: a maker who has died is replaced when its lease runs out, 3 s after its last sign, or
+# half a second later where it was told through another replica of the cache, and on a busy machine all takes longer.
+SILENCE_BEFORE_S = 5.0
+# A cache that is asked once more has the beginning at hand.
+SILENCE_AGAIN_S = 0.75
 RESTARTS_MAX = 3  # a maker that fails has good reasons as a rule: who has seen so many fail makes the answer itself
 
 SILENT = CacheMiss("the cache fell silent while another call made the answer")
 UNREADABLE = CacheMiss("the answer that another call makes is in another form")
 OTHER_POLICY = CacheMiss("the answer that another call makes is judged by another safety policy")
 RESTARTED = CacheMiss("too many calls have failed to make the answer")
+
+
+class _ToldAgain:
+    """What comes from now on is told from the beginning, for it is heard elsewhere."""
 
 
 class Following:
@@ -51,11 +62,15 @@ class Following:
         deadlines: DeadlineBudget,
         is_streamed: bool,
         clock: Callable[[], float] = time.monotonic,
+        near: Near | None = None,
     ) -> None:
         self._news, self._deadlines, self._is_streamed, self._clock = news, deadlines, is_streamed, clock
+        self._near = near
         self._until = deadlines.first_token_at
         # Half of the time to the first token is left to make the answer after all.
-        self._silence_s = min(SILENCE_S, (self._until - clock()) / 2)
+        self._silence_s_max = (self._until - clock()) / 2
+        self._silence_s = SILENCE_BEFORE_S
+        self._is_asked_again = False
         self._has_begun = False
         self._restart_count = 0
         self.outcome: CacheFound | CacheMiss | FlightLanded | None = None
@@ -73,6 +88,8 @@ class Following:
             DeadlineExceeded: The time to the first token is over.
         """
         first = await self._next()
+        while isinstance(first, FlightWaits | _ToldAgain):
+            first = await self._next()
         if isinstance(first, FlightBegun):
             return first
         await self.close()
@@ -93,6 +110,9 @@ class Following:
             if isinstance(news, FlightRestarted):
                 whole.clear()
                 self._restarted()
+            if isinstance(news, _ToldAgain):
+                whole.clear()
+                self.seen.restart()
             for batch in self._read(news, policy_version):
                 if not self._is_streamed:
                     whole += batch
@@ -108,22 +128,49 @@ class Following:
         """Stops listening."""
         await self._news.aclose()
 
-    async def _next(self) -> FlightNews:
-        """The next news; who hears nothing for too long makes the answer itself."""
-        silent_at = self._clock() + self._silence_s
+    async def _next(self) -> FlightNews | _ToldAgain:
+        """The next news; where the cache tells none any more, what `_elsewhere` says."""
+        silent_at = self._clock() + min(self._silence_s, self._silence_s_max)
         try:
             async with asyncio.timeout(min(silent_at, self._until) - self._clock()):
-                return await anext(self._news)
+                news = await anext(self._news)
         except TimeoutError:
             if self._until <= silent_at:
                 raise _timed_out(self._has_begun) from None
-            return SILENT
+            return await self._elsewhere(SILENT, is_gone=self._is_asked_again)
         except StopAsyncIteration:
-            return SILENT
+            return await self._elsewhere(SILENT, is_gone=self._is_asked_again)
         except MillraceError as error:
-            return CacheMiss(error.reason)
+            return await self._elsewhere(CacheMiss(error.reason), is_gone=True)
+        self._is_asked_again = False
+        if isinstance(news, FlightBegun | FlightRestarted):
+            self._silence_s = SILENCE_S if isinstance(news, FlightBegun) else SILENCE_BEFORE_S
+        return news
 
-    def _read(self, news: FlightNews, policy_version: str) -> list[KeptBatch]:
+    async def _elsewhere(self, miss: CacheMiss, *, is_gone: bool) -> CacheMiss | _ToldAgain:
+        """Asks the cache once more; where it is gone, turns to this process; the miss where this call is to go on."""
+        if self._near is None:
+            return miss
+        await self._news.aclose()
+        if is_gone:
+            news = await self._found_near()
+            if news is None:
+                return miss
+            self._news, self._silence_s = news, SILENCE_S
+        else:
+            self._news, self._silence_s = self._near.ask(), SILENCE_AGAIN_S
+        self._is_asked_again = not is_gone
+        return _ToldAgain()
+
+    async def _found_near(self) -> AsyncGenerator[FlightNews, None] | None:
+        assert self._near
+        try:
+            async with asyncio.timeout(self._until - self._clock()):
+                return await self._near.find()
+        except TimeoutError:
+            raise _timed_out(self._has_begun) from None
+
+    def _read(self, news: FlightNews | _ToldAgain, policy_version: str) -> list[KeptBatch]:
         """What is new of the answer in a piece of news."""
         if isinstance(news, CacheMiss):
             self.outcome = news

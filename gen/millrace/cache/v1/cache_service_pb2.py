@@ -27,15 +27,15 @@ from millrace.cache.v1 import entry_pb2 as millrace_dot_cache_dot_v1_dot_entry__
 from millrace.cache.v1 import lookup_pb2 as millrace_dot_cache_dot_v1_dot_lookup__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%millrace/cache/v1/cache_service.proto\x12\x11millrace.cache.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmillrace/cache/v1/entry.proto\x1a\x1emillrace/cache/v1/lookup.proto\"L\n\rLookupRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Query\"\x7f\n\x0eLookupResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x03hit\x18\x02 \x01(\x0b\x32\x16.millrace.cache.v1.HitH\x00\x12\'\n\x04miss\x18\x03 \x01(\x0b\x32\x17.millrace.cache.v1.MissH\x00\x42\t\n\x07outcome\"R\n\x13LookupStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Query\"\xad\x02\n\x14LookupStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x03hit\x18\x02 \x01(\x0b\x32\x16.millrace.cache.v1.HitH\x00\x12\x31\n\tfollowing\x18\x03 \x01(\x0b\x32\x1c.millrace.cache.v1.FollowingH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12\x31\n\trestarted\x18\x05 \x01(\x0b\x32\x1c.millrace.cache.v1.RestartedH\x00\x12\'\n\x04miss\x18\x06 \x01(\x0b\x32\x17.millrace.cache.v1.MissH\x00\x12\x31\n\tcompleted\x18\x07 \x01(\x0b\x32\x1c.millrace.cache.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tFollowing\"\x0b\n\tRestarted\"I\n\tCompleted\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.millrace.cache.v1.Entry\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\x05\"\xd9\x01\n\x0cStoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12,\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x1d.millrace.cache.v1.EntryDraft\x12\x0e\n\x06\x63hunks\x18\x04 \x03(\x0c\x12+\n\x07savings\x18\x05 \x01(\x0b\x32\x1a.millrace.cache.v1.Savings\x12\x38\n\x0eshadow_verdict\x18\x06 \x01(\x0b\x32 .millrace.cache.v1.ShadowVerdict\"f\n\rStoreResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x12StoreStreamRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.millrace.cache.v1.StoreStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x30\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1e.millrace.cache.v1.StoreFinishH\x00\x42\t\n\x07message\"`\n\nStoreStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12,\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x1d.millrace.cache.v1.EntryDraft\"t\n\x0bStoreFinish\x12+\n\x07savings\x18\x01 \x01(\x0b\x32\x1a.millrace.cache.v1.Savings\x12\x38\n\x0eshadow_verdict\x18\x02 \x01(\x0b\x32 .millrace.cache.v1.ShadowVerdict\"l\n\x13StoreStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"7\n\x0fReleaseResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08released\x18\x02 \x01(\x08\"\xc1\x01\n\rDeleteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\tnamespace\x18\x02 \x01(\x0b\x32\x1c.millrace.cache.v1.Namespace\x12\x15\n\rinclude_users\x18\x03 \x01(\x08\x12\x12\n\x08\x65ntry_id\x18\x04 \x01(\tH\x00\x12\r\n\x03tag\x18\x05 \x01(\tH\x00\x12\x14\n\neverything\x18\x06 \x01(\x08H\x00\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x42\n\n\x08selector\"9\n\x0e\x44\x65leteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\"\x9a\x01\n\x15ReportFalseHitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\tnamespace\x18\x02 \x01(\x0b\x32\x1c.millrace.cache.v1.Namespace\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x19\n\x0c\x63ompare_text\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_compare_text\"=\n\x16ReportFalseHitResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\"E\n\x0fGetStatsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x06tenant\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_tenant\"O\n\x10GetStatsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05stats\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Stats\"\xf4\x04\n\x05Stats\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x0b\x65ntry_count\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0clookup_count\x18\x04 \x01(\x03\x12)\n\x04hits\x18\x05 \x03(\x0b\x32\x1b.millrace.cache.v1.HitCount\x12,\n\x06misses\x18\x06 \x03(\x0b\x32\x1c.millrace.cache.v1.MissCount\x12\x13\n\x0bstore_count\x18\x07 \x01(\x03\x12\x1b\n\x0e\x65viction_count\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\x0f\x66\x61lse_hit_count\x18\t \x01(\x03\x12\x13\n\x0blease_count\x18\n \x01(\x03\x12)\n\x05saved\x18\x0b \x01(\x0b\x32\x1a.millrace.cache.v1.Savings\x12\r\n\x05store\x18\x0c \x01(\t\x12\x17\n\x0fstore_available\x18\r \x01(\x08\x12\x18\n\x10semantic_enabled\x18\x0e \x01(\x08\x12\x38\n\x0esemantic_error\x18\x0f \x01(\x0b\x32 .millrace.cache.v1.ErrorEstimate\x12\x33\n\tevictions\x18\x10 \x03(\x0b\x32 .millrace.cache.v1.EvictionCount\x12\x14\n\x0cshared_count\x18\x11 \x01(\x03\x12\x15\n\rrefresh_count\x18\x12 \x01(\x03\x42\x0e\n\x0c_entry_countB\r\n\x0b_size_bytesB\x11\n\x0f_eviction_count\"C\n\x08HitCount\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.millrace.cache.v1.HitKind\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"I\n\tMissCount\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.millrace.cache.v1.MissReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"Q\n\rEvictionCount\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.millrace.cache.v1.EvictionReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"[\n\rErrorEstimate\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x11\n\tshare_low\x18\x02 \x01(\x01\x12\x12\n\nshare_high\x18\x03 \x01(\x01\x12\x14\n\x0csample_count\x18\x04 \x01(\x03*\x86\x01\n\x0e\x45victionReason\x12\x1f\n\x1b\x45VICTION_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45VICTION_REASON_ENTRIES\x10\x01\x12\x19\n\x15\x45VICTION_REASON_BYTES\x10\x02\x12\x1b\n\x17\x45VICTION_REASON_EXPIRED\x10\x03\x32\xc9\x05\n\x0c\x43\x61\x63heService\x12M\n\x06Lookup\x12 .millrace.cache.v1.LookupRequest\x1a!.millrace.cache.v1.LookupResponse\x12\x61\n\x0cLookupStream\x12&.millrace.cache.v1.LookupStreamRequest\x1a\'.millrace.cache.v1.LookupStreamResponse0\x01\x12J\n\x05Store\x12\x1f.millrace.cache.v1.StoreRequest\x1a .millrace.cache.v1.StoreResponse\x12^\n\x0bStoreStream\x12%.millrace.cache.v1.StoreStreamRequest\x1a&.millrace.cache.v1.StoreStreamResponse(\x01\x12P\n\x07Release\x12!.millrace.cache.v1.ReleaseRequest\x1a\".millrace.cache.v1.ReleaseResponse\x12M\n\x06\x44\x65lete\x12 .millrace.cache.v1.DeleteRequest\x1a!.millrace.cache.v1.DeleteResponse\x12\x65\n\x0eReportFalseHit\x12(.millrace.cache.v1.ReportFalseHitRequest\x1a).millrace.cache.v1.ReportFalseHitResponse\x12S\n\x08GetStats\x12\".millrace.cache.v1.GetStatsRequest\x1a#.millrace.cache.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%millrace/cache/v1/cache_service.proto\x12\x11millrace.cache.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmillrace/cache/v1/entry.proto\x1a\x1emillrace/cache/v1/lookup.proto\"L\n\rLookupRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Query\"\x7f\n\x0eLookupResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x03hit\x18\x02 \x01(\x0b\x32\x16.millrace.cache.v1.HitH\x00\x12\'\n\x04miss\x18\x03 \x01(\x0b\x32\x17.millrace.cache.v1.MissH\x00\x42\t\n\x07outcome\"R\n\x13LookupStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Query\"\xdc\x02\n\x14LookupStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x03hit\x18\x02 \x01(\x0b\x32\x16.millrace.cache.v1.HitH\x00\x12\x31\n\tfollowing\x18\x03 \x01(\x0b\x32\x1c.millrace.cache.v1.FollowingH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12\x31\n\trestarted\x18\x05 \x01(\x0b\x32\x1c.millrace.cache.v1.RestartedH\x00\x12\'\n\x04miss\x18\x06 \x01(\x0b\x32\x17.millrace.cache.v1.MissH\x00\x12\x31\n\tcompleted\x18\x07 \x01(\x0b\x32\x1c.millrace.cache.v1.CompletedH\x00\x12-\n\x07waiting\x18\x08 \x01(\x0b\x32\x1a.millrace.cache.v1.WaitingH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tFollowing\"\x0b\n\tRestarted\"\t\n\x07Waiting\"I\n\tCompleted\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.millrace.cache.v1.Entry\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\x05\"\xd9\x01\n\x0cStoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12,\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x1d.millrace.cache.v1.EntryDraft\x12\x0e\n\x06\x63hunks\x18\x04 \x03(\x0c\x12+\n\x07savings\x18\x05 \x01(\x0b\x32\x1a.millrace.cache.v1.Savings\x12\x38\n\x0eshadow_verdict\x18\x06 \x01(\x0b\x32 .millrace.cache.v1.ShadowVerdict\"f\n\rStoreResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x12StoreStreamRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.millrace.cache.v1.StoreStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x30\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1e.millrace.cache.v1.StoreFinishH\x00\x42\t\n\x07message\"`\n\nStoreStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12,\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x1d.millrace.cache.v1.EntryDraft\"t\n\x0bStoreFinish\x12+\n\x07savings\x18\x01 \x01(\x0b\x32\x1a.millrace.cache.v1.Savings\x12\x38\n\x0eshadow_verdict\x18\x02 \x01(\x0b\x32 .millrace.cache.v1.ShadowVerdict\"l\n\x13StoreStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"7\n\x0fReleaseResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08released\x18\x02 \x01(\x08\"\xc1\x01\n\rDeleteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\tnamespace\x18\x02 \x01(\x0b\x32\x1c.millrace.cache.v1.Namespace\x12\x15\n\rinclude_users\x18\x03 \x01(\x08\x12\x12\n\x08\x65ntry_id\x18\x04 \x01(\tH\x00\x12\r\n\x03tag\x18\x05 \x01(\tH\x00\x12\x14\n\neverything\x18\x06 \x01(\x08H\x00\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x42\n\n\x08selector\"9\n\x0e\x44\x65leteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntry_count\x18\x02 \x01(\x03\"\x9a\x01\n\x15ReportFalseHitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\tnamespace\x18\x02 \x01(\x0b\x32\x1c.millrace.cache.v1.Namespace\x12\x10\n\x08\x65ntry_id\x18\x03 \x01(\t\x12\x19\n\x0c\x63ompare_text\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_compare_text\"=\n\x16ReportFalseHitResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\"E\n\x0fGetStatsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x06tenant\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_tenant\"O\n\x10GetStatsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x05stats\x18\x02 \x01(\x0b\x32\x18.millrace.cache.v1.Stats\"\xf4\x04\n\x05Stats\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x0b\x65ntry_count\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0clookup_count\x18\x04 \x01(\x03\x12)\n\x04hits\x18\x05 \x03(\x0b\x32\x1b.millrace.cache.v1.HitCount\x12,\n\x06misses\x18\x06 \x03(\x0b\x32\x1c.millrace.cache.v1.MissCount\x12\x13\n\x0bstore_count\x18\x07 \x01(\x03\x12\x1b\n\x0e\x65viction_count\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\x0f\x66\x61lse_hit_count\x18\t \x01(\x03\x12\x13\n\x0blease_count\x18\n \x01(\x03\x12)\n\x05saved\x18\x0b \x01(\x0b\x32\x1a.millrace.cache.v1.Savings\x12\r\n\x05store\x18\x0c \x01(\t\x12\x17\n\x0fstore_available\x18\r \x01(\x08\x12\x18\n\x10semantic_enabled\x18\x0e \x01(\x08\x12\x38\n\x0esemantic_error\x18\x0f \x01(\x0b\x32 .millrace.cache.v1.ErrorEstimate\x12\x33\n\tevictions\x18\x10 \x03(\x0b\x32 .millrace.cache.v1.EvictionCount\x12\x14\n\x0cshared_count\x18\x11 \x01(\x03\x12\x15\n\rrefresh_count\x18\x12 \x01(\x03\x42\x0e\n\x0c_entry_countB\r\n\x0b_size_bytesB\x11\n\x0f_eviction_count\"C\n\x08HitCount\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.millrace.cache.v1.HitKind\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"I\n\tMissCount\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.millrace.cache.v1.MissReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"Q\n\rEvictionCount\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.millrace.cache.v1.EvictionReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"[\n\rErrorEstimate\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x11\n\tshare_low\x18\x02 \x01(\x01\x12\x12\n\nshare_high\x18\x03 \x01(\x01\x12\x14\n\x0csample_count\x18\x04 \x01(\x03*\x86\x01\n\x0e\x45victionReason\x12\x1f\n\x1b\x45VICTION_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45VICTION_REASON_ENTRIES\x10\x01\x12\x19\n\x15\x45VICTION_REASON_BYTES\x10\x02\x12\x1b\n\x17\x45VICTION_REASON_EXPIRED\x10\x03\x32\xc9\x05\n\x0c\x43\x61\x63heService\x12M\n\x06Lookup\x12 .millrace.cache.v1.LookupRequest\x1a!.millrace.cache.v1.LookupResponse\x12\x61\n\x0cLookupStream\x12&.millrace.cache.v1.LookupStreamRequest\x1a\'.millrace.cache.v1.LookupStreamResponse0\x01\x12J\n\x05Store\x12\x1f.millrace.cache.v1.StoreRequest\x1a .millrace.cache.v1.StoreResponse\x12^\n\x0bStoreStream\x12%.millrace.cache.v1.StoreStreamRequest\x1a&.millrace.cache.v1.StoreStreamResponse(\x01\x12P\n\x07Release\x12!.millrace.cache.v1.ReleaseRequest\x1a\".millrace.cache.v1.ReleaseResponse\x12M\n\x06\x44\x65lete\x12 .millrace.cache.v1.DeleteRequest\x1a!.millrace.cache.v1.DeleteResponse\x12\x65\n\x0eReportFalseHit\x12(.millrace.cache.v1.ReportFalseHitRequest\x1a).millrace.cache.v1.ReportFalseHitResponse\x12S\n\x08GetStats\x12\".millrace.cache.v1.GetStatsRequest\x1a#.millrace.cache.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.cache.v1.cache_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVICTIONREASON']._serialized_start=3343
-  _globals['_EVICTIONREASON']._serialized_end=3477
+  _globals['_EVICTIONREASON']._serialized_start=3401
+  _globals['_EVICTIONREASON']._serialized_end=3535
   _globals['_LOOKUPREQUEST']._serialized_start=156
   _globals['_LOOKUPREQUEST']._serialized_end=232
   _globals['_LOOKUPRESPONSE']._serialized_start=234
@@ -43,51 +43,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOOKUPSTREAMREQUEST']._serialized_start=363
   _globals['_LOOKUPSTREAMREQUEST']._serialized_end=445
   _globals['_LOOKUPSTREAMRESPONSE']._serialized_start=448
-  _globals['_LOOKUPSTREAMRESPONSE']._serialized_end=749
-  _globals['_FOLLOWING']._serialized_start=751
-  _globals['_FOLLOWING']._serialized_end=762
-  _globals['_RESTARTED']._serialized_start=764
-  _globals['_RESTARTED']._serialized_end=775
-  _globals['_COMPLETED']._serialized_start=777
-  _globals['_COMPLETED']._serialized_end=850
-  _globals['_STOREREQUEST']._serialized_start=853
-  _globals['_STOREREQUEST']._serialized_end=1070
-  _globals['_STORERESPONSE']._serialized_start=1072
-  _globals['_STORERESPONSE']._serialized_end=1174
-  _globals['_STORESTREAMREQUEST']._serialized_start=1177
-  _globals['_STORESTREAMREQUEST']._serialized_end=1323
-  _globals['_STORESTART']._serialized_start=1325
-  _globals['_STORESTART']._serialized_end=1421
-  _globals['_STOREFINISH']._serialized_start=1423
-  _globals['_STOREFINISH']._serialized_end=1539
-  _globals['_STORESTREAMRESPONSE']._serialized_start=1541
-  _globals['_STORESTREAMRESPONSE']._serialized_end=1649
-  _globals['_RELEASEREQUEST']._serialized_start=1651
-  _globals['_RELEASEREQUEST']._serialized_end=1705
-  _globals['_RELEASERESPONSE']._serialized_start=1707
-  _globals['_RELEASERESPONSE']._serialized_end=1762
-  _globals['_DELETEREQUEST']._serialized_start=1765
-  _globals['_DELETEREQUEST']._serialized_end=1958
-  _globals['_DELETERESPONSE']._serialized_start=1960
-  _globals['_DELETERESPONSE']._serialized_end=2017
-  _globals['_REPORTFALSEHITREQUEST']._serialized_start=2020
-  _globals['_REPORTFALSEHITREQUEST']._serialized_end=2174
-  _globals['_REPORTFALSEHITRESPONSE']._serialized_start=2176
-  _globals['_REPORTFALSEHITRESPONSE']._serialized_end=2237
-  _globals['_GETSTATSREQUEST']._serialized_start=2239
-  _globals['_GETSTATSREQUEST']._serialized_end=2308
-  _globals['_GETSTATSRESPONSE']._serialized_start=2310
-  _globals['_GETSTATSRESPONSE']._serialized_end=2389
-  _globals['_STATS']._serialized_start=2392
-  _globals['_STATS']._serialized_end=3020
-  _globals['_HITCOUNT']._serialized_start=3022
-  _globals['_HITCOUNT']._serialized_end=3089
-  _globals['_MISSCOUNT']._serialized_start=3091
-  _globals['_MISSCOUNT']._serialized_end=3164
-  _globals['_EVICTIONCOUNT']._serialized_start=3166
-  _globals['_EVICTIONCOUNT']._serialized_end=3247
-  _globals['_ERRORESTIMATE']._serialized_start=3249
-  _globals['_ERRORESTIMATE']._serialized_end=3340
-  _globals['_CACHESERVICE']._serialized_start=3480
-  _globals['_CACHESERVICE']._serialized_end=4193
+  _globals['_LOOKUPSTREAMRESPONSE']._serialized_end=796
+  _globals['_FOLLOWING']._serialized_start=798
+  _globals['_FOLLOWING']._serialized_end=809
+  _globals['_RESTARTED']._serialized_start=811
+  _globals['_RESTARTED']._serialized_end=822
+  _globals['_WAITING']._serialized_start=824
+  _globals['_WAITING']._serialized_end=833
+  _globals['_COMPLETED']._serialized_start=835
+  _globals['_COMPLETED']._serialized_end=908
+  _globals['_STOREREQUEST']._serialized_start=911
+  _globals['_STOREREQUEST']._serialized_end=1128
+  _globals['_STORERESPONSE']._serialized_start=1130
+  _globals['_STORERESPONSE']._serialized_end=1232
+  _globals['_STORESTREAMREQUEST']._serialized_start=1235
+  _globals['_STORESTREAMREQUEST']._serialized_end=1381
+  _globals['_STORESTART']._serialized_start=1383
+  _globals['_STORESTART']._serialized_end=1479
+  _globals['_STOREFINISH']._serialized_start=1481
+  _globals['_STOREFINISH']._serialized_end=1597
+  _globals['_STORESTREAMRESPONSE']._serialized_start=1599
+  _globals['_STORESTREAMRESPONSE']._serialized_end=1707
+  _globals['_RELEASEREQUEST']._serialized_start=1709
+  _globals['_RELEASEREQUEST']._serialized_end=1763
+  _globals['_RELEASERESPONSE']._serialized_start=1765
+  _globals['_RELEASERESPONSE']._serialized_end=1820
+  _globals['_DELETEREQUEST']._serialized_start=1823
+  _globals['_DELETEREQUEST']._serialized_end=2016
+  _globals['_DELETERESPONSE']._serialized_start=2018
+  _globals['_DELETERESPONSE']._serialized_end=2075
+  _globals['_REPORTFALSEHITREQUEST']._serialized_start=2078
+  _globals['_REPORTFALSEHITREQUEST']._serialized_end=2232
+  _globals['_REPORTFALSEHITRESPONSE']._serialized_start=2234
+  _globals['_REPORTFALSEHITRESPONSE']._serialized_end=2295
+  _globals['_GETSTATSREQUEST']._serialized_start=2297
+  _globals['_GETSTATSREQUEST']._serialized_end=2366
+  _globals['_GETSTATSRESPONSE']._serialized_start=2368
+  _globals['_GETSTATSRESPONSE']._serialized_end=2447
+  _globals['_STATS']._serialized_start=2450
+  _globals['_STATS']._serialized_end=3078
+  _globals['_HITCOUNT']._serialized_start=3080
+  _globals['_HITCOUNT']._serialized_end=3147
+  _globals['_MISSCOUNT']._serialized_start=3149
+  _globals['_MISSCOUNT']._serialized_end=3222
+  _globals['_EVICTIONCOUNT']._serialized_start=3224
+  _globals['_EVICTIONCOUNT']._serialized_end=3305
+  _globals['_ERRORESTIMATE']._serialized_start=3307
+  _globals['_ERRORESTIMATE']._serialized_end=3398
+  _globals['_CACHESERVICE']._serialized_start=3538
+  _globals['_CACHESERVICE']._serialized_end=4251
 # @@protoc_insertion_point(module_scope)

@@ -50,7 +50,7 @@ class LookupStreamRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., query: _Optional[_Union[_lookup_pb2.Query, _Mapping]] = ...) -> None: ...
 
 class LookupStreamResponse(_message.Message):
-    __slots__ = ("request_id", "hit", "following", "chunk", "restarted", "miss", "completed")
+    __slots__ = ("request_id", "hit", "following", "chunk", "restarted", "miss", "completed", "waiting")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     HIT_FIELD_NUMBER: _ClassVar[int]
     FOLLOWING_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class LookupStreamResponse(_message.Message):
     RESTARTED_FIELD_NUMBER: _ClassVar[int]
     MISS_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     hit: _lookup_pb2.Hit
     following: Following
@@ -65,13 +66,18 @@ class LookupStreamResponse(_message.Message):
     restarted: Restarted
     miss: _lookup_pb2.Miss
     completed: Completed
-    def __init__(self, request_id: _Optional[str] = ..., hit: _Optional[_Union[_lookup_pb2.Hit, _Mapping]] = ..., following: _Optional[_Union[Following, _Mapping]] = ..., chunk: _Optional[bytes] = ..., restarted: _Optional[_Union[Restarted, _Mapping]] = ..., miss: _Optional[_Union[_lookup_pb2.Miss, _Mapping]] = ..., completed: _Optional[_Union[Completed, _Mapping]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, request_id: _Optional[str] = ..., hit: _Optional[_Union[_lookup_pb2.Hit, _Mapping]] = ..., following: _Optional[_Union[Following, _Mapping]] = ..., chunk: _Optional[bytes] = ..., restarted: _Optional[_Union[Restarted, _Mapping]] = ..., miss: _Optional[_Union[_lookup_pb2.Miss, _Mapping]] = ..., completed: _Optional[_Union[Completed, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
 
 class Following(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Restarted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Waiting(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
