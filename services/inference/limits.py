@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 from kit.errors import InvalidArgument
@@ -121,7 +122,7 @@ def _check_input(spec: generation_pb2.GenerationSpec, at: str) -> None:
 def _check_message(message: generation_pb2.Message, at: str) -> int:
     """Checks a message and returns the characters of its text."""
     role = message.role
-    known = role in generation_pb2.Role.values() and role != generation_pb2.ROLE_UNSPECIFIED
+    known = role in _numbers(generation_pb2.Role) and role != generation_pb2.ROLE_UNSPECIFIED
     _need(known, f"{at}.role", "must be system, developer, user, assistant or tool")
     is_assistant = role == generation_pb2.ROLE_ASSISTANT
     _need(is_assistant or not message.tool_calls, f"{at}.tool_calls", "only assistant messages may call tools")
@@ -251,20 +252,29 @@ def _no_number(word: str) -> None:
 
 def _known(value: int, enum: Any, field: str) -> None:
     """Refuses a number that a newer contract may know: it would be dropped."""
-    _need(value in enum.values(), field, f"must be one of {', '.join(enum.keys())}")
+    if value not in _numbers(enum):
+        raise InvalidArgument(field, f"must be one of {', '.join(enum.keys())}")
+
+
+@cache
+def _numbers(enum: Any) -> frozenset[int]:
+    return frozenset(enum.values())
 
 
 def _length(text: str, low: int, high: int, field: str) -> None:
-    _need(low <= len(text) <= high, field, f"must have {low:,} to {high:,} characters; it has {len(text):,}")
+    if not low <= len(text) <= high:
+        raise InvalidArgument(field, f"must have {low:,} to {high:,} characters; it has {len(text):,}")
 
 
 def _count(items: Collection[Any], low: int, high: int, field: str) -> None:
-    _need(low <= len(items) <= high, field, f"must have {low:,} to {high:,} items; it has {len(items):,}")
+    if not low <= len(items) <= high:
+        raise InvalidArgument(field, f"must have {low:,} to {high:,} items; it has {len(items):,}")
 
 
 def _range(value: float, low: float, high: float, field: str) -> None:
     # NaN is in no range; 15 digits show every whole number as it is.
-    _need(low <= value <= high, field, f"must be from {low:.15g} to {high:.15g}; it is {value:.15g}")
+    if not low <= value <= high:
+        raise InvalidArgument(field, f"must be from {low:.15g} to {high:.15g}; it is {value:.15g}")
 
 
 def _need(condition: bool, field: str, message: str) -> None:

@@ -20,8 +20,13 @@ _NAME_CHARS_MAX = 256  # of what others call themselves
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
-def trailers(receipt: Receipt) -> Trailers:
-    """The metadata that tells a receipt; what is not known is absent."""
+def trailers(receipt: Receipt, message: event_pb2.Receipt | None = None) -> Trailers:
+    """The metadata that tells a receipt; what is not known is absent.
+
+    Args:
+        receipt: What was done.
+        message: The same as a message, where it was made already; it is left as it is.
+    """
     facts: dict[str, Any] = {
         "attempts": sum(one.outcome is not AttemptOutcome.SKIPPED for one in receipt.attempts),
         "target": quote(_target(receipt), safe=":/ @,+*()[]")[:_NAME_CHARS_MAX],
@@ -32,7 +37,7 @@ def trailers(receipt: Receipt) -> Trailers:
         facts["prompt-tokens"] = receipt.usage.prompt_token_count
         facts["completion-tokens"] = receipt.usage.completion_token_count
     words = tuple((f"x-millrace-{name}", str(fact)) for name, fact in facts.items() if fact not in (None, ""))
-    return (*words, ("x-millrace-receipt-bin", _serialized(translate.receipt(receipt))))
+    return (*words, ("x-millrace-receipt-bin", _serialized(message or translate.receipt(receipt))))
 
 
 def _target(receipt: Receipt) -> str:
@@ -43,10 +48,17 @@ def _target(receipt: Receipt) -> str:
 
 def _serialized(receipt: event_pb2.Receipt) -> bytes:
     """The receipt within its bounds: names clipped, then without findings, then without its oldest tries."""
-    receipt.target_model = receipt.target_model[:_NAME_CHARS_MAX]
-    receipt.system_fingerprint = receipt.system_fingerprint[:_NAME_CHARS_MAX]
+    whole = receipt.SerializeToString()
+    if len(whole) <= RECEIPT_BYTES_MAX and max(map(len, _names(receipt))) <= _NAME_CHARS_MAX:
+        return whole
+    receipt = event_pb2.Receipt.FromString(whole)
+    receipt.target_model, receipt.system_fingerprint = (name[:_NAME_CHARS_MAX] for name in _names(receipt))
     if receipt.ByteSize() > RECEIPT_BYTES_MAX:
         del receipt.safety[:]
     while receipt.attempts and receipt.ByteSize() > RECEIPT_BYTES_MAX:
         del receipt.attempts[0]
     return receipt.SerializeToString()
+
+
+def _names(receipt: event_pb2.Receipt) -> tuple[str, str]:
+    return receipt.target_model, receipt.system_fingerprint

@@ -6,19 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
 
 from kit import identity, names, status
 from kit.errors import Internal, InvalidArgument, MillraceError
+from millrace.inference.v1 import event_pb2, inference_service_pb2_grpc, model_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb2
-from millrace.inference.v1 import inference_service_pb2_grpc, model_pb2
 from services.inference import limits, translate
 from services.inference.access.permission import check_model, check_named, check_route, may_use
 from services.inference.caching.answer_cache import AnswerCache
 from services.inference.embedding import Embeddings
-from services.inference.events import Event, Receipt
+from services.inference.events import Completed, Event, Receipt
 from services.inference.generation import Prompt
 from services.inference.pipeline import Pipeline
 from services.inference.receipt_wire import trailers
@@ -60,8 +61,10 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def Generate(self, request: pb2.GenerateRequest, context: Any) -> pb2.GenerateResponse:
         """Generates a complete answer."""
         asked = _request(request, streamed=False)
-        with _told(asked, context) as receipt:
-            return pb2.GenerateResponse(generation=translate.generation(await self._run(asked, receipt)))
+        with _telling(asked, context) as told:
+            generation = translate.generation(await self._run(asked, told.receipt))
+            told.message = generation.receipt
+            return pb2.GenerateResponse(generation=generation)
 
     async def StreamGenerate(
         self, request: pb2.StreamGenerateRequest, context: Any
@@ -69,12 +72,15 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Generates an answer as a stream of events."""
         sequence = 0
         asked = _request(request, streamed=True)
-        with _told(asked, context) as receipt:
-            async with aclosing(self._pipeline.run(asked, receipt)) as batches:
+        with _telling(asked, context) as told:
+            async with aclosing(self._pipeline.run(asked, told.receipt)) as batches:
                 async for batch in batches:
                     for event in batch:
                         sequence += 1
-                        yield translate.response(event, sequence)
+                        response = translate.response(event, sequence)
+                        if isinstance(event, Completed):
+                            told.message = response.completed.receipt
+                        yield response
 
     async def BatchGenerate(self, request: pb2.BatchGenerateRequest, context: Any) -> pb2.BatchGenerateResponse:
         """Generates answers to several prompts; each succeeds or fails by itself."""
@@ -122,7 +128,8 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         asked = Request(
             request_id, call.tenant, request.model, Prompt(streamed=False), call.deadline, caller=call.caller
         )
-        with _told(asked, context) as receipt:
+        with _telling(asked, context) as told:
+            receipt = told.receipt
             done = await self._embeddings.embed(asked, request.texts, dimension_count, receipt)
         return pb2.EmbedResponse(
             request_id=request_id,
@@ -211,14 +218,22 @@ def _request(
     return translate.request(request.spec, call, request_id, streamed)
 
 
+@dataclass
+class _Told:
+    """A receipt to fill in, and the same as a message where the answer has it already."""
+
+    receipt: Receipt
+    message: event_pb2.Receipt | None = None
+
+
 @contextmanager
-def _told(asked: Request, context: Any) -> Iterator[Receipt]:
+def _telling(asked: Request, context: Any) -> Iterator[_Told]:
     """Gives a receipt to fill in, and tells it in the trailing metadata however the call ends."""
-    receipt = Receipt(asked.request_id, asked.model)
+    told = _Told(Receipt(asked.request_id, asked.model))
     try:
-        yield receipt
+        yield told
     finally:
-        context.set_trailing_metadata(trailers(receipt))
+        context.set_trailing_metadata(trailers(told.receipt, told.message))
 
 
 def _item_error(error: MillraceError) -> pb2.ItemError:

@@ -31,6 +31,15 @@ class LedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Made once: making a statement costs as much as twenty rows of it.
+        dialect = sqlite if database.is_sqlite else postgresql
+        requests = dialect.insert(tables.requests).on_conflict_do_nothing()
+        self._insert_requests = requests.returning(tables.requests.c.id)
+        self._insert_attempts = dialect.insert(tables.attempts).on_conflict_do_nothing()
+        self._insert_texts = dialect.insert(tables.texts).on_conflict_do_nothing()
+        sums = dialect.insert(tables.usage)
+        grown = {name: tables.usage.c[name] + sums.excluded[name] for name in COUNTS}
+        self._add_sums = sums.on_conflict_do_update(index_elements=SUM_KEY, set_=grown)
 
     async def insert(self, entries: Sequence[Entry]) -> None:
         """Inserts what is not there yet.
@@ -40,21 +49,20 @@ class LedgerStore:
         """
         async with self._database.writing() as connection:
             rows = [msgspec.structs.asdict(entry.request) for entry in entries]
-            statement = self._insert(tables.requests).returning(tables.requests.c.id)
-            new = set((await connection.execute(statement, rows)).scalars())
+            new = set((await connection.execute(self._insert_requests, rows)).scalars())
             fresh = [entry for entry in entries if entry.request.id in new]
             if not fresh:
                 return
             attempts = [msgspec.structs.asdict(one) for entry in fresh for one in entry.attempts]
             if attempts:
-                await connection.execute(self._insert(tables.attempts), attempts)
+                await connection.execute(self._insert_attempts, attempts)
             texts = [
                 {"id": entry.request.id, "prompt": entry.prompt, "completion": entry.completion}
                 for entry in fresh
                 if entry.prompt is not None
             ]
             if texts:
-                await connection.execute(self._insert(tables.texts), texts)
+                await connection.execute(self._insert_texts, texts)
             await self._add_up(connection, (entry.request for entry in fresh))
 
     async def delete_before(self, table: Table, time_ms: int) -> int:
@@ -70,17 +78,9 @@ class LedgerStore:
                 await connection.execute(delete(table).where(table.c.id.in_(ids)))
         return len(ids)
 
-    def _insert(self, table: Table) -> Any:
-        dialect = sqlite if self._database.is_sqlite else postgresql
-        return dialect.insert(table).on_conflict_do_nothing()
-
     async def _add_up(self, connection: AsyncConnection, rows: Iterable[RequestRow]) -> None:
-        dialect = sqlite if self._database.is_sqlite else postgresql
-        statement = dialect.insert(tables.usage)
-        grown = {name: tables.usage.c[name] + statement.excluded[name] for name in COUNTS}
         # In one order everywhere, so that two who add to the same sums wait for each other and never for ever.
-        sums = sorted(sums_of(rows).values(), key=itemgetter(*SUM_KEY))
-        await connection.execute(statement.on_conflict_do_update(index_elements=SUM_KEY, set_=grown), sums)
+        await connection.execute(self._add_sums, sorted(sums_of(rows).values(), key=itemgetter(*SUM_KEY)))
 
 
 def sums_of(rows: Iterable[RequestRow]) -> Sums:
