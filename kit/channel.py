@@ -9,6 +9,7 @@ Whoever starts a stream cancels it in a `finally`: grpc.aio 1.85 keeps a call th
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine
@@ -25,54 +26,100 @@ from kit.status import code_of
 from kit.telemetry import Telemetry
 
 T = TypeVar("T")
+Renew = Callable[[], grpc.aio.Channel | None]
 
+# Far below what certificates overlap by, and rare enough to cost nothing.
+RENEWAL_INTERVAL_S = 1.0
 # What grpc.aio gives as the details of a call that this side ended.
 _LOCAL_DETAILS = "Locally cancelled by application!"
 
 
 class Channel(grpc.aio.Channel):
-    """A channel whose calls carry the identity, the deadline and the trace of the call being served."""
+    """A channel whose calls carry the identity, the deadline and the trace of the call being served.
 
-    def __init__(self, inner: grpc.aio.Channel, target: str, telemetry: Telemetry, deadline_s: float) -> None:
-        self._inner = inner
+    Args:
+        inner: grpc's own channel.
+        target: What it leads to, for spans.
+        telemetry: Records the calls.
+        deadline_s: Of a call that has neither its own nor a caller's.
+        renew: Returns another channel to the same target once the certificates have changed, else None. Calls move to
+            it when it is connected, or at once where the present one is not; those in flight end where they began.
+    """
+
+    def __init__(
+        self,
+        inner: grpc.aio.Channel,
+        target: str,
+        telemetry: Telemetry,
+        deadline_s: float,
+        renew: Renew | None = None,
+    ) -> None:
+        self._line = _Line(inner)
         self._attributes = _address(target)
         self._telemetry = telemetry
         self._deadline_s = deadline_s
+        self._renew = renew
+        self._renewal: grpc.aio.Channel | None = None
+        self._look_at = 0.0
+        self._left: set[_Line] = set()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Returns the callable of a unary method."""
-        return self._calls(method, self._inner.unary_unary(method, *args, **kwargs))
+        return self._calls(method, lambda inner: inner.unary_unary(method, *args, **kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Returns the callable of a method whose answers are streamed."""
-        return self._calls(method, self._inner.unary_stream(method, *args, **kwargs))
+        return self._calls(method, lambda inner: inner.unary_stream(method, *args, **kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Returns the callable of a method whose requests are streamed."""
-        return self._calls(method, self._inner.stream_unary(method, *args, **kwargs))
+        return self._calls(method, lambda inner: inner.stream_unary(method, *args, **kwargs))
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Returns the callable of a method that streams both ways."""
-        return self._calls(method, self._inner.stream_stream(method, *args, **kwargs))
+        return self._calls(method, lambda inner: inner.stream_stream(method, *args, **kwargs))
 
-    def _calls(self, method: str, start: Callable[..., Any]) -> _Calls:
-        return _Calls(start, method.removeprefix("/"), self._attributes, self._telemetry, self._deadline_s)
+    def _calls(self, method: str, bind: Callable[[grpc.aio.Channel], Callable[..., Any]]) -> _Calls:
+        current = self._current if self._renew is not None else None
+        calls = _Calls(method.removeprefix("/"), self._attributes, self._telemetry, self._deadline_s, bind, current)
+        calls.follow(self._line)
+        return calls
+
+    def _current(self) -> _Line:
+        """The line of the next call; looks for renewed certificates once a second, and only when called."""
+        assert self._renew is not None
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + RENEWAL_INTERVAL_S
+            self._renewal = self._renew() or self._renewal
+        if self._renewal is not None and self._is_better(self._renewal):
+            left, self._line, self._renewal = self._line, _Line(self._renewal), None
+            if left.call_count:
+                # Kept until its last call has ended: grpc closes a channel that nobody holds.
+                self._left.add(left)
+                left.on_idle = lambda: self._left.discard(left)
+        return self._line
+
+    def _is_better(self, renewal: grpc.aio.Channel) -> bool:
+        ready = grpc.ChannelConnectivity.READY
+        return renewal.get_state(try_to_connect=True) is ready or self._line.inner.get_state() is not ready
 
     async def close(self, grace: float | None = None) -> None:
         """Closes the connection; calls in flight get `grace` seconds."""
-        await self._inner.close(grace)
+        inners = [self._line.inner, *(line.inner for line in self._left), *([self._renewal] if self._renewal else [])]
+        await asyncio.gather(*(inner.close(grace) for inner in inners))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Returns the state of the connection."""
-        return self._inner.get_state(try_to_connect)
+        return self._line.inner.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Returns once the state is another."""
-        await self._inner.wait_for_state_change(last_observed_state)
+        await self._line.inner.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Returns once a healthy server is connected."""
-        await self._inner.channel_ready()
+        await self._line.inner.channel_ready()
 
     async def __aenter__(self) -> Channel:
         return self
@@ -81,24 +128,51 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
 
-class _Calls:
-    """Starts the calls of one method."""
+class _Line:
+    """One of grpc's channels, and how many calls are on it."""
 
-    __slots__ = ("_attributes", "_deadline_s", "_method", "_start", "_telemetry")
+    __slots__ = ("call_count", "inner", "on_idle")
+
+    def __init__(self, inner: grpc.aio.Channel) -> None:
+        self.inner = inner
+        self.call_count = 0
+        self.on_idle: Callable[[], None] | None = None
+
+    def begin(self, call: Any) -> None:
+        """Counts a call until it ends."""
+        self.call_count += 1
+        call.add_done_callback(self._end)
+
+    def _end(self, _: Any) -> None:
+        self.call_count -= 1
+        if not self.call_count and self.on_idle is not None:
+            self.on_idle()
+
+
+class _Calls:
+    """Starts the calls of one method, on the line that its channel has now."""
+
+    __slots__ = ("_attributes", "_bind", "_current", "_deadline_s", "_line", "_method", "_start", "_telemetry")
 
     def __init__(
         self,
-        start: Callable[..., Any],
         method: str,
         attributes: dict[str, str | int],
         telemetry: Telemetry,
         deadline_s: float,
+        bind: Callable[[grpc.aio.Channel], Callable[..., Any]],
+        current: Callable[[], _Line] | None,
     ) -> None:
-        self._start = start
         self._method = method
         self._attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **attributes}
         self._telemetry = telemetry
         self._deadline_s = deadline_s
+        self._bind = bind
+        self._current = current
+
+    def follow(self, line: _Line) -> None:
+        """Puts the next calls on this line."""
+        self._line, self._start = line, self._bind(line.inner)
 
     def __call__(self, *args: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
         """Starts a call; `timeout` can only shorten the deadline of the call being served, math.inf asks for none."""
@@ -112,7 +186,11 @@ class _Calls:
             context = trace.set_span_in_context(span)
         for key, value in telemetry.inject(context):
             headers.add(key, value)
+        if self._current is not None and (line := self._current()) is not self._line:
+            self.follow(line)
         call = self._start(*args, timeout=self._timeout(caller, timeout), metadata=headers, **options)
+        if self._current is not None:
+            self._line.begin(call)
         if recording or self._telemetry.calls is not None:
             call.add_done_callback(_Ending(self._telemetry, self._method, span))
         return call

@@ -54,10 +54,18 @@ class ServeSettings(Settings):
     announce_s: float = Field(
         default=0.1, ge=0, description="Seconds between NOT_SERVING and the end of new calls, for clients to move on."
     )
-    tls_cert_file: FilePath | None = Field(default=None, description="Certificate chain (PEM); turns TLS on.")
+    tls_cert_file: FilePath | None = Field(
+        default=None, description="Certificate chain (PEM); turns TLS on. Renewed files are taken without a restart."
+    )
     tls_key_file: FilePath | None = Field(default=None, description="Private key of the certificate (PEM).")
     tls_client_ca_file: FilePath | None = Field(
         default=None, description="Authorities (PEM) that sign clients; turns mutual TLS on: others are refused."
+    )
+    health_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for gRPC health alone, in plaintext, for probes that speak no TLS (not at the edge).",
     )
     max_message_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, description="Largest message in either direction."

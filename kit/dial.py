@@ -1,7 +1,8 @@
 """How one service reaches another: the only place where channels are made.
 
 Every channel balances over the healthy servers behind its target, keeps its connection alive, finds a restarted server
-within about a second, and never retries: retrying is decided where its cost is known.
+within about a second, follows the files of its certificates, and never retries: retrying is decided where its cost is
+known.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import json
 import grpc
 
 from kit import telemetry as telemetry_module
+from kit.certificates import Certificates, Pem
 from kit.channel import Channel
-from kit.config import DialSettings
+from kit.config import ConfigError, DialSettings
 from kit.telemetry import Telemetry
 
 # grpc's own defaults, 1 s growing to 120 s, would leave a suite broken for minutes after a service came back.
 _BACKOFF_MS_MIN = 100
 _BACKOFF_MS_MAX = 2_000
 _CONNECT_TIMEOUT_MS = 5_000
+# A channel asks DNS again when a connection ends, but never sooner than this; with grpc's own default, 30 s, a replica
+# that is new would wait that long for its first call.
+_RESOLVE_INTERVAL_MS = 1_000
 
 
 def dial(
@@ -31,23 +36,38 @@ def dial(
         settings: TLS, limits and the default deadline.
         telemetry: Records the calls; without it they carry trace context on all the same.
         service: Full name of the service whose health decides which servers are used; "" is the server as a whole.
+    Raises:
+        ConfigError: The certificates cannot be used.
     """
     settings = settings or DialSettings()
     telemetry = telemetry or telemetry_module.off()
     options = _options(settings, service)
-    credentials = _credentials(settings)
-    inner = (
-        grpc.aio.insecure_channel(target, options)
-        if credentials is None
-        else grpc.aio.secure_channel(target, credentials, options)
-    )
-    return Channel(inner, target, telemetry, settings.deadline_s)
+    if settings.tls_ca_file is None:
+        return Channel(grpc.aio.insecure_channel(target, options), target, telemetry, settings.deadline_s)
+    files = Certificates(settings.tls_cert_file, settings.tls_key_file, settings.tls_ca_file)
+
+    def connect(pem: Pem) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(pem.authorities, pem.key, pem.chain)
+        return grpc.aio.secure_channel(target, credentials, options)
+
+    def renew() -> grpc.aio.Channel | None:
+        pem = files.renewed()
+        return None if pem is None else connect(pem)
+
+    try:
+        inner = connect(files.read())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the certificates to reach {target} with are of no use: {error}") from None
+    return Channel(inner, target, telemetry, settings.deadline_s, renew)
 
 
 def _options(settings: DialSettings, service: str) -> list[tuple[str, str | int]]:
     config = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": service}}
     options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(config)),
+        # What is decided here is not for whoever answers DNS.
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_INTERVAL_MS),
         ("grpc.enable_retries", 0),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -62,11 +82,3 @@ def _options(settings: DialSettings, service: str) -> list[tuple[str, str | int]
     if settings.tls_server_name is not None:
         options.append(("grpc.ssl_target_name_override", settings.tls_server_name))
     return options
-
-
-def _credentials(settings: DialSettings) -> grpc.ChannelCredentials | None:
-    if settings.tls_ca_file is None:
-        return None
-    key = settings.tls_key_file.read_bytes() if settings.tls_key_file else None
-    chain = settings.tls_cert_file.read_bytes() if settings.tls_cert_file else None
-    return grpc.ssl_channel_credentials(settings.tls_ca_file.read_bytes(), key, chain)

@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kit import logs
 from kit import telemetry as telemetry_module
+from kit.certificates import Certificates, Pem
 from kit.config import ServeSettings, load
 from kit.errors import ConfigError
 from kit.health import HealthServicer
@@ -72,11 +73,16 @@ class Service(Protocol):
 
 
 class Server:
-    """A gRPC server with health, reflection, limits, TLS and the kit's interceptor."""
+    """A gRPC server with health, reflection, limits, TLS and the kit's interceptor.
+
+    Attributes:
+        health_port: Where health alone is answered, once started; None where that was not asked for.
+    """
 
     def __init__(
         self, name: str, settings: ServeSettings, registrations: Sequence[Registration], telemetry: Telemetry
     ) -> None:
+        self.health_port: int | None = None
         self._name = name
         self._settings = settings
         self._registrations = tuple(registrations)
@@ -86,6 +92,7 @@ class Server:
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
         )
+        self._probed = grpc.aio.server(options=[("grpc.so_reuseport", 0)]) if settings.health_port is not None else None
 
     async def start(self) -> int:
         """Listens, NOT_SERVING as yet, and returns the port.
@@ -104,7 +111,15 @@ class Server:
             self._reflect()
         port = self._listen()
         await self._server.start()
+        if self._probed is not None:
+            await self._start_probed(self._probed)
         return port
+
+    async def _start_probed(self, server: grpc.aio.Server) -> None:
+        """Answers health alone, in plaintext: what probes that cannot speak TLS may ask."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self.health_port = self._bind("HEALTH_PORT", self._settings.health_port or 0, server.add_insecure_port)
+        await server.start()
 
     def _reflect(self) -> None:
         """Answers reflection, to those whom the services let in where they ask who calls."""
@@ -138,6 +153,8 @@ class Server:
             await asyncio.sleep(self._settings.announce_s)
         self._health.release()
         await self._server.stop(grace_s)
+        if self._probed is not None:
+            await self._probed.stop(None)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLEANUP_S):
                 await self._interceptor.idle()
@@ -150,17 +167,20 @@ class Server:
 
     def _listen(self) -> int:
         settings = self._settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        address = f"{host}:{settings.port}"
+        if settings.tls_cert_file is None:
+            return self._bind("PORT", settings.port, self._server.add_insecure_port)
+        credentials = _credentials(settings)
+        return self._bind("PORT", settings.port, lambda address: self._server.add_secure_port(address, credentials))
+
+    def _bind(self, field: str, port: int, add: Callable[[str], int]) -> int:
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        address = f"{host}:{port}"
         try:
-            if settings.tls_cert_file is None:
-                return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, _credentials(settings))
+            return add(address)
         except RuntimeError:
-            variable = f"{settings.model_config.get('env_prefix') or ''}PORT"
+            variable = f"{self._settings.model_config.get('env_prefix') or ''}{field}"
             raise ConfigError(
-                f"{variable}={settings.port}: {self._name} cannot listen on {address}: "
-                "is the port in use, or the certificate not one?"
+                f"{variable}={port}: {self._name} cannot listen on {address}: is the port in use?"
             ) from None
 
 
@@ -271,8 +291,27 @@ def _options(settings: ServeSettings) -> list[tuple[str, int]]:
 
 
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:
-    assert settings.tls_cert_file is not None
-    assert settings.tls_key_file is not None
-    pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
-    authorities = settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file else None
-    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+    """Credentials that follow their files: each handshake is made with the certificates as they are then.
+
+    Raises:
+        ConfigError: The files are of no use now.
+    """
+    files = Certificates(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    try:
+        first = _configuration(files.read())
+    except (OSError, ValueError) as error:
+        variable = f"{settings.model_config.get('env_prefix') or ''}TLS_CERT_FILE"
+        raise ConfigError(f"{variable}={str(settings.tls_cert_file)!r}: is no certificate of use: {error}") from None
+
+    def renewed() -> Any:  # or None, which the published types do not know of
+        pem = files.renewed()
+        return None if pem is None else _configuration(pem)
+
+    mutual = settings.tls_client_ca_file is not None
+    return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=mutual)
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    assert pem.key is not None
+    assert pem.chain is not None
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.chain)], pem.authorities)

@@ -17,7 +17,8 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("test authority")
+        # A name of its own: two of one name cannot both be trusted, as verifiers find an issuer by name.
+        self._name = _name(f"test authority {x509.random_serial_number()}")
         self.certificate = folder / "ca.pem"
         self.certificate.write_bytes(self._sign(self._name, self._key, authority=True))
 
