@@ -208,8 +208,8 @@ def _probe(path: str, handle: object, summary: str, answer: type) -> Route:
 
 def _pages(page: PageEndpoints) -> list[Route]:
     return [
+        Route("GET", "/", page.index, "The playground.", "Pages", text="text/html"),
         Route("GET", "/openapi.json", page.document, "This document.", "Pages", text="application/json"),
         Route("GET", "/docs", page.docs, "A page that shows this document.", "Pages", text="text/html"),
-        Route("GET", "/docs/docs.js", page.docs_script, "Its script.", "Pages", text="text/javascript"),
-        Route("GET", "/docs/docs.css", page.docs_style, "Its style.", "Pages", text="text/css"),
+        Route("GET", "/assets/{version}/{name}", page.asset, "A file of a page.", "Pages", text="text/javascript"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from millrace.inference.v1 import model_pb2
 
@@ -16,13 +16,18 @@ STATES = {
 }
 
 
+_PREFIX = "MODEL_CAPABILITY_"
+
+
 class ModelCard(Struct):
-    """A model that callers may name."""
+    """A model that callers may name; `capabilities`, such as `chat` and `embedding`, are no key of OpenAI's."""
 
     id: str
     created: int
     owned_by: str
     object: Literal["model"] = "model"
+    description: str | UnsetType = UNSET
+    capabilities: list[str] | UnsetType = UNSET
 
 
 class ModelList(Struct):
@@ -34,4 +39,11 @@ class ModelList(Struct):
 
 def model_card(model: model_pb2.Model) -> ModelCard:
     """One model in OpenAI's words."""
-    return ModelCard(model.name, model.created_time.seconds, model.owner or "millrace")
+    words = [model_pb2.ModelCapability.Name(one).removeprefix(_PREFIX).lower() for one in model.capabilities]
+    return ModelCard(
+        model.name,
+        model.created_time.seconds,
+        model.owner or "millrace",
+        description=model.description or UNSET,
+        capabilities=words or UNSET,
+    )
