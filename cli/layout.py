@@ -5,6 +5,7 @@ The command line reads the same variables as the services do, so that both alway
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +24,17 @@ FIRST_KEY_PATH = Path(".millrace/first-key")
 
 @dataclass(frozen=True)
 class Layout:
-    """The four services' settings and what follows from them."""
+    """The four services' settings and what follows from them.
+
+    Attributes:
+        span_store_port: Where the edge takes every service's spans, so that traces are seen without a collector.
+    """
 
     edge: EdgeSettings
     inference: InferenceSettings
     cache: CacheSettings
     safety: SafetySettings
+    span_store_port: int
 
     @classmethod
     def load(cls) -> Layout:
@@ -37,12 +43,14 @@ class Layout:
         Raises:
             ConfigError: A variable has a bad value.
         """
-        return cls(load(EdgeSettings), load(InferenceSettings), load(CacheSettings), load(SafetySettings))
+        edge = load(EdgeSettings)
+        port = edge.span_store_port or _free_port()
+        return cls(edge, load(InferenceSettings), load(CacheSettings), load(SafetySettings), port)
 
     @property
     def parts(self) -> list[Part]:
         """The services, callers before callees: the order in which they must stop."""
-        return [
+        parts = [
             replace(
                 _part("edge", self.edge, {"MILLRACE_EDGE_INFERENCE_TARGET": self.inference_target}),
                 grace_s=self.edge.drain_delay_s + self.edge.grace_s,
@@ -59,6 +67,14 @@ class Layout:
             _part("cache", self.cache),
             _part("safety", self.safety),
         ]
+        return [self._traced(part) for part in parts]
+
+    def _traced(self, part: Part) -> Part:
+        """The same service, which sends its spans to the edge; the edge itself is told where to take them."""
+        environ = {f"MILLRACE_{part.name.upper()}_SPAN_STORE": f"127.0.0.1:{self.span_store_port}", **part.environ}
+        if part.name == "edge":
+            environ["MILLRACE_EDGE_SPAN_STORE_PORT"] = str(self.span_store_port)
+        return replace(part, environ=environ)
 
     @property
     def edge_url(self) -> str:
@@ -70,6 +86,11 @@ class Layout:
     def inference_target(self) -> str:
         """gRPC target of inference."""
         return _part("inference", self.inference).address
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _part(name: str, settings: ServeSettings, environ: Mapping[str, str] | None = None) -> Part:

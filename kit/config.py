@@ -2,8 +2,9 @@
 
 Each service declares one subclass of `ServeSettings` and calls `load` in its `__main__`. A variable is named
 MILLRACE_<SERVICE>_<FIELD>; with `_FILE` behind it, it names a file that holds the value (for secrets). An empty value
-counts as unset. Nothing else in the code base reads the environment, and building a settings object directly, as tests
-do, reads nothing at all.
+counts as unset, and some fields then take a variable that is standard elsewhere, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+Nothing else in the code base reads the environment, and building a settings object directly, as tests do, reads nothing
+at all.
 """
 
 from __future__ import annotations
@@ -90,10 +91,31 @@ class ServeSettings(Settings):
     otlp_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://",
-        description="OTLP/gRPC endpoint for traces, as http://host:4317; unset exports none.",
+        description="OTLP/gRPC collector of traces, metrics and logs, as http://host:4317; unset exports none.",
+        json_schema_extra={"standard": "OTEL_EXPORTER_OTLP_ENDPOINT"},
     )
+    otlp_headers: SecretStr | None = Field(
+        default=None,
+        description="Metadata for the collector, as key=value, comma separated.",
+        json_schema_extra={"standard": "OTEL_EXPORTER_OTLP_HEADERS"},
+    )
+    otlp_delay_ms: int = Field(
+        default=1000,
+        ge=1,
+        le=60_000,
+        description="How long spans and logs gather before they are exported.",
+        json_schema_extra={"standard": "OTEL_BSP_SCHEDULE_DELAY"},
+    )
+    otlp_metrics_interval_s: float = Field(default=15.0, ge=0.1, le=600, description="Seconds between metric exports.")
     trace_sample_ratio: float = Field(
         default=1.0, ge=0, le=1, description="Part of new traces that is sampled; a caller's decision is kept."
+    )
+    trace_slow_s: float = Field(
+        default=10.0, gt=0, description="Traces that are not sampled are exported all the same where they last longer."
+    )
+    span_store: str | None = Field(
+        default=None,
+        description="host:port of the edge's own span store, which gets every span as well; `millrace up` sets it.",
     )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of the Prometheus page; unset has none."
@@ -154,7 +176,7 @@ def load(cls: type[SettingsT], environ: Mapping[str, str] = os.environ) -> Setti
     _refuse_unknown(prefix, variables.keys(), environ)
     values: dict[str, Any] = {}
     for variable, (path, field) in variables.items():
-        text = _text(variable, environ)
+        text = _text(variable, environ) or environ.get(_standard(field), "") or None
         if text is not None:
             *outer, name = path
             group = values
@@ -172,7 +194,8 @@ def table(cls: type[Settings]) -> str:
     """Returns a Markdown table of the variables, their defaults and meanings."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for variable, _, field in _variables(cls, _prefix(cls)):
-        rows.append(f"| `{variable}` | {_default(field)} | {field.description or ''} |")
+        standard = f" Else as `{name}` says." if (name := _standard(field)) else ""
+        rows.append(f"| `{variable}` | {_default(field)} | {field.description or ''}{standard} |")
     return "\n".join(rows) + "\n"
 
 
@@ -233,6 +256,12 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) in (list, tuple, set, dict):
         return (annotation,)
     return get_args(annotation) or (annotation,)
+
+
+def _standard(field: FieldInfo) -> str:
+    """The variable that other programs read for the same thing; empty where there is none."""
+    extra = field.json_schema_extra
+    return str(extra.get("standard", "")) if isinstance(extra, dict) else ""
 
 
 def _is_secret(field: FieldInfo) -> bool:

@@ -88,6 +88,7 @@ class Server:
         self._registrations = tuple(registrations)
         self._interceptor = CallInterceptor(telemetry)
         self._health = HealthServicer()
+        self._on_stop: list[Callable[[], None]] = []
         self._server = grpc.aio.server(
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
@@ -136,6 +137,10 @@ class Server:
                 self._health.set_serving(registration.full_name, serving)
         self._health.set_serving(name, serving)
 
+    def on_stop(self, act: Callable[[], None]) -> None:
+        """Has something done when the stop begins: for streams that never end by themselves."""
+        self._on_stop.append(act)
+
     def forget(self, name: str) -> None:
         """Takes a free name, such as `model/x`, out of the health service."""
         self._health.forget(name)
@@ -147,6 +152,8 @@ class Server:
         """
         grace_s = self._settings.grace_s if grace_s is None else grace_s
         self._health.freeze()
+        for act in self._on_stop:
+            act()
         if grace_s:
             # A call that meets a server as it closes is CANCELLED by grpc and may have run or not. Clients that watch
             # our health go elsewhere first.

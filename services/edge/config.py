@@ -53,4 +53,10 @@ class EdgeSettings(ServeSettings):
     active_requests_max: int | None = Field(
         None, ge=1, description="Most requests with a body in flight; more are answered 503."
     )
+    span_store_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port on loopback that takes spans for `/v1/traces`; unset keeps none. `millrace up` sets it.",
+    )
     proxies: list[str] = Field([], description="Addresses of proxies whose forwarded headers are believed.")

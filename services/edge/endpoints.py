@@ -8,6 +8,7 @@ from services.edge.jobs.batches import BatchEndpoints
 from services.edge.jobs.files import FileEndpoints
 from services.edge.jobs.routes import batch_routes, file_routes, task_routes
 from services.edge.jobs.tasks import TaskEndpoints
+from services.edge.live import LiveEndpoint, LiveSnapshot
 from services.edge.openai import chat_answer, chat_request, completion_request, embeddings, models, moderations
 from services.edge.openai.endpoints import OpenAIEndpoints
 from services.edge.page import PageEndpoints
@@ -22,6 +23,8 @@ from services.edge.service.health import HealthEndpoints
 from services.edge.service.ledger import HistoryPage, HistoryQuery, LedgerEndpoints, UsagePage, UsageQuery
 from services.edge.service.stats import StatsEndpoint
 from services.edge.service.text import TextEndpoints
+from services.edge.traces.endpoints import TraceEndpoints
+from services.edge.traces.routes import trace_routes
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Endpoints:
     files: FileEndpoints
     batches: BatchEndpoints
     responses: ResponseEndpoints
+    traces: TraceEndpoints
+    live: LiveEndpoint
     page: PageEndpoints
 
 
@@ -61,6 +66,7 @@ def table(ends: Endpoints) -> list[Route]:
             CacheReport,
             CacheReported,
         ),
+        *trace_routes(ends.traces),
         *_operations(ends),
         *_pages(ends.page),
     ]
@@ -185,6 +191,14 @@ def _operations(ends: Endpoints) -> list[Route]:
             errors=(503,),
         ),
         Route("GET", "/stats", ends.stats.stats, "Counters.", "Operations", answer=bodies.Stats),
+        Route(
+            "GET",
+            "/admin/live",
+            ends.live.live,
+            "How it fares, once a second.",
+            "Operations",
+            events=(LiveSnapshot,),
+        ),
         _past("/history", ends.ledger.history, "Past requests, newest first.", HistoryPage, HistoryQuery),
         _past("/v1/usage", ends.ledger.usage, "Tokens and cost by time.", UsagePage, UsageQuery),
         Route(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from millrace.inference.v1 import (
     generation_pb2,
     key_pb2,
     key_service_pb2,
+    live_service_pb2,
     model_pb2,
     usage_service_pb2,
 )
@@ -32,6 +33,7 @@ from millrace.inference.v1 import inference_service_pb2 as pb
 from millrace.inference.v1.access_service_pb2_grpc import AccessServiceStub
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from millrace.inference.v1.key_service_pb2_grpc import KeyServiceStub
+from millrace.inference.v1.live_service_pb2_grpc import LiveServiceStub
 from millrace.inference.v1.usage_service_pb2_grpc import UsageServiceStub
 from services.edge.credentials import address_of, metadata_of
 from services.edge.exchange import Disconnected, Exchange
@@ -40,6 +42,7 @@ from services.edge.provenance import set_failed
 T = TypeVar("T")
 Metadata = list[tuple[str, str]]
 _RECEIPT = "x-millrace-receipt-bin"
+LONG_S = 86_400.0  # who watches for longer opens the stream again, as a page does by itself
 
 
 class InferenceClient:
@@ -55,6 +58,7 @@ class InferenceClient:
         self._usage: Any = UsageServiceStub(channel)
         self._keys: Any = KeyServiceStub(channel)
         self._access: Any = AccessServiceStub(channel)
+        self._live: Any = LiveServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._heartbeat_s = heartbeat_s
 
@@ -150,6 +154,16 @@ class InferenceClient:
         answer = await self._call(exchange, self._access.RefreshLogin, request, address_of(exchange))
         return answer.tokens
 
+    async def caller(self, exchange: Exchange) -> access_service_pb2.GetCallerResponse:
+        """Says who a request's credential stands for."""
+        return await self._call(exchange, self._access.GetCaller, access_service_pb2.GetCallerRequest())
+
+    def watch(self, exchange: Exchange) -> EventStream:
+        """Watches how inference fares, for as long as the client stays."""
+        metadata, start = metadata_of(exchange), self._live.Watch
+        request = live_service_pb2.WatchRequest()
+        return EventStream(exchange, lambda: start(request, timeout=LONG_S, metadata=metadata), self._heartbeat_s)
+
     async def health(self, name: str, timeout_s: float) -> str:
         """The state of inference itself (""), of a model or of a dependency, as inference reports it.
 
@@ -182,18 +196,18 @@ class InferenceClient:
 
 
 class EventStream:
-    """The events of one generation; leaving the context ends the call, whatever became of it."""
+    """The events of one call; leaving the context ends the call, whatever became of it."""
 
     def __init__(self, exchange: Exchange, call: Callable[[], Any], heartbeat_s: float) -> None:
         self._exchange = exchange
         self._make_call = call
         self._heartbeat_s = heartbeat_s
 
-    async def __aenter__(self) -> AsyncIterator[pb.StreamGenerateResponse]:
+    async def __aenter__(self) -> AsyncIterator[Any]:
         self._call = self._make_call()
         attend = self._exchange.attend(self._call.cancel, self._heartbeat_s)
         self._attending = asyncio.create_task(attend)
-        events: AsyncIterator[pb.StreamGenerateResponse] = self._call.__aiter__()
+        events: AsyncIterator[Any] = self._call.__aiter__()
         return events
 
     async def __aexit__(
@@ -205,6 +219,22 @@ class EventStream:
             raise failure(self._exchange, error) from error
         if isinstance(error, asyncio.CancelledError) and self._exchange.disconnected:
             raise Disconnected from None
+
+
+@asynccontextmanager
+async def attended(exchange: Exchange, heartbeat_s: float) -> AsyncIterator[None]:
+    """Ends the block when the client leaves, and keeps its stream alive meanwhile."""
+    task = asyncio.current_task()
+    assert task is not None
+    attending = asyncio.create_task(exchange.attend(task.cancel, heartbeat_s))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if exchange.disconnected:
+            raise Disconnected from None
+        raise
+    finally:
+        attending.cancel()
 
 
 def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:

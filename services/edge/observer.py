@@ -17,6 +17,7 @@ from kit import names
 from kit.telemetry import Telemetry, extract
 from services.edge.exchange import Exchange
 from services.edge.metrics import Metrics
+from services.edge.traces.noting import TraceNotes
 
 _TRACE_HEADERS = {name.encode(): name for name in ("traceparent", "tracestate", "baggage")}
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
@@ -28,11 +29,13 @@ class Observer:
     Args:
         telemetry: Makes the spans.
         metrics: Counts.
+        notes: Says which request a trace is of, where traces are kept here.
     """
 
-    def __init__(self, telemetry: Telemetry, metrics: Metrics) -> None:
+    def __init__(self, telemetry: Telemetry, metrics: Metrics, notes: TraceNotes | None = None) -> None:
         self._telemetry = telemetry
         self._metrics = metrics
+        self._notes = notes
 
     @contextmanager
     def observe(self, exchange: Exchange) -> Iterator[None]:
@@ -56,6 +59,8 @@ class Observer:
         parent = extract(carrier)
         # The span's name gets its route once that is known.
         span = self._telemetry.tracer.start_span(method, parent, SpanKind.SERVER)
+        if self._notes is not None and method == "POST":
+            self._notes.begin(exchange, span, is_joined="traceparent" in carrier)
         token = otel_context.attach(trace.set_span_in_context(span, parent))
         try:
             yield

@@ -17,6 +17,7 @@ from services.edge.jobs.files import FileEndpoints
 from services.edge.jobs.job_client import JobClient
 from services.edge.jobs.tasks import TaskEndpoints
 from services.edge.lifecycle import Lifecycle
+from services.edge.live import LiveEndpoint
 from services.edge.metrics import Metrics
 from services.edge.observer import Observer
 from services.edge.openai.endpoints import OpenAIEndpoints
@@ -32,6 +33,11 @@ from services.edge.service.health import HealthEndpoints
 from services.edge.service.ledger import LedgerEndpoints
 from services.edge.service.stats import StatsEndpoint
 from services.edge.service.text import TextEndpoints
+from services.edge.traces.endpoints import TraceEndpoints
+from services.edge.traces.noting import TraceNotes
+from services.edge.traces.owners import Owners
+from services.edge.traces.receiver import SpanReceiver
+from services.edge.traces.store import TraceStore
 
 INFERENCE_SERVICE = "millrace.inference.v1.InferenceService"
 
@@ -42,20 +48,32 @@ class Edge:
     Attributes:
         server: Serves HTTP.
         inference: Whom it calls.
+        receiver: Takes spans; None where no traces are kept.
     """
 
-    def __init__(self, server: EdgeServer, inference: InferenceClient, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        server: EdgeServer,
+        inference: InferenceClient,
+        channel: grpc.aio.Channel,
+        receiver: SpanReceiver | None = None,
+    ) -> None:
         self.server = server
         self.inference = inference
+        self.receiver = receiver
         self._channel = channel
 
     async def start(self) -> int:
         """Listens and serves; returns the bound port."""
+        if self.receiver is not None:
+            await self.receiver.start()
         return await self.server.start()
 
     async def stop(self) -> None:
         """Drains, stops and hangs up."""
         await self.server.stop()
+        if self.receiver is not None:
+            await self.receiver.stop()
         await self._channel.close()
 
 
@@ -66,6 +84,8 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
     lifecycle = Lifecycle(_version())
     metrics = Metrics(telemetry.registry)
     page = PageEndpoints(metrics)
+    store = TraceStore() if settings.span_store_port is not None else None
+    owners = Owners()
     routes = table(
         Endpoints(
             openai=OpenAIEndpoints(inference),
@@ -80,6 +100,8 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             files=FileEndpoints(inference, settings.file_bytes_max, settings.request_timeout_s),
             batches=BatchEndpoints(inference),
             responses=ResponseEndpoints(inference, settings.store_responses),
+            traces=TraceEndpoints(store, owners, inference, settings.heartbeat_s),
+            live=LiveEndpoint(inference, lifecycle),
             page=page,
         )
     )
@@ -92,8 +114,10 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
         active_requests_max=settings.active_requests_max,
         origins=settings.cors_origins,
     )
-    gateway = Gateway(Router(routes), limits, Observer(telemetry, metrics).observe)
-    return Edge(EdgeServer(gateway, lifecycle, settings), inference, channel)
+    notes = TraceNotes(store, owners) if store is not None else None
+    gateway = Gateway(Router(routes), limits, Observer(telemetry, metrics, notes).observe)
+    receiver = SpanReceiver(store, settings.span_store_port or 0) if store is not None else None
+    return Edge(EdgeServer(gateway, lifecycle, settings), inference, channel, receiver)
 
 
 def _version() -> str:

@@ -24,6 +24,8 @@ from millrace.inference.v1 import (
     inference_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
+    live_service_pb2,
+    live_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -51,6 +53,9 @@ from services.inference.engine import Embedder, Engine
 from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.jobs.wiring import Jobs
 from services.inference.ledger.bookkeeping import Bookkeeping
+from services.inference.live.figures import LiveFigures
+from services.inference.live.live_servicer import LiveServicer
+from services.inference.live.watching import Watching
 from services.inference.pipeline import Pipeline
 from services.inference.quota import wiring as quota_wiring
 from services.inference.quota.wiring import Limiting
@@ -100,6 +105,10 @@ class EngineMaker:
 
         return LocalEmbedder(target.model, threads=self._settings.torch_threads)
 
+    def kv_cache_used(self) -> dict[str, float]:
+        """Part of its KV cache that each local model uses, by its name."""
+        return self._local_metrics.cache_used_by_model()
+
     def _upstream(self, target: Target) -> OpenAIEngine:
         from services.inference.engines.openai_engine import OpenAIEngine
 
@@ -124,6 +133,7 @@ class Inference:
     books: Bookkeeping
     access: Access
     jobs: Jobs
+    watching: Watching
     migrate: bool | None
     limiting: Limiting
     dependency_wait_s: float
@@ -132,13 +142,19 @@ class Inference:
 
     async def warm(self, server: Server) -> None:
         """Loads the models; each is reported as `model/NAME` in the health service as soon as it answers."""
-        self.watch = DependencyWatch(self.channels, server.set_serving)
+        server.on_stop(self.watching.end)
+
+        def report(name: str, serving: bool) -> None:
+            server.set_serving(name, serving)
+            self.watching.tell(name, serving)
+
+        self.watch = DependencyWatch(self.channels, report)
         await self.watch.start()
-        self.database_watch = DatabaseWatch(self.database, self.migrate, server.set_serving)
+        self.database_watch = DatabaseWatch(self.database, self.migrate, report)
         await self.database_watch.start()
         self.books.start(self.database_watch.ready)
         await self.access.start()
-        await self.limiting.start(server.set_serving)
+        await self.limiting.start(report)
         await self.reload.start(server)
         await self.watch.up(self.dependency_wait_s)
         self.jobs.start(self.database_watch.ready)
@@ -146,6 +162,7 @@ class Inference:
     async def close(self) -> None:
         """Frees everything, in the reverse order of making."""
         await self.jobs.close()
+        await self.watching.close()
         await self.reload.close()
         if self.watch:
             await self.watch.close()
@@ -199,7 +216,10 @@ async def build(
     access = access_wiring.wire(settings.access, database)
     jobs = Jobs(settings.jobs, database, pipeline, embeddings, access.keyring.is_good)
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count, cache.figures)
-    registrations = _registrations(servicer, usage, access, jobs)
+    figures = LiveFigures(lambda: router.catalog, targets.snapshot, maker.kv_cache_used)
+    settlement.witnesses = (figures,)
+    watching = Watching(figures, cache.figures)
+    registrations = _registrations(servicer, usage, access, jobs, watching)
     reload = Reload(models_file, router, fleet)
     return Inference(
         registrations,
@@ -214,6 +234,7 @@ async def build(
         books,
         access,
         jobs,
+        watching,
         settings.database.migrate,
         limiting,
         settings.dependency_wait_s,
@@ -240,7 +261,9 @@ def _safety_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Ch
     return SafetyClient(channels["safety"], settings.safety_timeout_ms / 1000)
 
 
-def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Access, jobs: Jobs) -> list[Registration]:
+def _registrations(
+    servicer: InferenceServicer, usage: UsageServicer, access: Access, jobs: Jobs, watching: Watching
+) -> list[Registration]:
     """What is served, each behind the question who calls."""
 
     def full_name(module: object, name: str) -> str:
@@ -266,6 +289,11 @@ def _registrations(servicer: InferenceServicer, usage: UsageServicer, access: Ac
             full_name(access_service_pb2, "AccessService"),
             access_service_pb2_grpc.add_AccessServiceServicer_to_server,
             AccessServicer(access.users),
+        ),
+        Registration(
+            full_name(live_service_pb2, "LiveService"),
+            live_service_pb2_grpc.add_LiveServiceServicer_to_server,
+            LiveServicer(watching),
         ),
         *jobs.registrations,
     ]

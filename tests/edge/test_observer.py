@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from kit import telemetry
 from services.edge.config import EdgeSettings
+from tests.fakes.span_sink import readable
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
@@ -44,7 +45,7 @@ class Spans(InMemorySpanExporter):
 
     def export(self, spans):
         """Takes spans that ended."""
-        result = super().export(spans)
+        result = super().export([readable(span) for span in spans])
         if any(span.kind is SpanKind.SERVER for span in spans):
             self.ended.set()
         return result

@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Status
+
+from kit.spans import Span
 
 DEADLINE_S = 5.0
 
 
-class SpanSink(SpanExporter):
-    """An exporter that keeps what it gets. Spans must end on the loop's own thread."""
+class SpanSink:
+    """Keeps the spans that it gets, as the SDK's readable ones. They must end on the loop's own thread."""
 
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
         self._arrived = asyncio.Event()
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Span]) -> None:
         """Keeps the spans."""
-        self.spans.extend(spans)
+        self.spans.extend(readable(span) for span in spans)
         self._arrived.set()
-        return SpanExportResult.SUCCESS
 
     async def one(self, kind: SpanKind) -> ReadableSpan:
         """Returns the one span of a kind, waiting for it."""
@@ -37,3 +38,18 @@ class SpanSink(SpanExporter):
                 await self._arrived.wait()
         assert len(found) == count
         return found
+
+
+def readable(span: Span) -> ReadableSpan:
+    """The same span as the SDK has it."""
+    return ReadableSpan(
+        span.name,
+        span.context,
+        span.parent,
+        Resource.get_empty(),
+        {key: tuple(value) if isinstance(value, list) else value for key, value in span.attributes.items()},
+        kind=span.kind,
+        status=Status(span.status_code, span.status_text or None),
+        start_time=span.start_time,
+        end_time=span.end_time,
+    )

@@ -81,15 +81,32 @@ class Recorder(Protocol):
         """Returns once what was recorded is as safe as the settings ask for."""
 
 
+class Witness(Protocol):
+    """Who counts requests for those that look on; told of each one twice, and never waits."""
+
+    def began(self, receipt: Receipt) -> None:
+        """A request begins."""
+
+    def ended(self, receipt: Receipt, used: Spent, outcome: str, reason: str) -> None:
+        """A request has ended: outcome ok, failed, blocked or cancelled, and the reason of its error."""
+
+    def refused(self, receipt: Receipt, reason: str) -> None:
+        """A request was not let in, for a reason of NOT_ADMITTED; nothing was done for it."""
+
+
 class Settlement:
     """Ends requests: counts them, records them, settles what was reserved for them.
 
     Args:
         recorder: Makes rows last; None keeps none.
+
+    Attributes:
+        witnesses: Who else counts.
     """
 
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
+        self.witnesses: tuple[Witness, ...] = ()
         self.start_time = time.monotonic()
         self.totals = Totals()
         self.totals_by_model: dict[str, Totals] = {}
@@ -121,6 +138,8 @@ class Settlement:
         """
         if self._recorder:
             self._recorder.check()
+        for witness in self.witnesses:
+            witness.began(receipt)
         is_settled = False
         failure: Exception | None = None
 
@@ -154,6 +173,8 @@ class Settlement:
             _give_back(receipt.reservation, used)
         reason = failure.reason if isinstance(failure, MillraceError) else "INTERNAL" if failure else ""
         if reason in NOT_ADMITTED and not receipt.attempts:
+            for witness in self.witnesses:
+                witness.refused(receipt, reason)
             return
         if not receipt.duration_s:
             self.complete(receipt)
@@ -162,8 +183,10 @@ class Settlement:
             if receipt.usage == NOTHING:
                 receipt.usage = used.usage  # of an answer that broke or was left
         self._count(receipt, used, failure)
+        outcome = "blocked" if reason == BLOCKED else outcome
+        for witness in self.witnesses:
+            witness.ended(receipt, used, outcome, reason)
         if self._recorder:
-            outcome = "blocked" if reason == BLOCKED else outcome
             self._recorder.record(request, receipt, outcome, reason)
 
     def _count(self, receipt: Receipt, used: Spent, failure: Exception | None) -> None:

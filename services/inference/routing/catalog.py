@@ -32,9 +32,9 @@ from services.inference.routing.rules import (
 
 Capability = Literal["tools", "vision", "audio", "files", "json_object", "json_schema", "logprobs"]
 Extension = Literal["top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "regex", "choice"]
-# Of the local engine; it refuses the rest by name.
+# Of the local engine; it refuses the rest by name, and tools where a model's template knows none.
 LOCAL_ABILITIES = frozenset(
-    {"json_object", "json_schema", "logprobs", "regex", "choice"}
+    {"tools", "json_object", "json_schema", "logprobs", "regex", "choice"}
     | {"top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"}
 )
 
@@ -218,7 +218,7 @@ class Catalog(Document):
                 if target.upstream and target.upstream not in self.upstreams:
                     raise ValueError(f"model {model.name}: upstream {target.upstream!r} is not under `upstreams`")
         for choice in (self.auto.simple, self.auto.complex) if self.auto else ():
-            found = self._find(choice)
+            found = self.match(choice)
             if found is None:
                 raise ValueError(f"auto: model {choice!r} is not under `models`")
             if found.kind != "chat":
@@ -242,11 +242,12 @@ class Catalog(Document):
         Raises:
             NotFound: No model has this name (MODEL_NOT_FOUND).
         """
-        if found := self._find(name):
+        if found := self.match(name):
             return found
         raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; ListModels names those that do")
 
-    def _find(self, name: str) -> Model | None:
+    def match(self, name: str) -> Model | None:
+        """Finds a model as `find` does; None where there is none."""
         for model in self.models:
             if model.name == name:
                 return model

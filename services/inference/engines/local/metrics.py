@@ -38,6 +38,11 @@ class LocalMetrics:
         )
         self.decode_s = histogram(names.LOCAL_DECODE_STEP, "Time of a step that only decodes.")
 
+    def cache_used_by_model(self) -> dict[str, float]:
+        """Part of its KV cache that each model uses, 0 to 1."""
+        samples = (sample for metric in self.cache_used.collect() for sample in metric.samples)
+        return {sample.labels[names.LABEL_MODEL]: sample.value for sample in samples}
+
     def of(self, model: str) -> ModelMetrics:
         """The figures of one model."""
         return ModelMetrics(self, model)

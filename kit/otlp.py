@@ -1,0 +1,132 @@
+"""Telemetry on its way out, by OTLP over gRPC: a bounded queue and a thread of its own for each destination.
+
+Whoever records never waits: what a slow or dead collector does not take is dropped, oldest first, and counted. Batches
+are cut by count and time. The thread sends bytes that were encoded there, off the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+
+T = TypeVar("T")
+
+# What a minute of about a hundred requests a second leaves, and at most some 10 MB.
+QUEUE_COUNT_MAX: Final = 16_384
+BATCH_COUNT_MAX: Final = 512
+# How long a batch is tried, and so how long a collector that is down can delay the end of a process.
+TIMEOUT_S: Final = 3.0
+_PAUSE_S, _PAUSE_S_MAX = 1.0, 30.0
+_MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024  # what servers take that were not told otherwise
+
+TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+METRICS: Final = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+LOGS: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+
+_log = logging.getLogger(__name__)
+
+
+class Destination:
+    """A collector: where it is and what it is shown.
+
+    Args:
+        endpoint: As http://host:4317, or https:// for TLS by the system's authorities.
+        headers: Metadata of each call, such as a key for a hosted collector.
+    """
+
+    def __init__(self, endpoint: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.endpoint, self._headers = endpoint, tuple(headers)
+        parts = urlsplit(endpoint)
+        options = (("grpc.enable_retries", 0), ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX))
+        self._channel = (
+            grpc.secure_channel(parts.netloc, grpc.ssl_channel_credentials(), options)
+            if parts.scheme == "https"
+            else grpc.insecure_channel(parts.netloc, options)
+        )
+
+    def sender(self, method: str) -> Callable[[bytes], object]:
+        """Returns what sends one encoded request of a method; it raises grpc.RpcError."""
+        call: Any = self._channel.unary_unary(method)
+        return lambda request: call(request, timeout=TIMEOUT_S, metadata=self._headers)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._channel.close()
+
+
+class Exporter(Generic[T]):
+    """Sends records in batches.
+
+    Args:
+        send: Sends one encoded batch.
+        encode: Turns records into a request.
+        delay_s: How long records gather.
+        what: What is lost where it cannot be sent, for the log.
+
+    Attributes:
+        dropped_count: Records that were lost.
+    """
+
+    def __init__(
+        self, send: Callable[[bytes], object], encode: Callable[[Sequence[T]], bytes], delay_s: float, what: str
+    ) -> None:
+        self._send, self._encode, self._delay_s, self._what = send, encode, delay_s, what
+        self._queue: deque[T] = deque(maxlen=QUEUE_COUNT_MAX)
+        self._offered = threading.Event()
+        self._stopping = threading.Event()
+        self._is_failing = False
+        self.dropped_count = 0
+        self._thread = threading.Thread(target=self._run, name=f"export {what}", daemon=True)
+        self._thread.start()
+
+    def offer(self, record: T) -> None:
+        """Takes a record; never waits."""
+        if len(self._queue) == QUEUE_COUNT_MAX:
+            self.dropped_count += 1
+        self._queue.append(record)
+        if not self._offered.is_set():
+            self._offered.set()
+
+    def shutdown(self) -> None:
+        """Sends what is left, within the time of one batch, and ends."""
+        self._stopping.set()
+        self._offered.set()
+        self._thread.join(2 * TIMEOUT_S)
+
+    def _run(self) -> None:
+        pause_s = _PAUSE_S
+        while not self._stopping.is_set():
+            self._offered.wait()
+            self._stopping.wait(self._delay_s)
+            self._offered.clear()
+            while self._queue and not self._stopping.is_set():
+                if self._send_batch():
+                    pause_s = _PAUSE_S
+                    continue
+                self._stopping.wait(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+        until = time.monotonic() + TIMEOUT_S
+        while self._queue and time.monotonic() < until and self._send_batch():
+            pass
+
+    def _send_batch(self) -> bool:
+        """Sends the eldest records; what could not be sent is gone: to keep it would push out what is newer."""
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COUNT_MAX))]
+        try:
+            self._send(self._encode(batch))
+        except Exception as error:  # the last resort of a thread: telemetry must never take anything else with it
+            self.dropped_count += len(batch)
+            if not self._is_failing:
+                reason = error.code().name if isinstance(error, grpc.Call) else repr(error)
+                _log.warning("%s cannot be exported", self._what, extra={"reason": reason})
+            self._is_failing = True
+            return False
+        self._is_failing = False
+        return True

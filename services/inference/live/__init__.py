@@ -1,0 +1,1 @@
+"""What an operator watches: how this process fares just now."""
