@@ -6,7 +6,7 @@ import { make, openDialog } from "./dom.js";
 import { openKeyPanel } from "./key.js";
 import { kept } from "./store.js";
 
-const PAGES = [["chat", "Chat"]];
+const PAGES = [["chat", "Chat"], ["live", "Live"], ["keys", "Keys"], ["usage", "Usage"], ["limits", "Limits"]];
 const HEALTH_WORDS = { ok: "all up", degraded: "degraded", down: "down" };
 const HEALTH_MS = 20_000;
 const view = document.getElementById("view");
@@ -56,7 +56,7 @@ const drawKey = () => {
 
 const SHORTCUTS = [
   ["Enter", "send the message"], ["Shift+Enter", "a new line"], ["Esc", "stop the answer"], ["/", "to the message"],
-  ["n", "a new chat"], ["s", "settings"], ["t", "light or dark"], ["?", "this list"],
+  ["n", "a new chat"], ["s", "settings"], ["t", "light or dark"], ["1 … 5", "Chat, Live, Keys, Usage, Limits"], ["?", "this list"],
 ];
 
 const openHelp = () => {

@@ -4,16 +4,21 @@ import { make } from "./dom.js";
 import { ms } from "./words.js";
 
 const SERVICES = ["edge", "inference", "cache", "safety"];
-const PLACE_PERCENT = 62; // behind a bar that ends later than this its time would not fit
 
 const serviceOf = (span) => SERVICES.find((name) => span.service?.includes(name)) ?? "other";
 
 /** `millrace.cache.v1.CacheService/Lookup` as `Lookup`. */
 const shortName = (name) => name.split("/").length > 1 && name.includes(".v1.") ? name.split("/").at(-1) : name;
 
-/** Spans with their depth: a parent before its children, these by their start; lost parents make roots. */
+/**
+ * Spans with their depth: a parent before its children, these by their start. Spans come when they end, so children
+ * come before their parents: until then they stand below the root.
+ */
 export const ordered = (spans) => {
-  const children = Map.groupBy(spans, (span) => (spans.some((one) => one.span_id === span.parent_span_id) ? span.parent_span_id : null));
+  const known = new Set(spans.map((span) => span.span_id));
+  const root = spans.find((span) => span.parent_span_id === null)?.span_id ?? null;
+  const parentOf = (span) => (known.has(span.parent_span_id) ? span.parent_span_id : span.span_id === root ? null : root);
+  const children = Map.groupBy(spans, parentOf);
   const walk = (parent, depth) =>
     (children.get(parent) ?? [])
       .sort((a, b) => a.start_ms - b.start_ms)
@@ -81,14 +86,15 @@ export class Waterfall {
     row.dataset.span = span.span_id;
     row.append(make("button", { type: "button", on: { focus: show, mouseenter: show, click: show } },
       make("span", { class: "name" }),
-      make("span", { class: "track" }, make("span", { class: "bar-span" }), make("span", { class: "took" }))));
+      make("span", { class: "track" }, make("span", { class: "bar-span" })),
+      make("span", { class: "took" })));
     return row;
   }
 
   #row(row, span, { from, width }) {
     const open = span.duration_ms === null && !this.ended;
-    const [name, track] = row.firstChild.children;
-    const [bar, took] = track.children;
+    const [name, track, took] = row.firstChild.children;
+    const bar = track.firstChild;
     const left = ((span.start_ms - from) / width) * 100;
     const length = ((span.duration_ms ?? (open ? from + width - span.start_ms : 0)) / width) * 100;
     row.classList.toggle("open", open);
@@ -97,12 +103,7 @@ export class Waterfall {
     name.style.paddingLeft = `${Math.min(span.depth, 8) * 0.55}rem`;
     bar.style.left = `${Math.min(left, 99)}%`;
     bar.style.width = `${Math.max(0, Math.min(length, 100 - left))}%`;
-    // The time stands behind its bar, or before it where there is no room left.
-    const behind = left + length < PLACE_PERCENT;
-    took.style.left = behind ? `${left + length}%` : "auto";
-    took.style.right = behind ? "auto" : left > 30 ? `${100 - left}%` : "0";
     took.textContent = open ? "…" : ms(span.duration_ms);
-    took.classList.toggle("on-bar", !behind && left <= 30);
     row.firstChild.setAttribute("aria-label",
       `${shortName(span.name)}, ${span.service}, ${open ? "running" : ms(span.duration_ms)}${span.status === "error" ? ", failed" : ""}`);
     if (this.shown === span.span_id) this.#drawAbout();

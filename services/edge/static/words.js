@@ -36,7 +36,10 @@ export const percent = (share) => `${oneDigit.format((share ?? 0) * 100)} %`;
 export const plural = (value, one, many = `${one}s`) => `${number.format(value)} ${value === 1 ? one : many}`;
 
 export const when = (instant) =>
-  new Date(instant).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  new Date(instant).toLocaleString("en", { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false });
 
 /** `email_address` and `EMAIL_ADDRESS` as `email address`. */
 export const category = (name) => name.toLowerCase().replaceAll("_", " ");
+
+/** A day, with its year: what lasts for long is not told by the minute. */
+export const day = (instant) => new Date(instant).toLocaleDateString("en", { dateStyle: "medium" });
