@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GenerationConfig,
     GPT2Config,
@@ -49,18 +49,24 @@ def write_tiny_gpt2(directory: Path, **generation: object) -> Path:
     return _write(directory, GPT2LMHeadModel, config, generation)
 
 
-def write_tiny(directory: Path, shape: str, context: int = CONTEXT) -> Path:
-    """Writes a model of a shape: gpt2, llama, qwen2, qwen3, or mistral with a window, which no batch can serve."""
+def write_tiny(directory: Path, shape: str, context: int = CONTEXT, template: str = "", markers: str = "") -> Path:
+    """Writes a model of a shape: gpt2, llama, qwen2, qwen3, or mistral with a window, which no batch can serve.
+
+    It chats where it has a template; `markers` become special tokens.
+    """
     if shape == "gpt2":
         return write_tiny_gpt2(directory)
     network, config = SHAPES[shape]
     sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context}
     window = {"sliding_window": 8} if shape == "mistral" else {}
-    return _write(directory, network, config(**sizes, **heads, **window, **COMMON), {})
+    common = {**COMMON, "vocab_size": END_ID + 1 + len(markers.split())}
+    return _write(directory, network, config(**sizes, **heads, **window, **common), {}, template, markers)
 
 
-def _write(directory: Path, network: Any, config: Any, generation: dict[str, object]) -> Path:
+def _write(
+    directory: Path, network: Any, config: Any, generation: dict[str, object], template: str = "", markers: str = ""
+) -> Path:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: at for at, letter in enumerate([*letters, "th", "in", "er"])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[("t", "h"), ("i", "n"), ("e", "r")]))
@@ -68,6 +74,8 @@ def _write(directory: Path, network: Any, config: Any, generation: dict[str, obj
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END)
     assert tokenizer.convert_tokens_to_ids(END) == END_ID
+    tokenizer.add_tokens([AddedToken(marker, special=True) for marker in markers.split()])
+    tokenizer.chat_template = template or None
     torch.manual_seed(3)
     model = network(config)
     model.generation_config = GenerationConfig(eos_token_id=END_ID, pad_token_id=END_ID, **generation)

@@ -191,7 +191,7 @@ def test_what_targets_are_able_to() -> None:
     }  # fmt: skip
     assert declared == {"tools", "top_k", "regex"}
     sampling = {"logprobs", "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids"}
-    assert local == sampling | {"json_object", "json_schema", "regex", "choice"}
+    assert local == sampling | {"tools", "json_object", "json_schema", "regex", "choice"}
     assert seeing == sampling | {"regex", "choice"}
     assert catalog.find("plain").abilities == {"tools"}
 

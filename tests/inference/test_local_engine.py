@@ -27,7 +27,6 @@ from services.inference.generation import (
     Sampling,
     TextPart,
     Tool,
-    ToolChoice,
 )
 from tests.fakes.tiny_gpt2 import CONTEXT, END_ID, write_tiny_gpt2
 from tests.inference.local_answers import chat, collect, ids_of, raw, text_of, until
@@ -263,8 +262,6 @@ async def test_an_answer_that_is_ready_is_not_cut(directory: Path) -> None:
     ("prompt", "field"),
     [
         (Prompt(raw_prompt="x", tools=(Tool("f"),)), "spec.tools"),
-        (Prompt(raw_prompt="x", tool_choice=ToolChoice("required")), "spec.tool_choice"),
-        (Prompt(raw_prompt="x", parallel_tool_calls=True), "spec.parallel_tool_calls"),
         (Prompt(raw_prompt="x", reasoning_effort="high"), "spec.reasoning_effort"),
         (Prompt(raw_prompt="x", output_format=OutputFormat("regex", regex="(")), "spec.output_format.regex"),
         (

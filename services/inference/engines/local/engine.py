@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 from services.inference.accounting import metering
+from services.inference.engines.local.conversation import offered
 from services.inference.engines.local.job import Job
 from services.inference.engines.local.machine import LOADING, thread_count
 from services.inference.engines.local.outbox import Outbox
-from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids
+from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids, check_tools
+from services.inference.engines.local.tool_calls import ToolCallReader
+from services.inference.engines.local.tool_format import ToolFormat
 from services.inference.engines.local.worker import Work, Worker
 from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent, FinishReason, Prompt
 
 if TYPE_CHECKING:
+    from services.inference.engines.local.grammar import Grammar
     from services.inference.engines.local.metrics import LocalMetrics
     from services.inference.engines.local.model import Precision
     from services.inference.engines.local.sampler import Constraint
@@ -140,11 +144,13 @@ class LocalEngine:
         """
         serving = self._ready()
         check_supported(prompt)
+        check_tools(prompt, serving.model.tool_format)
         check_token_ids(prompt.sampling, serving.model.vocab_size)
         prompt_ids = await self._aside(serving.model.encode, prompt)
         check_length(len(prompt_ids), serving.token_count_max)
-        constrain = await self._constrain(serving, prompt)
-        job, meter = self._start(serving, prompt, prompt_ids, constrain), metering.current()
+        job, meter = self._job(serving, prompt, prompt_ids), metering.current()
+        job.constrain = await self._constrain(serving, prompt)
+        self._start(job)
         wait_until, end_at = self._clock() + self._wait_s_max, self._end_before(deadline)
         running = set(range(prompt.sampling.n))
         try:
@@ -180,11 +186,13 @@ class LocalEngine:
         return self._serving
 
     async def _constrain(self, serving: Serving, prompt: Prompt) -> Callable[[], Constraint] | None:
-        """Compiles the output format, where there is one, to what holds each choice to it."""
-        if prompt.output_format is None or prompt.output_format.kind == "text":
-            return None
-        grammar = await self._aside(serving.grammars.compile, prompt.output_format)
-        return grammar.constraint
+        """Compiles the output format, or the calls that are asked for, to what holds each choice to it."""
+        grammar: Grammar | None = None
+        if prompt.output_format is not None and prompt.output_format.kind != "text":
+            grammar = await self._aside(serving.grammars.compile, prompt.output_format)
+        elif prompt.tools:
+            grammar = await self._aside(serving.grammars.compile_calls, prompt)
+        return grammar.constraint if grammar else None
 
     async def _aside(self, work: Callable[[Asked], Made], asked: Asked) -> Made:
         """Does what takes too long for the event loop, and needs no torch, in a thread beside the model's."""
@@ -195,12 +203,8 @@ class LocalEngine:
                 raise _shutting_down() from error
             raise
 
-    def _start(
-        self, serving: Serving, prompt: Prompt, prompt_ids: list[int], constrain: Callable[[], Constraint] | None
-    ) -> Job:
-        if len(self._open) >= self._active_max + self._queue_max:
-            raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
-        job = Job(
+    def _job(self, serving: Serving, prompt: Prompt, prompt_ids: list[int]) -> Job:
+        return Job(
             self._name,
             prompt_ids,
             prompt.sampling,
@@ -208,11 +212,14 @@ class LocalEngine:
             serving.token_count_max or len(prompt_ids) + (prompt.sampling.max_tokens or ANSWER_TOKENS_MAX),
             prompt.tenant,
             prompt.priority,
-            constrain,
+            read_calls=_reading(prompt, serving.model.tool_format),
         )
+
+    def _start(self, job: Job) -> None:
+        if len(self._open) >= self._active_max + self._queue_max:
+            raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
         self._open.add(job)
         self._worker.add(job)
-        return job
 
     def _end_before(self, deadline: float | None) -> float:
         """When an answer must end, so that its end is in time."""
@@ -271,6 +278,16 @@ class LocalEngine:
         logger.info("local model loaded", extra={"model": self._name, "seconds": round(time.monotonic() - begin, 2)})
         loop.call_soon_threadsafe(_settle, loading, serving)
         return serving.work
+
+
+def _reading(prompt: Prompt, tool_format: ToolFormat | None) -> Callable[[], ToolCallReader] | None:
+    """What reads the calls of tools out of each choice, where there may be any."""
+    tools = offered(prompt)
+    if tool_format is None or not tools:
+        return None
+    is_named = prompt.tool_choice is not None and prompt.tool_choice.mode == "named"
+    count_max = 1 if is_named or prompt.parallel_tool_calls is False else None
+    return partial(ToolCallReader, tool_format, frozenset(tool.name for tool in tools), count_max)
 
 
 def _cut(job: Job, running: Iterable[int]) -> list[EngineEvent]:

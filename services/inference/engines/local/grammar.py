@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from llguidance.hf import from_tokenizer
 from llguidance.numpy import fill_next_token_bitmask
 
 from kit.errors import FailedPrecondition, InvalidArgument
-from services.inference.generation import OutputFormat
+from services.inference.engines.local.conversation import offered
+from services.inference.generation import OutputFormat, Prompt
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions  # exists for type checkers only
@@ -47,36 +48,62 @@ class Grammars:
             text = _grammar(output_format)
         except ValueError as error:
             raise InvalidArgument(field, f"cannot be read: {error}") from error
-        matcher = LLMatcher(self._prepared(), text, log_level=0)
+        return self._compiled(text, field)
+
+    def compile_calls(self, prompt: Prompt) -> Grammar | None:
+        """Compiles what calls of tools must look like, where the request insists; None: the model is free.
+
+        Raises:
+            InvalidArgument: The parameters of a tool use what cannot be enforced.
+        """
+        tool_format, tools, choice = self._model.tool_format, offered(prompt), prompt.tool_choice
+        if tool_format is None or not tools:
+            return None
+        said: dict[str, Any] = {"literal": self._model.marker, "options": JSON_OPTIONS}
+        if choice is not None and choice.mode in ("required", "named"):
+            is_single = choice.mode == "named" or prompt.parallel_tool_calls is False
+            text = tool_format.required(tools, is_single=is_single, **said)
+        elif any(tool.strict for tool in tools):
+            text = tool_format.free(tools, **said)
+        else:
+            return None
+        return self._compiled(text, "spec.tools")
+
+    def _compiled(self, text: str, field: str) -> Grammar:
+        tokenizer = self._prepared()
+        matcher = LLMatcher(tokenizer, text, log_level=0)
         if matcher.is_error():
             raise InvalidArgument(field, f"cannot be enforced: {_first_line(matcher.get_error())}")
-        return Grammar(matcher, self._model.vocab_size)
+        return Grammar(matcher, tokenizer.vocab_size, self._model.vocab_size)
 
     def _prepared(self) -> LLTokenizer:
         with self._making:
             if self._tokenizer is None:
-                ends = sorted(self._model.end_ids)
-                self._tokenizer = from_tokenizer(self._model.tokenizer, self._model.vocab_size, ends or None)
+                ends, tokenizer = sorted(self._model.end_ids), self._model.tokenizer
+                # Some tokenizers know tokens for which their model has no logits.
+                token_count = max(self._model.vocab_size, len(tokenizer))
+                self._tokenizer = from_tokenizer(tokenizer, token_count, ends or None)
             return self._tokenizer
 
 
 class Grammar:
     """A compiled format, from which each choice gets its own constraint."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
-        self._matcher, self._vocab_size = matcher, vocab_size
+    def __init__(self, matcher: LLMatcher, token_count: int, vocab_size: int) -> None:
+        self._matcher, self._token_count, self._vocab_size = matcher, token_count, vocab_size
 
     def constraint(self) -> GrammarConstraint:
         """What holds one choice, at its beginning."""
-        return GrammarConstraint(self._matcher.deep_copy(), self._vocab_size)
+        return GrammarConstraint(self._matcher.deep_copy(), self._token_count, self._vocab_size)
 
 
 class GrammarConstraint:
     """The format as far as one choice has come in it."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+    def __init__(self, matcher: LLMatcher, token_count: int, vocab_size: int) -> None:
+        """`token_count` are the tokenizer's, `vocab_size` those that have logits."""
         self._matcher = matcher
-        self._allowed = np.zeros((1, (vocab_size + 31) // 32), dtype=np.int32)
+        self._allowed = np.zeros((1, (token_count + 31) // 32), dtype=np.int32)
         self._vocab_size = vocab_size
 
     def restrict(self, logits: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the event loop's side never waits for torch
     from services.inference.engines.local.choice import Choice
     from services.inference.engines.local.model import LocalModel
     from services.inference.engines.local.sampler import Constraint, Draw
+    from services.inference.engines.local.tool_calls import ToolCallReader
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Job:
         tenant: Who asks.
         priority: Higher goes first.
         constrain: Makes what holds one choice to its output format; None: any text will do.
+        read_calls: Makes what reads calls of tools out of one choice; None: it may call none.
         is_started: Whether the model works on it, or has.
         is_cancelled: Whether nobody wants the answer any more.
         cached_count: Tokens of the prompt that were not computed, because another request had the same.
@@ -51,6 +53,7 @@ class Job:
     tenant: str = ""
     priority: int = 0
     constrain: Callable[[], Constraint] | None = None
+    read_calls: Callable[[], ToolCallReader] | None = None
     is_started: bool = False
     is_cancelled: bool = False
     cached_count: int = 0
@@ -82,7 +85,9 @@ class Job:
         end_ids = model.end_ids | set(self.sampling.stop_token_ids)
         for index in range(self.sampling.n):
             constraint = self.constrain() if self.constrain else None
-            choice = Choice(model.decode, end_ids, self.sampling, self.prompt_ids, index, answer_max)
+            calls = self.read_calls() if self.read_calls else None
+            decode = model.decode_marked if calls else model.decode
+            choice = Choice(decode, end_ids, self.sampling, self.prompt_ids, index, answer_max, calls)
             draw = Draw(self.sampling, model.defaults, end_ids, self.prompt_ids, index, constraint)
             self.answers.append(Answer(self, choice, draw, constraint))
 

@@ -5,6 +5,7 @@ Loads with transformers' own code and never runs code that comes with a model. I
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils.logging import disable_progress_bar
 
 from kit.errors import InvalidArgument
-from services.inference.generation import Message, Prompt, Role, TokenLogprob, TopLogprob
+from services.inference.engines.local import conversation, tool_format
+from services.inference.generation import Prompt, TokenLogprob, TopLogprob
 
 EMBEDDED = "embedded"
 EMBEDDED_DIRECTORY = Path(__file__).parents[2] / "models" / EMBEDDED
@@ -56,6 +58,12 @@ class LocalModel:
         self.defaults = _defaults(generation)
         self._byte_of = {character: byte for byte, character in _byte_alphabet().items()}
         self._is_byte_level = '"ByteLevel"' in _decoder_json(tokenizer)
+        self.tool_format = tool_format.recognise(tokenizer.chat_template)
+        markers = self.tool_format.markers if self.tool_format else ()
+        added = tokenizer.get_added_vocab()
+        self._marker_ids: dict[str, int] = {marker: added[marker] for marker in markers if marker in added}
+        special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._silent_ids = special.union(tokenizer.all_special_ids) - set(self._marker_ids.values())
 
     @property
     def tokenizer(self) -> Any:
@@ -73,7 +81,7 @@ class LocalModel:
             ids: list[int] = self._tokenizer(prompt.raw_prompt, verbose=False)["input_ids"]
             field = "spec.raw_prompt"
         else:
-            ids, field = self._render(prompt.messages), "spec.conversation"
+            ids, field = self._render(prompt), "spec.conversation"
         if not ids:
             raise InvalidArgument(field, "the tokenizer leaves nothing of this text; send some more")
         return ids
@@ -82,6 +90,17 @@ class LocalModel:
         """Turns ids into text, without special tokens."""
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def decode_marked(self, token_ids: Sequence[int], /) -> str:
+        """As `decode`, with the markers of calls, which may be special tokens."""
+        spoken = [token_id for token_id in token_ids if token_id not in self._silent_ids]
+        text: str = self._tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def marker(self, text: str) -> str:
+        """A text as grammars want it: by its id where it is a token of its own, else as it is written."""
+        token_id = self._marker_ids.get(text)
+        return json.dumps(text) if token_id is None else f"<[{token_id}]>"
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for, which need not be whole characters."""
@@ -108,12 +127,16 @@ class LocalModel:
         token = self.token_bytes(token_id)
         return TokenLogprob(token.decode("utf-8", "replace"), float(logprobs[token_id]), token, top)
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
+    def _render(self, prompt: Prompt) -> list[int]:
         if not self._tokenizer.chat_template:
             raise InvalidArgument("spec.conversation", "this model has no chat template; send a raw prompt")
-        turns = [_turn(message) for message in messages]
         try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(
+                conversation.turns(prompt.messages),
+                tools=conversation.tools(prompt) or None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
         except TemplateError as error:
             raise InvalidArgument("spec.conversation.messages", f"the model's chat template says: {error}") from error
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -149,12 +172,6 @@ def _dtype(precision: Precision, device: str) -> torch.dtype | str:
     if precision == "auto":
         return torch.float32 if device == "cpu" else "auto"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def _turn(message: Message) -> dict[str, str]:
-    """A message as templates want it: they know `system`, not OpenAI's newer word `developer`."""
-    role = Role.SYSTEM if message.role is Role.DEVELOPER else message.role
-    return {"role": role.value, "content": message.text or message.refusal or ""}
 
 
 def _context(config: Any, tokenizer: Any) -> int | None:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
+from services.inference.engines.local.tool_calls import joined
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent
 
 # Events that may wait for a slow reader: some seconds of a fast model's tokens, a few kilobytes.
@@ -87,6 +88,8 @@ def merged(events: Sequence[EngineEvent]) -> list[EngineEvent]:
             else:
                 earlier.text += event.text
                 earlier.logprobs += event.logprobs
+                if event.tool_calls:
+                    earlier.tool_calls = joined((*earlier.tool_calls, *event.tool_calls))
                 earlier.completion_token_count = event.completion_token_count
             continue
         if isinstance(event, ChoiceFinished):

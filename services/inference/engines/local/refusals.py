@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kit.errors import InvalidArgument
+from services.inference.engines.local.conversation import offered
+from services.inference.engines.local.tool_format import ToolFormat
 from services.inference.generation import Message, Prompt, Role, Sampling, TextPart
 
 ADVICE = "the local engine does not support this; leave it out or choose a model of an upstream"
+
+TOOLS_UNSUPPORTED = "TOOLS_UNSUPPORTED"
 
 
 def check_supported(prompt: Prompt) -> None:
@@ -14,16 +20,35 @@ def check_supported(prompt: Prompt) -> None:
     Raises:
         InvalidArgument: The first field that cannot be honoured.
     """
-    _refuse(bool(prompt.tools), "spec.tools")
-    choice = prompt.tool_choice
-    _refuse(choice is not None and choice.mode not in ("auto", "none"), "spec.tool_choice")
-    _refuse(prompt.parallel_tool_calls is not None, "spec.parallel_tool_calls")
     _refuse(prompt.reasoning_effort not in (None, "none"), "spec.reasoning_effort")
     for index, message in enumerate(prompt.messages):
         _check_message(message, f"spec.conversation.messages[{index}]")
     sampling = prompt.sampling
     if sampling.min_tokens and sampling.max_tokens and sampling.min_tokens > sampling.max_tokens:
         raise InvalidArgument("spec.sampling.min_tokens", "must not be above max_tokens")
+
+
+def check_tools(prompt: Prompt, tool_format: ToolFormat | None) -> None:
+    """Checks that the model can be told of the tools that a prompt has, in a way that its answer can be read in.
+
+    Raises:
+        InvalidArgument: TOOLS_UNSUPPORTED where the model knows none; else the field that cannot be honoured.
+    """
+    tools = offered(prompt)
+    field = "spec.tools" if tools else _told_of_tools(prompt.messages)
+    if not field:
+        return
+    if tool_format is None or prompt.raw_prompt is not None:
+        problem = "the chat template of this model knows no tools, or writes calls in a way that is not known"
+        raise InvalidArgument(field, problem, reason=TOOLS_UNSUPPORTED)
+    if tools and prompt.output_format is not None and prompt.output_format.kind != "text":
+        raise InvalidArgument("spec.output_format", "an answer of the local engine is held to tools or to a format")
+    is_free = prompt.tool_choice is None or prompt.tool_choice.mode == "auto"
+    strict = next((at for at, tool in enumerate(tools) if tool.strict), None)
+    if is_free and tool_format.is_bare and strict is not None:
+        raise InvalidArgument(
+            f"spec.tools[{strict}].strict", "this model can be held to it only by tool_choice required"
+        )
 
 
 def check_token_ids(sampling: Sampling, vocab_size: int) -> None:
@@ -57,9 +82,15 @@ def check_length(prompt_token_count: int, context_token_count_max: int | None) -
         )
 
 
+def _told_of_tools(messages: Sequence[Message]) -> str:
+    """The field of the first message that has to do with tools, if any."""
+    for index, message in enumerate(messages):
+        if message.role is Role.TOOL or message.tool_calls:
+            return f"spec.conversation.messages[{index}].{'tool_calls' if message.tool_calls else 'role'}"
+    return ""
+
+
 def _check_message(message: Message, at: str) -> None:
-    _refuse(message.role is Role.TOOL, f"{at}.role")
-    _refuse(bool(message.tool_calls), f"{at}.tool_calls")
     _refuse(bool(message.name), f"{at}.name")
     for index, part in enumerate(message.parts):
         _refuse(not isinstance(part, TextPart), f"{at}.parts[{index}]")
