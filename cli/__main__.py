@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="start the four services and stop them with Ctrl-C")
     up.add_argument("--no-color", action="store_true", help="no colours (as with NO_COLOR=1)")
+    up.add_argument("--log-to-stdout", action="store_true", help="log to standard output, not to .millrace/logs")
     up.set_defaults(run=_up)
 
     chat = commands.add_parser("chat", help="chat in the terminal, or ask once")
@@ -116,9 +117,9 @@ def _add_reach(command: argparse.ArgumentParser) -> None:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from cli.up import up
+    from cli.up import LOG_DIR, up
 
-    return up(color=not args.no_color)
+    return up(not args.no_color, None if args.log_to_stdout else LOG_DIR)
 
 
 def _chat(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ class Part:
         return f"MILLRACE_{self.name.upper()}_PORT"
 
 
-def log_path(part: Part, log_dir: Path) -> Path:
-    """Returns where a service's log goes."""
-    return log_dir / f"{part.name}.log"
+def log_path(part: Part, log_dir: Path | None) -> Path:
+    """Returns where a service's log goes: a file of its own, or our standard output."""
+    return Path("/dev/stdout") if log_dir is None else log_dir / f"{part.name}.log"
 
 
 class Child:
@@ -80,10 +81,10 @@ class Child:
         return self._process.pid
 
     @classmethod
-    async def start(cls, part: Part, log_dir: Path, environ: Mapping[str, str] = os.environ) -> Child:
+    async def start(cls, part: Part, log_dir: Path | None, environ: Mapping[str, str] = os.environ) -> Child:
         """Starts the service with a fresh log file in a folder that exists, in an environment or the parent's own."""
         log = log_path(part, log_dir)
-        with log.open("wb") as output:
+        with nullcontext() if log_dir is None else log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.leash", str(os.getpid()), *part.command),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -108,7 +109,9 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def tail(self, line_count: int) -> list[str]:
-        """Returns the last lines of the log, as they are."""
+        """Returns the last lines of the log, as they are; none where it is no file."""
+        if not self.log.is_file():
+            return []
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-line_count:]

@@ -20,7 +20,7 @@ class PortInUse(CommandError):
     """A port that a service needs is taken."""
 
 
-def check(parts: Sequence[Part], log_dir: Path) -> None:
+def check(parts: Sequence[Part], log_dir: Path | None) -> None:
     """Makes sure that every service can have its port and its log file.
 
     Raises:
@@ -31,8 +31,9 @@ def check(parts: Sequence[Part], log_dir: Path) -> None:
         _check_apart(one, other)
     for part in parts:
         _check_port(part)
-    for part in parts:
-        _check_log(log_path(part, log_dir))
+    if log_dir is not None:
+        for part in parts:
+            _check_log(log_path(part, log_dir))
 
 
 def _check_apart(one: Part, other: Part) -> None:

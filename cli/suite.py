@@ -31,13 +31,13 @@ class Suite:
         parts: The services, in the order in which they are stopped.
         probe: Waits until one service is ready.
         report: Shows what happens.
-        log_dir: Where each service's log file goes.
+        log_dir: Where each service's log file goes; None: what they log goes to our standard output.
 
     Attributes:
         children: The services that were started, in the same order.
     """
 
-    def __init__(self, parts: Sequence[Part], probe: Probe, report: Report, log_dir: Path) -> None:
+    def __init__(self, parts: Sequence[Part], probe: Probe, report: Report, log_dir: Path | None) -> None:
         self._parts = parts
         self._probe = probe
         self._report = report

@@ -21,27 +21,31 @@ from cli.suite import Suite
 LOG_DIR = Path(".millrace/logs")
 
 
-def up(color: bool) -> int:
+def up(color: bool, log_dir: Path | None = LOG_DIR) -> int:
     """Runs the suite until it is stopped; returns the exit code.
 
+    Args:
+        color: Whether to colour what is shown.
+        log_dir: Where the services' logs go; None: to standard output.
     Raises:
         ConfigError: A variable has a bad value.
         CommandError: A port or the folder for logs cannot be used.
     """
-    return asyncio.run(_up(Layout.load(), color))
+    return asyncio.run(_up(Layout.load(), color, log_dir))
 
 
-async def _up(layout: Layout, color: bool) -> int:
+async def _up(layout: Layout, color: bool, log_dir: Path | None) -> int:
     started = time.monotonic()
     report = make_report(color)
     stop, kill = _signals()
+    logs = log_dir or Path("/dev/stdout")
 
     async def on_ready() -> None:
         callers = Callers(layout.inference.access.mode == "required", take_first_key())
-        report.say(banner(layout.edge_url, layout.inference_target, LOG_DIR, time.monotonic() - started, callers))
+        report.say(banner(layout.edge_url, layout.inference_target, logs, time.monotonic() - started, callers))
 
     try:
-        return await Suite(layout.parts, until_ready, report, LOG_DIR).run(stop, kill, on_ready)
+        return await Suite(layout.parts, until_ready, report, log_dir).run(stop, kill, on_ready)
     finally:
         report.close()
 

@@ -69,7 +69,7 @@ async def never() -> None:
 class Run:
     """A suite under way, with its orders and its readiness as events."""
 
-    def __init__(self, parts: list[Part], log_dir: Path) -> None:
+    def __init__(self, parts: list[Part], log_dir: Path | None) -> None:
         self.report = Recorder()
         self.stop, self.kill, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.suite = Suite(parts, until_serving, self.report, log_dir)
@@ -131,6 +131,17 @@ async def test_a_service_killed_later_ends_the_suite(tmp_path):
         assert await run.exit_code() == 1
         assert run.report.deaths[0][:2] == ("cache", -signal.SIGKILL)
         assert journal.read_text().split() == ["edge"]
+
+
+async def test_logs_go_to_standard_output_where_hosts_read_them(tmp_path, capfd):
+    """Without a folder what services log is our own output, and a death is told all the same."""
+    journal = tmp_path / "journal"
+    parts = [part("edge", "--journal", str(journal)), part("cache", "--die-with", "3")]
+    async with Run(parts, None) as run:
+        assert await run.exit_code() == 1
+        assert run.report.deaths[0][:2] == ("cache", 3)
+
+    assert "the disk is made of cheese" in capfd.readouterr().out
 
 
 async def test_stop_while_loading(tmp_path):
