@@ -23,7 +23,7 @@ from tokenizers import Encoding, Tokenizer
 
 from kit import minilm
 from kit.errors import InvalidArgument, MillraceError, ResourceExhausted, Unavailable
-from kit.sentence_model import SentenceModel, find, not_loadable
+from kit.sentence_model import Precision, SentenceModel, find, not_loadable
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Network(Protocol):
 Loaded = tuple[SentenceModel, Network]
 
 
-def load(name: str, threads: int) -> Loaded:
+def load(name: str, threads: int, precision: Precision = "float32") -> Loaded:
     """Loads a model and runs it once; slow, and for the thread that will run it.
 
     Raises:
@@ -78,7 +78,7 @@ def load(name: str, threads: int) -> Loaded:
     """
     begin = time.monotonic()
     try:
-        model = find(name)
+        model = find(name, precision)
         network = _network(model, threads)
         network.tokenizer.no_truncation()
         network.tokenizer.no_padding()
@@ -263,7 +263,11 @@ def _network(model: SentenceModel, threads: int) -> Network:
     """Chooses what runs a model. The libraries are imported here, in the thread, for they take seconds."""
     from kit import bert_onnx, sentence_torch
 
-    return bert_onnx.BertOnnx(model, threads) if bert_onnx.runs(model) else sentence_torch.SentenceTorch(model, threads)
+    if bert_onnx.runs(model):
+        return bert_onnx.BertOnnx(model, threads)
+    if model.precision != "float32":
+        raise ValueError(f"its kind is not computed in {model.precision}")
+    return sentence_torch.SentenceTorch(model, threads)
 
 
 def _shutting_down() -> Unavailable:

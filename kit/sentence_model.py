@@ -22,6 +22,7 @@ SUFFIXES = (".json", ".txt", ".model", ".safetensors", ".bin")
 HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json", "*/model.safetensors"]
 
 Pooling = Literal["mean", "cls"]
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class SentenceModel:
         steps: Kinds of the steps that a text goes through, such as Transformer, Pooling, Normalize.
         pooling: How the states of the tokens become one; None for a way that has no name here.
         token_max: Most tokens of a text, the special ones included.
+        precision: Of the numbers that it computes with.
     """
 
     name: str
@@ -45,14 +47,15 @@ class SentenceModel:
     steps: tuple[str, ...]
     pooling: Pooling | None
     token_max: int
+    precision: Precision = "float32"
 
     @property
     def version(self) -> str:
         """Names the space of its vectors: those of two versions must never be compared."""
-        return f"{Path(self.name).name}@{self.digest[:12]}/float32"
+        return f"{Path(self.name).name}@{self.digest[:12]}/{self.precision}"
 
 
-def find(name: str) -> SentenceModel:
+def find(name: str, precision: Precision = "float32") -> SentenceModel:
     """Finds a model: `all-minilm-l6-v2`, a directory, or a name on the hub.
 
     Raises:
@@ -70,6 +73,7 @@ def find(name: str) -> SentenceModel:
             steps=tuple(step["type"].rpartition(".")[2] for step in steps),
             pooling=_pooling(folder, [step["path"] for step in steps if step["type"].endswith("Pooling")]),
             token_max=_token_max(folder, config),
+            precision=precision,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise not_loadable(name, error) from error

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kit import bert_onnx
+from kit import bert_onnx, minilm
 from kit.sentence_model import find
 from services.safety.learned.classifier import WINDOW_PASSAGES
 from services.safety.learned.features import Floats, Hints, count
-from services.safety.learned.heads import pooled
+from services.safety.learned.heads import PRECISION, pooled
 from services.safety.learned.passages import passages
 
 LESSONS_FOLDER = Path(__file__).with_name("safety_lessons")
@@ -94,7 +94,7 @@ class Numbers:
     """Turns texts into what heads see."""
 
     def __init__(self, cache: Path) -> None:
-        self._network = bert_onnx.BertOnnx(find("all-minilm-l6-v2"), 1)
+        self._network = bert_onnx.BertOnnx(find(minilm.NAME, PRECISION), 1)
         self._network.tokenizer.no_truncation()
         self._network.tokenizer.no_padding()
         self._hints = Hints.load()

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kit import bert_onnx
+from kit import bert_onnx, minilm
 from kit.encoder import Encoded
 from kit.sentence_model import find
 from services.safety.learned.features import Floats
+from services.safety.learned.heads import PRECISION
 from services.safety.learned.marking import ARRAYS, Mark, NamesHead, join
 from services.safety.learned.words import Words, read_words
 from tools.names_rows import EVERYDAY_STEP, KINDS, NamesRow, labels, lessons, public_rows
@@ -76,7 +77,7 @@ def main() -> None:
 
 def read(rows: Sequence[NamesRow]) -> Iterator[Read]:
     """Encodes rows; those longer than the encoder reads are left out."""
-    network = bert_onnx.BertOnnx(find("all-minilm-l6-v2"), 1)
+    network = bert_onnx.BertOnnx(find(minilm.NAME, PRECISION), 1)
     network.tokenizer.no_truncation()
     network.tokenizer.no_padding()
     encodings = [network.tokenizer.encode(row.text) for row in rows]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.safety.judging import Judgements, judge
 from services.safety.policy import Verdict
 from services.safety.reading import Reading, Stretch
 from services.safety.screening import Finding, Lane, Screening
@@ -43,19 +44,15 @@ class Text(NamedTuple):
     is_json: bool = False
 
 
-async def check(screening: Screening, texts: Iterable[Text]) -> list[Screened]:
-    """Judges texts one after the other, each apart; empty ones cost nothing."""
-    return [await _check(screening, text) for text in texts]
+async def check(screening: Screening, texts: Iterable[Text], known: Judgements | None = None) -> list[Screened]:
+    """Judges texts one after the other, each apart; empty ones, and those that are known, cost nothing."""
+    return [await _check(screening, text, known) for text in texts]
 
 
 async def check_one(lane: Lane, reading: Reading) -> Screened:
     """Judges a text on a lane of its own."""
     release = await lane.push(reading.text, final=True)
-    replacement = None
-    if lane.verdict is Verdict.REDACT:
-        redacted = (Stretch(each[0].start, end, each[0].placeholder) for each, end in stretches(release.findings))
-        replacement = reading.replaced(redacted)
-    return Screened(lane.verdict, replacement, release.findings, reading)
+    return _screened(lane.verdict, release.findings, reading)
 
 
 def stretches(findings: Iterable[Finding]) -> Iterator[tuple[list[Finding], int]]:
@@ -74,8 +71,17 @@ def stretches(findings: Iterable[Finding]) -> Iterator[tuple[list[Finding], int]
         yield group, end
 
 
-async def _check(screening: Screening, text: Text) -> Screened:
+async def _check(screening: Screening, text: Text, known: Judgements | None) -> Screened:
     reading = Reading(text.text, text.is_json)
     if not text.text:
         return Screened(Verdict.ALLOW, None, (), reading)
-    return await check_one(screening.lane(text.retrieved), reading)
+    judgement = await judge(screening, reading.text, text.retrieved, known)
+    return _screened(judgement.verdict, judgement.findings, reading)
+
+
+def _screened(verdict: Verdict, findings: tuple[Finding, ...], reading: Reading) -> Screened:
+    replacement = None
+    if verdict is Verdict.REDACT:
+        redacted = (Stretch(each[0].start, end, each[0].placeholder) for each, end in stretches(findings))
+        replacement = reading.replaced(redacted)
+    return Screened(verdict, replacement, findings, reading)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from kit.process import resident_mib
 from services.safety.anonymising import Anonymiser
+from services.safety.checking import Screened, Text, check
 from services.safety.detectors.detector import AwaitedCursor, Detector, Warmed
+from services.safety.judging import JUDGEMENTS_MAX, Judgements
 from services.safety.policy import Direction, Policies, Profile
+from services.safety.recent import Recent
 from services.safety.screening import Screening
 
 _log = logging.getLogger(__name__)
@@ -25,6 +28,7 @@ _WARM_UP = (
 class _InForce(NamedTuple):
     policies: Policies
     detectors: Mapping[str, Detector]
+    judgements: Judgements
 
     @property
     def needed(self) -> dict[str, Detector]:
@@ -53,7 +57,7 @@ class Safety:
     ) -> None:
         self.anonymiser = anonymiser
         self._detectors_for = detectors_for
-        self._in_force = _InForce(policies, detectors_for(policies))
+        self._in_force = _InForce(policies, detectors_for(policies), Recent(JUDGEMENTS_MAX))
         self._pool = pool
 
     @property
@@ -81,7 +85,8 @@ class Safety:
         Raises:
             kit.errors.MillraceError: A model that they need cannot be loaded; nothing has changed.
         """
-        coming = _InForce(policies, await asyncio.to_thread(self._detectors_for, policies))
+        detectors = await asyncio.to_thread(self._detectors_for, policies)
+        coming = _InForce(policies, detectors, Recent(JUDGEMENTS_MAX))
         await _warm(coming.needed)
         self._in_force = coming
         self.announce()
@@ -92,9 +97,13 @@ class Safety:
         Raises:
             kit.errors.InvalidArgument: There is no such profile.
         """
-        policies, detectors = self._in_force
+        policies, detectors, _ = self._in_force
         found = policies.profile(profile)
         return Screening(found, direction, detectors, self._pool, policy_version=policies.version)
+
+    async def check(self, screening: Screening, texts: Iterable[Text]) -> list[Screened]:
+        """Judges whole texts; what is in force remembers what it said of them."""
+        return await check(screening, texts, self._in_force.judgements)
 
     def hold(self, profile: Profile) -> int:
         """The most code points that a stream holds back under a profile."""

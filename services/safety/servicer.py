@@ -14,7 +14,6 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import safety_service_pb2_grpc as pb_grpc
 from services.safety import request_wire, response_wire
 from services.safety.anonymising import anonymise, restore
-from services.safety.checking import check
 from services.safety.holding import HoldTimer
 from services.safety.policy import Direction, Verdict
 from services.safety.safety import Safety
@@ -38,7 +37,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         request_id = request_wire.request_id(request)
         screening = self._safety.screening(request.profile, Direction.INPUT)
         texts = request_wire.segments(request)
-        screened, placeholders = anonymise(await check(screening, texts))
+        screened, placeholders = anonymise(await self._safety.check(screening, texts))
         _report(screening, request_id, (f.category for text in screened for f in text.findings))
         findings = response_wire.segment_findings(screened)
         return pb.CheckInputResponse(
@@ -53,7 +52,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         request_id = request_wire.request_id(request)
         screening = self._safety.screening(request.profile, Direction.OUTPUT)
         keys, texts = request_wire.parts(request)
-        screened = await check(screening, texts)
+        screened = await self._safety.check(screening, texts)
         _report(screening, request_id, (f.category for text in screened for f in text.findings))
         findings = response_wire.part_findings(keys, screened)
         return pb.CheckOutputResponse(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,19 @@ async def test_vectors_are_those_of_the_reference(encoder: Encoder, reference: S
     assert np.abs(together - wanted).max() < 1e-5
     assert np.abs(alone - wanted).max() < 1e-5
     assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+async def test_in_8_bits_vectors_are_near_and_their_own(encoder: Encoder) -> None:
+    """A vector in int8 is near that in float32, the same in any company, and of another space."""
+    small = Encoder(load=partial(load, precision="int8"))
+    await small.warm()
+    together = await small.encode(TEXTS)
+    alone = np.concatenate([await small.encode([text]) for text in TEXTS])
+
+    assert (await encoder.encode(TEXTS) * together).sum(axis=1).min() > 0.97
+    assert np.array_equal(together, alone)
+    assert small.version != encoder.version
+    await small.close()
 
 
 async def test_tokens_come_with_their_places(encoder: Encoder) -> None:

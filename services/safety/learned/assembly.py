@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import threadpoolctl
 
-from kit.encoder import Encoder
+from kit.encoder import Encoder, load
 from services.safety.detectors.detector import Detector
 from services.safety.learned.classifier import Classifier
 from services.safety.learned.features import Hints
-from services.safety.learned.heads import load_heads
+from services.safety.learned.heads import PRECISION, load_heads
 from services.safety.learned.marking import NamesHead
 from services.safety.learned.names import Names
 from services.safety.learned.reading import Reader
@@ -42,7 +43,7 @@ def assemble(encoder_threads: int) -> Learned:
     """
     # The products of the heads are small: two threads spin longer on one than it takes, 14 ms a passage instead of 0.7.
     threadpoolctl.threadpool_limits(1, "blas")
-    encoder = Encoder(threads=encoder_threads)
+    encoder = Encoder(threads=encoder_threads, load=partial(load, precision=PRECISION))
     reader = Reader(encoder, Hints.load(), NamesHead.load())
     heads = load_heads()
     moderation = Classifier("moderation", heads["moderation"], MODERATION_NAMES, reader)

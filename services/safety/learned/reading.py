@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +18,7 @@ from kit.encoder import Encoded
 from kit.errors import InvalidArgument
 from services.safety.learned.features import Counted, Floats, Hints, count
 from services.safety.learned.marking import Mark, NamesHead
+from services.safety.recent import Recent, digest
 
 # A vector is 1.5 KB, so this is about 12 MB with its book-keeping.
 READINGS_MAX = 4096
@@ -28,8 +26,6 @@ READINGS_MAX = 4096
 COUNTED_MAX = 128
 # Names in more passages than this are marked in a thread; one takes about half a millisecond.
 INLINE_PASSAGES = 2
-
-T = TypeVar("T")
 
 
 class TextEncoder(Protocol):
@@ -61,8 +57,8 @@ class Reader:
         self._encoder = encoder
         self._hints = hints
         self._names = names
-        self._readings = _Recent[_Place](readings_max)
-        self._counted = _Recent[Counted](COUNTED_MAX)
+        self._readings = Recent[bytes, _Place](readings_max)
+        self._counted = Recent[bytes, Counted](COUNTED_MAX)
 
     async def warm(self) -> None:
         """Loads the encoder; needed before `read`."""
@@ -76,7 +72,7 @@ class Reader:
         Raises:
             MillraceError: The encoder refuses: it is not ready, or too many wait.
         """
-        keys = [_digest(passage) for passage in passages]
+        keys = [digest(passage) for passage in passages]
         places = {key: place for key in keys if (place := self._readings.get(key))}
         new = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in places}
         if new:
@@ -89,7 +85,7 @@ class Reader:
 
     def counted(self, window: str) -> Counted:
         """Counts words and letters of a text; heads that look at the same window share the work. Safe for threads."""
-        key = _digest(window)
+        key = digest(window)
         if (found := self._counted.get(key)) is None:
             found = count(window, self._hints)
             self._counted.put(key, found)
@@ -131,35 +127,3 @@ class _Place(NamedTuple):
 
     task: asyncio.Task[list[Reading]]
     row: int
-
-
-class _Recent(Generic[T]):
-    """A table of bounded size that forgets what was not asked for longest. Safe for threads."""
-
-    def __init__(self, size_max: int) -> None:
-        self._size_max = size_max
-        self._values: OrderedDict[bytes, T] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: bytes) -> T | None:
-        """Finds a value, and marks it as used."""
-        with self._lock:
-            if (value := self._values.get(key)) is not None:
-                self._values.move_to_end(key)
-            return value
-
-    def put(self, key: bytes, value: T) -> None:
-        """Keeps a value."""
-        with self._lock:
-            self._values[key] = value
-            if len(self._values) > self._size_max:
-                self._values.popitem(last=False)
-
-    def drop(self, key: bytes) -> None:
-        """Forgets a value."""
-        with self._lock:
-            self._values.pop(key, None)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
