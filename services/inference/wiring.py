@@ -53,11 +53,13 @@ from services.inference.engine import Embedder, Engine
 from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.jobs.wiring import Jobs
 from services.inference.ledger.bookkeeping import Bookkeeping
+from services.inference.ledger.history import History, Scope
 from services.inference.live.figures import LiveFigures
 from services.inference.live.live_servicer import LiveServicer
 from services.inference.live.watching import Watching
 from services.inference.pipeline import Pipeline
 from services.inference.quota import wiring as quota_wiring
+from services.inference.quota.opening import Account, LookUp, Used
 from services.inference.quota.wiring import Limiting
 from services.inference.routing.catalog import Target, Upstream
 from services.inference.routing.fleet import Fleet
@@ -196,10 +198,10 @@ async def build(
     }
     maker = EngineMaker(settings, environ, telemetry.registry)
     fleet = Fleet(catalog, maker.engine, maker.embedder)
-    limiting = quota_wiring.wire(settings.quotas)
-    router, admission = Router(catalog), Admission(settings.running_count_max, limiting.quotas)
     database = Database(settings.database)
     books = Bookkeeping(settings.ledger, database, telemetry.registry)
+    limiting = quota_wiring.wire(settings.quotas, _look_up(books.history))
+    router, admission = Router(catalog), Admission(settings.running_count_max, limiting.quotas)
     settlement = Settlement(books.ledger)
     targets = Targets()
     lookup_s, store_s = settings.cache_lookup_timeout_ms / 1000, settings.cache_store_timeout_ms / 1000
@@ -259,6 +261,18 @@ def _safety_port(settings: InferenceSettings, channels: Mapping[str, grpc.aio.Ch
     if "safety" not in channels:
         return AbsentSafety()
     return SafetyClient(channels["safety"], settings.safety_timeout_ms / 1000)
+
+
+def _look_up(history: History) -> LookUp:
+    """What budgets ask the ledger."""
+
+    async def look_up(account: Account, since_ms: int) -> Used:
+        scope = Scope(account.tenant, account.principal, account.key_id, start_ms=since_ms)
+        for line in await history.sums(scope):
+            return Used(line["prompt_token_count"] + line["completion_token_count"], line["cost_micro_usd"])
+        return Used(0, 0)
+
+    return look_up
 
 
 def _registrations(

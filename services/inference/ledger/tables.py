@@ -90,6 +90,7 @@ usage = Table(
         )
     ),
     Index(None, "tenant", "hour_time_ms"),
+    Index(None, "tenant", "principal", "hour_time_ms"),
 )
 
 texts = Table(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -74,6 +75,13 @@ class GuardedStore:
         if self._local.holds(claim):
             return await self._local.renew(claim, used)
         return await self._shared.renew(claim, used)
+
+    async def floor(self, claim: Claim) -> None:
+        """Counts at least the claim's amounts as used; in this process, should Redis be away, its share of them."""
+        share = tuple(amount // self._shared.replica_count for amount in claim.amounts)
+        await self._local.floor(msgspec.structs.replace(claim, amounts=share))
+        with suppress(StoreLost):
+            await self._shared.floor(claim)
 
     async def tend(self, slots: Collection[str]) -> None:
         """Pays what is owed, and ends what nobody renews."""

@@ -100,6 +100,14 @@ class MemoryStore:
                 self._running.setdefault(_at(claim, limit), {})[claim.id] = held.overdue_ms
         return True
 
+    async def floor(self, claim: Claim) -> None:
+        """Counts at least the claim's amounts as used."""
+        now = self._clock()
+        for limit, amount in zip(claim.limits, claim.amounts, strict=True):
+            if limit.window in (Window.DAY, Window.MONTH):
+                meter = self._meter(claim, limit, now)
+                self._add(claim, limit, meter, max(0, amount - meter.used), now)
+
     async def tend(self, slots: Collection[str]) -> None:
         """Ends what nobody renews; in one process that is only what was granted and then forgotten."""
         now = self._clock()

@@ -22,6 +22,7 @@ from services.inference.quota.exceeding import quota_exceeded
 from services.inference.quota.keeper import Keeper
 from services.inference.quota.limit import Claim, Limit, LimitState, Standing, Unit, Window
 from services.inference.quota.memory_store import MemoryStore
+from services.inference.quota.opening import Opening
 from services.inference.quota.reservation import Reservation
 from services.inference.quota.store import QuotaStore
 from services.inference.quota.tiers import QuotaRules
@@ -36,11 +37,12 @@ class Quotas:
         rules: The quotas file.
         store: Counts.
         keeper: Looks after reservations.
+        opening: Tells budgets what was used of them before they were counted; None tells them nothing.
     """
 
-    def __init__(self, rules: QuotaRules, store: QuotaStore, keeper: Keeper) -> None:
+    def __init__(self, rules: QuotaRules, store: QuotaStore, keeper: Keeper, opening: Opening | None = None) -> None:
         self._applying = Applying(rules)
-        self._store, self._keeper = store, keeper
+        self._store, self._keeper, self._opening = store, keeper, opening
 
     def put_in_force(self, rules: QuotaRules) -> None:
         """Goes by another reading of the quotas file from now on; what is reserved stays as it is."""
@@ -102,6 +104,8 @@ class Quotas:
         by_unit = {Unit.TOKENS: usage.prompt_token_count + usage.completion_token_count, Unit.MICRO_USD: cost}
         amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
         claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
+        if self._opening:
+            await self._opening.open(claim, request.caller)
         try:
             standings = await self._store.take(claim)
         except asyncio.CancelledError:

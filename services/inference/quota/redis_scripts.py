@@ -165,6 +165,24 @@ return 1
 """
 )
 
+# KEYS: one per limit. Words: now or '-', when the months around this one begin (4), then for each limit its kind and
+# what was used of it, as others know. Raises what a day or month counts to that. Returns: 1.
+FLOOR: Final = (
+    _COMMON
+    + """
+for i = 1, #KEYS do
+  local at = 6 + (i - 1) * 2
+  local kind, amount = A[at], tonumber(A[at + 1])
+  if kind == 'd' or kind == 'm' then
+    local begins, ends = window(kind, A[2], A[3], A[4], A[5])
+    local used, start = read(KEYS[i])
+    if start ~= begins or used < amount then put_window(KEYS[i], amount, begins, ends) end
+  end
+end
+return 1
+"""
+)
+
 # KEYS: record, open, then one per limit on what runs at once. Words: now or '-', id, hold_ms, record_ms. ARGV[2]: what
 # was used. Returns: 1, or 0 where the claim had been ended before.
 RENEW: Final = (

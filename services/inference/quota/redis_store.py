@@ -12,7 +12,7 @@ import msgspec
 
 from services.inference.quota.limit import Claim, Standing, Window
 from services.inference.quota.redis_lane import RedisLane
-from services.inference.quota.redis_scripts import BEAT, CHARGE, END, OVERDUE, RENEW, TAKE
+from services.inference.quota.redis_scripts import BEAT, CHARGE, END, FLOOR, OVERDUE, RENEW, TAKE
 from services.inference.quota.store import HOLD_MS, OVERDUE_COUNT, RECORD_HOLDS
 from services.inference.quota.windows import month_starts
 
@@ -76,6 +76,13 @@ class RedisStore:
         for limit, amount in zip(claim.limits, used, strict=True):
             words += (KINDS[limit.window], limit.maximum, amount)
         await self._run(CHARGE, _keys(claim)[2:], words)
+
+    async def floor(self, claim: Claim) -> None:
+        """Counts at least the claim's amounts as used."""
+        words: list[Any] = [self._now(), *self._month_starts()]
+        for limit, amount in zip(claim.limits, claim.amounts, strict=True):
+            words += (KINDS[limit.window], amount)
+        await self._run(FLOOR, _keys(claim)[2:], words)
 
     async def tend(self, slots: Collection[str]) -> None:
         """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""

@@ -41,6 +41,9 @@ class QuotaStore(Protocol):
     async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Keeps a claim for longer, and notes what was used so far; False where it had been ended before."""
 
+    async def floor(self, claim: Claim) -> None:
+        """Has each day's and month's limit of a claim count at least its amount as used: what others know was."""
+
     async def tend(self, slots: Collection[str]) -> None:
         """Does what is due now and then: ends the claims of these tenants that nobody renews any more.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kit.document_file import DocumentFile
 from services.inference.quota.keeper import RENEWALS, Keeper
 from services.inference.quota.memory_store import MemoryStore
+from services.inference.quota.opening import LookUp, Opening
 from services.inference.quota.quotas import Quotas
 from services.inference.quota.reload import QuotasReload, Report
 from services.inference.quota.settings import BUILT_IN_FILE, QuotaSettings
@@ -32,12 +33,13 @@ class Limiting:
     quotas: Quotas
     keeper: Keeper
     reload: QuotasReload
+    opening: Opening
     lane: RedisLane | None
 
     async def start(self, report: Report) -> None:
         """Opens the way to Redis, whether or not it answers, and begins to look after reservations and the file."""
         if self.lane:
-            self.lane.on_change = _announcing(report, self.keeper.wake)
+            self.lane.on_change = _announcing(report, self.keeper.wake, self.opening.forget)
             await self.lane.open()
             report(REDIS_HEALTH, self.lane.available)
         await self.keeper.start()
@@ -46,13 +48,14 @@ class Limiting:
     async def close(self) -> None:
         """Settles what has ended, and closes everything."""
         await self.reload.close()
+        await self.opening.close()
         await self.keeper.close()
         if self.lane:
             await self.lane.close()
 
 
-def wire(settings: QuotaSettings) -> Limiting:
-    """Joins the parts that the settings name.
+def wire(settings: QuotaSettings, look_up: LookUp) -> Limiting:
+    """Joins the parts that the settings name; `look_up` asks the ledger what was used of budgets.
 
     Raises:
         ConfigError: The quotas file is bad; names file, line and field.
@@ -64,8 +67,9 @@ def wire(settings: QuotaSettings) -> Limiting:
     if settings.store == "redis":
         store, lane = _shared(settings)
     keeper = Keeper(store, settings.hold_s / RENEWALS)
-    quotas = Quotas(rules, store, keeper)
-    return Limiting(quotas, keeper, QuotasReload(file, quotas), lane)
+    opening = Opening(look_up, store)
+    quotas = Quotas(rules, store, keeper, opening)
+    return Limiting(quotas, keeper, QuotasReload(file, quotas), opening, lane)
 
 
 def _shared(settings: QuotaSettings) -> tuple[GuardedStore, RedisLane]:
@@ -78,11 +82,12 @@ def _shared(settings: QuotaSettings) -> tuple[GuardedStore, RedisLane]:
     return GuardedStore(RedisStore(lane, hold_ms=round(settings.hold_s * 1000)), settings.on_loss, MemoryStore()), lane
 
 
-def _announcing(report: Report, wake: Callable[[], None]) -> Callable[[bool], None]:
+def _announcing(report: Report, wake: Callable[[], None], forget: Callable[[], None]) -> Callable[[bool], None]:
     """Tells health and log, once per change, whether Redis answers; what is owed is paid as soon as it does."""
 
     def announce(available: bool) -> None:
         report(REDIS_HEALTH, available)
+        forget()  # counts begin anew: those of this process, or those of a Redis that has come back empty
         if available:
             wake()
             log.info("limits are counted on Redis again")

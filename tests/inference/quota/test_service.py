@@ -82,6 +82,25 @@ async def test_what_was_used_is_charged(limited: Any) -> None:
     assert before - after == used.prompt_token_count + used.completion_token_count
 
 
+async def test_a_budget_outlives_the_process_that_counts_it(limited: Any) -> None:
+    """A process that begins anew counts on top of what the ledger says was used today, of tokens and of money."""
+    small = generation_pb2.SamplingParams(max_tokens=50)
+    before = await limited("{tokens_per_day: 5000, tokens_per_month: 6000}")
+    with alice():
+        made = await before.generate(sampling=small)
+    await before.inference.books.shipping.flush()
+    after = await limited("{tokens_per_day: 5000, tokens_per_month: 6000}")
+    with alice():
+        next_one, *_ = await asyncio.gather(*(after.generate(sampling=small) for _ in range(5)))
+
+    used = made.usage.prompt_token_count + made.usage.completion_token_count
+    assert (
+        state(next_one.receipt.limits, "user_tokens_per_day")[1]
+        <= state(made.receipt.limits, "user_tokens_per_day")[1] - used
+    )
+    assert state(next_one.receipt.limits, "user_tokens_per_month")[1] <= 6000 - used - 50
+
+
 async def test_a_kept_answer_costs_no_tokens(limited: Any) -> None:
     """A hit gives its tokens back, and counts as a request."""
     suite = await limited("{requests_per_minute: 9, tokens_per_day: 5000}", cache=True)

@@ -188,6 +188,20 @@ async def test_what_was_let_in_elsewhere_is_charged_in_full(store: QuotaStore, c
     assert await granted(store, claim((day, 100), (running, 1)))
 
 
+async def test_a_budget_is_raised_to_what_others_know(store: QuotaStore, clock: HandClock) -> None:
+    """A floor raises what a day and a month count, in the windows of now, and never lowers it."""
+    day, month, minute = tokens(100), tokens(900, Window.MONTH), tokens(600, Window.MINUTE)
+    assert await granted(store, claim((day, 10), (month, 50)))
+    await store.floor(claim((day, 70), (month, 30), (minute, 600)))
+    await store.floor(claim((day, 20), (month, 30)))
+
+    assert await remaining(store, claim((day, 0))) == 30
+    assert await remaining(store, claim((month, 0))) == 850
+    assert await granted(store, claim((minute, 600)))
+    clock.now_ms += 86_400_000
+    assert await granted(store, claim((day, 100)))
+
+
 async def test_tenants_do_not_share(store: QuotaStore) -> None:
     """What one tenant uses, another still has."""
     assert await granted(store, claim((limit(1), 1), slot="acme"))
