@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import key_options
+from cli.backup import options as backup_options
 from cli.bench_cache.options import add_arguments
 from cli.bench_engine.options import add_arguments as add_engine_arguments
 from cli.errors import CommandError
@@ -97,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
 
     migrate = commands.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=_migrate)
+
+    backup_options.add(commands, _backup, _restore)
 
     version = commands.add_parser("version", help="print the versions of Millrace, Python and gRPC")
     version.set_defaults(run=_version)
@@ -186,6 +189,18 @@ def _migrate(_: argparse.Namespace) -> int:
     from cli.migrate import migrate
 
     return migrate()
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from cli.backup.command import backup
+
+    return backup(args.folder, args.only)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from cli.backup.command import restore
+
+    return restore(args.folder, args.only, args.force, args.check)
 
 
 def _version(_: argparse.Namespace) -> int:

@@ -42,7 +42,7 @@ class Suite:
         self.ports = dict(zip(NAMES, _free_ports(len(NAMES)), strict=True))
         self.processes: dict[str, Process] = {}
         (folder / "models.yaml").write_text(models)
-        self._variables = {
+        self.variables = {
             **{f"MILLRACE_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
             "MILLRACE_EDGE_INFERENCE_TARGET": self.address("inference"),
             "MILLRACE_INFERENCE_CACHE_TARGET": self.address("cache"),
@@ -71,7 +71,7 @@ class Suite:
             log = (self.folder / f"{name}.log").open("ab")
             self.processes[name] = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", f"services.{name}", stdin=DEVNULL, stdout=log, stderr=STDOUT,
-                env={**os.environ, **self._variables},
+                env={**os.environ, **self.variables},
             )  # fmt: skip
         await self.until(lambda health: health["status"] == "ok")
 

@@ -1,0 +1,1 @@
+"""`millrace backup` and `millrace restore`: all that Millrace keeps, in one folder that any store can take back."""
