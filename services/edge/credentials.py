@@ -7,6 +7,7 @@ in the logs of every proxy and in histories, and headers that no metadata can ca
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from kit.identity import CLIENT_ID_KEY
 from services.edge.exchange import Exchange
@@ -17,9 +18,8 @@ _BYTES_MAX = 4_096  # as inference has it; a token with many scopes has less
 _CLIENT_ID = b"x-client-id"
 _CLIENT_ID_FORM = re.compile(rb"[\x21-\x7e]{1,128}")
 _VISIBLE = re.compile(rb"[\x20-\x7e]*")
-_IN_QUERY = re.compile(
-    rb"(?i)(?:^|&)(?:api[_-]?key|x-api-key|access[_-]?token|authorization|auth)=|=(?:mr_[\w-]{40}|eyJ[\w-]+\.eyJ)"
-)
+_KEY = re.compile(r"mr_[\w-]{40}|eyJ[\w-]+\.eyJ")
+_NAMED = re.compile(r"(?i)(?:^|&)(?:api[_-]?key|x-api-key|access[_-]?token|authorization|auth)=")
 
 
 def metadata_of(exchange: Exchange) -> list[tuple[str, str]]:
@@ -53,7 +53,8 @@ def refuse_in_url(exchange: Exchange) -> None:
     Raises:
         Fault: 400 `key_in_url`.
     """
-    if exchange.query and _IN_QUERY.search(exchange.query):
+    query = unquote(exchange.query.decode("latin-1")) if exchange.query else ""
+    if _KEY.search(exchange.path) or (query and (_NAMED.search(query) or _KEY.search(query))):
         message = "Send keys in a header, never in a URL; if this one is real, revoke it: proxies may have logged it."
         raise Fault(400, message, code="key_in_url")
 

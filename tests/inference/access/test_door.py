@@ -151,6 +151,18 @@ async def test_a_key_in_a_url_is_refused_by_name(door: Door, query: str) -> None
     assert code_of(await door.edge.get(url, headers=bearer(ROOT_KEY))) == (400, "key_in_url")
 
 
+@pytest.mark.parametrize(
+    "url", ["/v1/models/{}", "/v1/models/%6D{:.1}", "/chat-status/{}?x=1", "/v1/models?x=%6d{:.1}"]
+)
+async def test_no_spelling_hides_a_key_in_a_url(door: Door, url: str) -> None:
+    """In the path as in the query, percent-encoded or not; the answer does not repeat it."""
+    written = url.replace("{:.1}", ROOT_KEY[1:]).replace("{}", ROOT_KEY)
+    answer = await door.edge.get(written, headers=bearer(ROOT_KEY))
+
+    assert code_of(answer) == (400, "key_in_url")
+    assert ROOT_KEY not in answer.text
+
+
 @pytest.mark.parametrize("value", [b"Bearer k\xc3\xa9y", b"Bearer \x80\xff", b"Bearer a\tb"])
 async def test_a_header_that_is_no_text_is_refused(door: Door, value: bytes) -> None:
     """What no metadata can carry is 401 at the edge, and no 500."""
