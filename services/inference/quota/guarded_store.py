@@ -8,6 +8,8 @@ as it is back; what was asked of it and never answered is given back, should it 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
@@ -20,9 +22,12 @@ from services.inference.quota.memory_store import MemoryStore
 from services.inference.quota.redis_store import RedisStore
 from services.inference.quota.store import StoreLost
 
+log = logging.getLogger(__name__)
+
 OnLoss = Literal["local", "open", "closed"]
 # Ends that wait for Redis; beyond that the oldest are left to be found overdue.
 OWED_COUNT_MAX = 10_000
+SAY_INTERVAL_S = 10.0
 
 
 class GuardedStore:
@@ -38,6 +43,7 @@ class GuardedStore:
         self._shared, self._on_loss, self._local = shared, on_loss, local
         self._owed: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
         self._uncharged: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
+        self._late_count, self._say_at = 0, 0.0
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim, or tells why not.
@@ -52,6 +58,7 @@ class GuardedStore:
             raise
         except StoreLost as lost:
             if lost.sent:
+                self._say_late()
                 self._owe(claim, (0,) * len(claim.amounts))
             if self._on_loss == "closed":
                 raise
@@ -92,6 +99,13 @@ class GuardedStore:
             await self._shared.charge(*self._uncharged[0])
             self._uncharged.popleft()
         await self._shared.tend(slots)
+
+    def _say_late(self) -> None:
+        """Logs trips that failed one by one, now and then: what they let in is beyond what Redis counts."""
+        self._late_count += 1
+        if (now := time.monotonic()) >= self._say_at:
+            log.warning("Redis was too late for a limit", extra={"count": self._late_count, "on_loss": self._on_loss})
+            self._late_count, self._say_at = 0, now + SAY_INTERVAL_S
 
     def _owe(self, claim: Claim, used: tuple[int, ...]) -> None:
         if claim.is_held:

@@ -62,8 +62,13 @@ async def change(store: Guarded) -> bool:
         return await store.changes.get()
 
 
-async def test_a_frozen_redis_costs_one_deadline_then_nothing(make: Make, own_redis: RedisServer) -> None:
-    """Calls at once wait for one trip together and go on; once the breaker is open nobody asks; then Redis is used."""
+async def test_a_frozen_redis_costs_one_deadline_then_nothing(
+    make: Make, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls at once wait for one trip together and go on; once the breaker is open nobody asks; then Redis is used.
+
+    The log says it once, not for each call.
+    """
     store = await make()
     assert await fits(store, (limit(100), 1))
     own_redis.freeze()
@@ -71,6 +76,7 @@ async def test_a_frozen_redis_costs_one_deadline_then_nothing(make: Make, own_re
     sent = [await asyncio.gather(*(fits(store, (limit(1_000), 1)) for _ in range(200))) for _ in range(3)]
 
     assert all(all(one) for one in sent)
+    assert [record.getMessage() for record in caplog.records] == ["Redis was too late for a limit"]
     assert await change(store) is False
     assert await fits(store, (limit(1_000), 1))  # nobody is asked: there is no deadline to wait for
     assert not store.lane.available
