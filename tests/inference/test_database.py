@@ -118,13 +118,24 @@ async def test_only_sqlite_is_migrated_unasked(database: Database) -> None:
         assert await migrating.version(database) is None
 
 
-@pytest.mark.parametrize("url", ["mysql://host/name", "postgresql://host/name", "no url"])
+@pytest.mark.parametrize("url", ["mysql://host/name", "postgresql+psycopg://host/name", "no url"])
 def test_other_databases_are_refused(url: str) -> None:
     """The message names the variable and what is allowed, never the URL, which holds a password."""
     with pytest.raises(ConfigError, match="MILLRACE_INFERENCE_DATABASE_URL") as caught:
         open_database(url)
 
     assert "host/name" not in caught.value.message
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+async def test_a_host_s_own_url_of_postgresql_works(postgres: PostgresServer, scheme: str) -> None:
+    """Hosts hand out postgres:// with libpq's sslmode; it is taken as it is."""
+    _, _, rest = postgres.create_database().partition("://")
+    mode = "" if "+" in scheme else ("&" if "?" in rest else "?") + "sslmode=disable"
+    database = open_database(f"{scheme}://{rest}{mode}")
+
+    await database.ping()
+    await database.close()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

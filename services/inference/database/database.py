@@ -144,6 +144,11 @@ def _url(settings: DatabaseSettings) -> URL:
         url = make_url(settings.url.get_secret_value())
     except ArgumentError:
         raise ConfigError("MILLRACE_INFERENCE_DATABASE_URL (a secret): is no URL") from None
+    if url.drivername in ("postgres", "postgresql"):
+        # As hosts hand their databases out, in the terms of another driver.
+        url = url.set(drivername="postgresql+asyncpg")
+        if mode := url.query.get("sslmode"):
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     if url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
         allowed = "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST/NAME"
         raise ConfigError(f"MILLRACE_INFERENCE_DATABASE_URL: {url.drivername!r} is not supported: use {allowed}")
