@@ -134,7 +134,7 @@ const modelRows = ({ model, requests_per_s: perSecond, p95_ms: p95, targets }) =
 
 const targetCells = (target) => [
   make("td", {}, target.target),
-  make("td", {}, make("span", { class: `tag ${BREAKERS[target.breaker] ?? ""}` }, target.breaker.replace("_", " "))),
+  make("td", {}, BREAKERS[target.breaker] ? make("span", { class: `tag ${BREAKERS[target.breaker]}` }, target.breaker.replace("_", " ")) : "–"),
   make("td", { class: "number" }, target.running),
   make("td", { class: "number" }, target.waiting),
   make("td", {}, target.kv_use === null ? "–" : [meter(target.kv_use, `KV cache of ${target.target}`), ` ${percent(target.kv_use)}`]),
