@@ -84,6 +84,21 @@ Do I brush before I floss? | Do I floss before I brush?
 10 km to miles | 10 miles to km
 flights London New York on Sunday | flights New York London on Sunday
 """
+ASKED_OTHERWISE = """
+Who did the Romans defeat? | Who defeated the Romans?
+What do owls hunt? | What hunts owls?
+Why does bread rise? | How does bread rise?
+Where was the treaty signed? | When was the treaty signed?
+Who is the captain of the team? | Who was the captain of the team?
+Did it snow in Oslo? | Will it snow in Oslo?
+Can I shower during the treatment? | Can I shower after the treatment?
+"""
+ADDED = """
+How old is the actor? | How old is the actor Depp?
+Can my parrot eat apples? | Can my parrot Coco eat apples?
+How do I pay in cash? | How do I only pay in cash?
+What does the permit cost? | What does the weekly permit cost?
+"""
 PARAPHRASED = """
 How can I lose weight fast? | What is the quickest way to lose weight?
 Where is my order? | My order has not arrived yet, can you tell me where it is?
@@ -103,8 +118,13 @@ What is a 5-day course? | What is a 5 day course?
 I would like a new card, how do I get one? | I need a new card, how do I receive one?
 In Rome, where can I park my Fiat? | Where can I park my Fiat in Rome?
 How do I pay with my Visa or my Maestro? | How do I pay with my Maestro or my Visa?
+Why did the upload fail? | Why does the upload fail?
+Where can I renew my passport? | How can I renew my passport?
+Will there be a fee for this? | Is there a fee for this?
+My parcel is late. Help! | My parcel is late.  Help!
+What happened to my parcel? | What did happen to my parcel?
 """
-EDITED = NEGATED + NUMBERED + CALCULATED + OPPOSITE + SWAPPED_ENTITY + EXCHANGED
+EDITED = NEGATED + NUMBERED + CALCULATED + OPPOSITE + SWAPPED_ENTITY + EXCHANGED + ASKED_OTHERWISE + ADDED
 DIRECTIONS = (
     "How do I get from {} to {}?",
     "What does a taxi from {} to {} cost?",

@@ -21,12 +21,14 @@ PERSONS: Final = {
     for words in ("i me", "you u", "he him", "she her", "we us", "they them")
     for word in words.split()
 }
+# Verbs that only help another one: `Who did John hit`.
+SUPPORTS: Final = frozenset((word,) for word in "do does did".split())
 SKIPPED: Final = frozenset("a an the my your our their his its this that these those".split()) | PERSONS.keys()
 
 
 def exchanged(ours: Words, theirs: Words) -> bool:
     """Whether two words of content, two names or two persons have taken each other's place."""
-    return _contents_exchanged(ours, theirs) or _persons_exchanged(ours, theirs)
+    return _contents_exchanged(ours, theirs) or _persons_exchanged(ours, theirs) or _roles_exchanged(ours, theirs)
 
 
 def _contents_exchanged(ours: Words, theirs: Words) -> bool:
@@ -56,6 +58,14 @@ def _persons_exchanged(ours: Words, theirs: Words) -> bool:
     if mine == other or len(mine) != len(other) or set(mine) != set(other):
         return False
     return _content(ours) == _content(theirs)
+
+
+def _roles_exchanged(ours: Words, theirs: Words) -> bool:
+    """Whether one asks who does something, and the other to whom it is done: `Who hit John` for `Who did John hit`."""
+    mine, other = _content(ours), _content(theirs)
+    asked = [words.tokens[:1] == ("who",) or words.tokens[:1] == ("what",) for words in (ours, theirs)]
+    helped = [words.tokens[1:2] in SUPPORTS for words in (ours, theirs)]
+    return all(asked) and helped[0] != helped[1] and mine != other and sorted(mine) == sorted(other)
 
 
 def _content(words: Words) -> list[str]:

@@ -29,8 +29,18 @@ OPPOSITES: Final = tuple(
     frozenset(pair.split("/"))
     for pair in """before/after with/without in/out on/off up/down over/under more/less to/from for/against into/from
     most/least all/none all/some above/below can/must may/must he/she his/her first/last always/never from/into
-    off/onto by/to""".split()
+    off/onto by/to before/during after/during before/since after/until since/until by/without""".split()
 )
+# What is asked for: a reason is no instruction, a time no place. `How` and `where` often ask for the same.
+QUESTIONS: Final = tuple(
+    frozenset(pair.split("/")) for pair in "why/how why/when why/where why/who when/where when/who where/who".split()
+)
+# Whether something was, or is or will be, where the question begins with it (`Who was`); causes stay the same.
+PAST: Final = frozenset("was were did had".split())
+NOT_PAST: Final = frozenset("is are am does do has have will".split())
+QUESTION_WORDS: Final = frozenset("who what where when how which whose".split())
+# One of these more, and another part of the thing is meant.
+LIMITS: Final = frozenset("only half twice alone daily weekly monthly yearly".split())
 NEGATING_PREFIXES: Final = ("un", "in", "im", "il", "ir", "non", "non-", "dis", "mis", "de", "anti", "anti-")
 PARTICLES: Final = frozenset("up out off over under down".split())
 # What tells one thing from another though it is short or else a function word: `vitamin A`, `World War I`, `in May`.
@@ -82,11 +92,13 @@ def objection(ours: Words, theirs: Words) -> str | None:
         return "NEGATION"
     if _symbols_differ(ours, theirs):
         return "SYMBOL"
-    if any(_opposite(edit, ours, theirs) for edit in edits):
+    if any(_opposite(edit, ours, theirs) or _asks_otherwise(edit, ours, theirs) for edit in edits):
         return "OPPOSITE"
     if sorted(ours.stems) == sorted(theirs.stems):  # moved, not replaced
         return None
-    if any(_replaces(edit, ours, theirs) or _relabels(edit, ours, theirs) for edit in edits):
+    if any(
+        _replaces(edit, ours, theirs) or _relabels(edit, ours, theirs) or _adds(edit, ours, theirs) for edit in edits
+    ):
         return "WORD"
     return None
 
@@ -175,6 +187,29 @@ def _opposite(edit: Edit, ours: Words, theirs: Words) -> bool:
     if any(pair & mine and pair & other and pair & mine != pair & other for pair in OPPOSITES):
         return True
     return any(_negates(one, two) or _negates(two, one) for one in mine for two in other)
+
+
+def _asks_otherwise(edit: Edit, ours: Words, theirs: Words) -> bool:
+    """Whether another thing is asked for, or of another time."""
+    mine, other = ({words.tokens[at] for at in places} for words, places in ((ours, edit.ours), (theirs, edit.theirs)))
+    if any(pair & mine and pair & other and pair & mine != pair & other for pair in QUESTIONS):
+        return True
+    verbs = _first_verb(ours, edit.ours), _first_verb(theirs, edit.theirs)
+    return any(one in PAST and other in NOT_PAST for one, other in (verbs, verbs[::-1]))
+
+
+def _first_verb(words: Words, places: Iterable[int]) -> str:
+    """What a question begins with, its question word apart, where that is at one of these places."""
+    at = 1 if words.tokens[0] in QUESTION_WORDS else 0
+    return words.tokens[at] if at in places else ""
+
+
+def _adds(edit: Edit, ours: Words, theirs: Words) -> bool:
+    """Whether one text has a name or a limit that the other lacks, and nothing in its place."""
+    if edit.ours and edit.theirs:
+        return False
+    words, places = (ours, edit.ours) if edit.ours else (theirs, edit.theirs)
+    return any(words.stems[at] in words.names or words.tokens[at] in LIMITS for at in places)
 
 
 def _negates(word: str, other: str) -> bool:

@@ -28,7 +28,7 @@ OPERATOR: Final = re.compile(
     r"(?:(?<=[\d)])|(?<=[\d)]\s))(?:[*/](?=\s?[\w(])|[-−](?=\s?\d))|(?<!\w)[-−*/](?=\s?\d)|[\^×÷±√∑∫∞∂≈≠≤≥¬∧∨]"
 )
 CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
-NAME: Final = re.compile(r"(?<![.!?]\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
+NAME: Final = re.compile(r"(?<![.!?]\s)(?<![.!?]\s\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
 HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 COUNTRY: Final = re.compile(r"\bU\.?S\.?(?:A\b\.?|(?<=\.)|\b)")
 CURRENCY_NAMES: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
