@@ -103,13 +103,22 @@ class Stand:
         self._processes.append(process)
         return process.pid
 
-    def millrace(self, models: str = "", policies: bool = False, cache: Mapping[str, str] | None = None) -> Suite:
+    def millrace(
+        self,
+        models: str = "",
+        policies: bool = False,
+        cache: Mapping[str, str] | None = None,
+        each: Mapping[str, str] | None = None,
+        edge: Mapping[str, str] | None = None,
+    ) -> Suite:
         """Starts edge and inference, with cache and safety where policies are on.
 
         Args:
             models: The models file; without one every `fake...` model is at the fast upstream.
             policies: Whether requests are screened and cached.
             cache: More settings of the cache service.
+            each: More settings of every service.
+            edge: More settings of the edge.
         """
         names = ["cache", "safety", "inference", "edge"] if policies else ["inference", "edge"]
         address = {name: f"127.0.0.1:{free_port()}" for name in names}
@@ -117,7 +126,7 @@ class Stand:
         models_file = self.folder / f"models-{len(self._processes)}.yaml"
         models_file.write_text(models or MODELS.format(url=self.upstream_url, profile=profile, cache=cached))
         variables = {
-            "edge": {"INFERENCE_TARGET": address["inference"]},
+            "edge": {"INFERENCE_TARGET": address["inference"], **(edge or {})},
             "inference": {
                 "MODELS_FILE": str(models_file),
                 "DATABASE_URL": f"sqlite+aiosqlite:///{self.folder}/millrace.sqlite3",
@@ -129,7 +138,8 @@ class Stand:
             "cache": {"PATH": str(self.folder / "cache.sqlite3"), **(cache or {})},
             "safety": {},
         }
-        pids = {name: self._service(name, address[name].rpartition(":")[2], variables[name]) for name in names}
+        ports = {name: address[name].rpartition(":")[2] for name in names}
+        pids = {name: self._service(name, ports[name], {**(each or {}), **variables[name]}) for name in names}
         url = f"http://{address['edge']}"
         _wait(f"{url}/readyz")
         return Suite(url, address["inference"], pids)

@@ -9,14 +9,19 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from opentelemetry.trace import SpanKind
+
+from kit import names
 from kit.spans import Span
 
-# Texts of attributes recur: methods, routes, models, codes. What is said once, such as an id, is not kept.
+# Attributes recur: methods, routes, models, codes. What is said once is not kept.
 _KEPT_COUNT_MAX: Final = 4096
-_KEPT_CHARS_MAX: Final = 64
+_SAID_ONCE: Final = frozenset({names.REQUEST_ID, names.GEN_AI_CONVERSATION_ID, names.URL_PATH})
 
 # Tags of opentelemetry.proto.trace.v1.Span: field number << 3 | wire type.
 _TIMES = struct.Struct("<BQBQ")
+# OTLP counts kinds from 1.
+_KINDS = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}
 _DOUBLE = struct.Struct("<d")
 
 
@@ -27,7 +32,7 @@ def encoder(resource: Mapping[str, str], scope: str) -> Callable[[Sequence[Span]
         resource: What all spans of this process share.
         scope: Name of what makes them.
     """
-    kept: dict[tuple[str, str], bytes] = {}
+    kept: dict[tuple[str, str | int], bytes] = {}
     head = _field(0x0A, b"".join(_field(0x0A, _attribute(key, value)) for key, value in resource.items()))
     scope_head = _field(0x0A, _text(0x0A, scope))
 
@@ -38,17 +43,18 @@ def encoder(resource: Mapping[str, str], scope: str) -> Callable[[Sequence[Span]
     return encode
 
 
-def _span(span: Span, kept: dict[tuple[str, str], bytes]) -> bytes:
+def _span(span: Span, kept: dict[tuple[str, str | int], bytes]) -> bytes:
     context, parent = span.context, span.parent
     parts = [
         b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),
-        _text(0x2A, span.name), b"\x30", bytes((span.kind.value + 1,)),
+        _text(0x2A, span.name), _KINDS[span.kind],
         _TIMES.pack(0x39, span.start_time, 0x41, span.end_time),
     ]  # fmt: skip
     if parent is not None:
         parts += (b"\x22\x08", parent.span_id.to_bytes(8, "big"))
     for key, value in span.attributes.items():
-        if type(value) is not str or len(value) > _KEPT_CHARS_MAX:
+        # By exact type: 1, 1.0 and True would be one key.
+        if key in _SAID_ONCE or (type(value) is not str and type(value) is not int):
             parts.append(_field(0x4A, _attribute(key, value)))
             continue
         known = kept.get((key, value))

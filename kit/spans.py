@@ -23,6 +23,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util import types
 from opentelemetry.util._decorator import _agnosticcontextmanager
 
+from kit import names
+
 # Spans of one trace that one process holds back; a batch of a hundred items has about this many.
 HELD_COUNT_MAX: Final = 1024
 
@@ -73,6 +75,17 @@ class Span(trace.Span):
     def is_error(self) -> bool:
         """Whether it is marked as failed."""
         return self.status_code is StatusCode.ERROR
+
+    def child(self, name: str, start_time: int | None = None) -> Span:
+        """Begins a span below it, now or at an instant in nanoseconds since the epoch."""
+        return self._tracer.start_span(name, trace.set_span_in_context(self, Context()), start_time=start_time)
+
+    def sibling(self, name: str, start_time: int) -> Span:
+        """Begins a span beside it, at an instant in nanoseconds since the epoch: for what came just before."""
+        above = trace.NonRecordingSpan(self.parent or trace.INVALID_SPAN_CONTEXT)
+        span = self._tracer.start_span(name, trace.set_span_in_context(above, Context()), start_time=start_time)
+        span.root = self.root
+        return span
 
     def get_span_context(self) -> SpanContext:
         """Returns its ids."""
@@ -215,3 +228,24 @@ class SpanTracer(trace.Tracer):
     def _export(self, span: Span) -> None:
         for export in self._exports:
             export(span)
+
+
+class step:
+    """A span around a block within the current one; nothing where that is not recorded. It is no block's parent."""
+
+    __slots__ = ("_name", "_span")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._span: Span | None = None
+
+    def __enter__(self) -> None:
+        above = trace.get_current_span()
+        if isinstance(above, Span):
+            self._span = above.child(self._name)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._span is not None:
+            if kind is not None:
+                self._span.set_attribute(names.ERROR_TYPE, getattr(error, "reason", kind.__name__))
+            self._span.end()

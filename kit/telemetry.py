@@ -33,7 +33,7 @@ from kit.spans import Export, Span, SpanTracer
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 # The span store is what somebody looks at now.
-_STORE_DELAY_S = 0.1
+_STORE_DELAY_S = 0.2
 
 # The version of `traceparent` that has no more than four parts.
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")

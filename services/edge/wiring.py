@@ -116,7 +116,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
     )
     notes = TraceNotes(store, owners) if store is not None else None
     gateway = Gateway(Router(routes), limits, Observer(telemetry, metrics, notes).observe)
-    receiver = SpanReceiver(store, settings.span_store_port or 0) if store is not None else None
+    receiver = SpanReceiver(store.take, settings.span_store_port or 0) if store is not None else None
     return Edge(EdgeServer(gateway, lifecycle, settings), inference, channel, receiver)
 
 

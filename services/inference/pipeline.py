@@ -19,6 +19,7 @@ from contextlib import aclosing
 import msgspec
 
 from kit.errors import Code, MillraceError, NotFound
+from kit.spans import step
 from services.inference.access.permission import check_named, check_route
 from services.inference.accounting.settlement import Settlement
 from services.inference.admission import Admission
@@ -90,11 +91,13 @@ class Pipeline:
         receipt = receipt or Receipt(request.request_id, request.model)
         with self._admission.admit(), self._router.hold():
             check_named(request)
-            route = self._router.choose(request)
+            with step("route"):
+                route = self._router.choose(request)
             check_route(request, route)
             receipt.model, receipt.route_reason, receipt.created_time = route.model_name, route.reason, time.time()
             with self._settlement.settle(request, receipt) as settled:
-                request = await self._admission.quotas.admit(request, route, receipt)
+                with step("admit"):
+                    request = await self._admission.quotas.admit(request, route, receipt)
                 async with aclosing(self._answer(request, route, receipt)) as batches:
                     async for batch in batches:
                         if batch and isinstance(batch[-1], Completed):

@@ -86,7 +86,8 @@ async def test_a_request_that_runs_has_an_open_root(suite: Suite) -> None:
             "POST", f"{suite.url}/v1/chat/completions", json=body, headers={"x-request-id": request_id}
         )
         answer = await client.send(request, stream=True)
-        await anext(answer.aiter_bytes())
+        chunks = answer.aiter_bytes()  # held, for its end would close the answer
+        await anext(chunks)
         trace = (await client.get(f"{suite.url}/v1/traces/{request_id}")).json()
         await answer.aclose()
     root = next(one for one in trace["spans"] if one["parent_span_id"] is None)
@@ -115,7 +116,7 @@ async def test_live_figures_come_once_a_second(suite: Suite) -> None:
         _, second = await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
     assert kind == "snapshot"
-    assert 0.5 < (second["at_ms"] - first["at_ms"]) / 1000
+    assert second["at_ms"] - first["at_ms"] > 500
     assert first["requests_per_s"] > 0
     assert first["latency_ms"]["p50"] <= first["latency_ms"]["p95"] <= first["latency_ms"]["p99"]
     assert first["tokens_per_s"] > 0

@@ -64,6 +64,8 @@ async def test_stream_is_one_trace(suite: Suite, receiver: OtlpReceiver) -> None
     inference = f"inference {INFERENCE}/StreamGenerate"
     expected = {edge: "caller", f"edge {INFERENCE}/StreamGenerate": edge}
     expected |= {inference: f"edge {INFERENCE}/StreamGenerate", "inference chat fake": inference}
+    expected |= {f"inference {step}": inference for step in ("route", "admit")}
+    expected |= {f"inference {phase}": "inference chat fake" for phase in ("prefill", "decode")}
     for service, path, rpcs in (
         ("safety", SAFETY, ("CheckInput", "StreamCheckOutput")),
         ("cache", CACHE, ("Lookup", "Store")),

@@ -6,6 +6,7 @@ need none, anybody. Others are told what is told of a request that nobody made.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
@@ -70,11 +71,11 @@ class TraceEndpoints:
     async def trace(self, exchange: Exchange, _: None) -> Trace:
         """GET /v1/traces/{request_id}."""
         store, request = await self._find(exchange)
-        spans = [_shown(span) for span in request.spans()]
-        if request.root is not None and request.root.span_id not in request.trace.spans:
-            spans.append(_open(request.root))
-        trace_id = request.trace.trace_id.hex()
-        return Trace(exchange.params["request_id"], trace_id, store.is_complete(request), spans)
+        trace = store.trace(request)
+        spans = [_shown(stored) for stored in trace.own()]
+        if trace.open_root is not None:
+            spans.append(_open(trace.open_root))
+        return Trace(exchange.params["request_id"], request.trace_id.hex(), store.is_complete(trace), spans)
 
     async def events(self, exchange: Exchange, _: None) -> None:
         """GET /v1/traces/{request_id}/events: `span` for each as it comes, then `end`."""
@@ -82,11 +83,12 @@ class TraceEndpoints:
         exchange.expect_stream(lambda fault: b"event: error\ndata: " + fault.body() + b"\n\n")
         async with attended(exchange, self._heartbeat_s):
             await exchange.start_stream()
-            if request.root is not None and request.root.span_id not in request.trace.spans:
-                await exchange.write(_event(b"span", _open(request.root)))
-            async for span in store.follow(request):
-                await exchange.write(_event(b"span", _shown(span)))
-            end = TraceEnd(exchange.params["request_id"], request.trace.trace_id.hex())
+            if (root := store.trace(request).open_root) is not None:
+                await exchange.write(_event(b"span", _open(root)))
+            async with aclosing(store.follow(request)) as spans:
+                async for stored in spans:
+                    await exchange.write(_event(b"span", _shown(stored)))
+            end = TraceEnd(exchange.params["request_id"], request.trace_id.hex())
             await exchange.end_stream(_event(b"end", end))
 
     async def _find(self, exchange: Exchange) -> tuple[TraceStore, Request]:
@@ -117,10 +119,10 @@ def _open(root: Root) -> Span:
 
 
 def _shown(stored: StoredSpan) -> Span:
-    span = stored.read()
+    span = stored.span
     return Span(
-        span_id=stored.span_id.hex(),
-        parent_span_id=stored.parent_id.hex() or None,
+        span_id=span.span_id.hex(),
+        parent_span_id=span.parent_span_id.hex() or None,
         name=span.name,
         service=stored.service,
         start_ms=span.start_time_unix_nano / 1e6,

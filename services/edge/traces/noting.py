@@ -8,7 +8,7 @@ from opentelemetry.trace import Span
 
 from services.edge.exchange import Exchange
 from services.edge.traces.owners import Owners
-from services.edge.traces.store import Root, TraceStore
+from services.edge.traces.store import Request, Root, TraceStore
 
 
 class TraceNotes:
@@ -27,5 +27,5 @@ class TraceNotes:
         context = span.get_span_context()
         name = f"{exchange.method} {exchange.path}"
         root = Root(context.span_id.to_bytes(8, "big"), name, time.time_ns(), is_joined)
-        trace_id = context.trace_id.to_bytes(16, "big")
-        self._store.begin(exchange.request_id, trace_id, self._owners.of(exchange), root)
+        request = Request(context.trace_id.to_bytes(16, "big"), self._owners.of(exchange), root)
+        self._store.begin(exchange.request_id, request)

@@ -11,11 +11,14 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from kit import names
 from kit.errors import MillraceError
+from kit.spans import Span as LightSpan
 from services.inference.attempts.attempt import Observation
 from services.inference.events import Attempt
 from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent
 from services.inference.request import Request
 from services.inference.routing.router import RouteTarget
+
+QUEUE_S_MIN = 0.001  # a shorter wait is none, and a span of its own would say nothing
 
 
 class _Unobserved:
@@ -79,8 +82,23 @@ class AttemptObserver:
             yield _Unobserved()
             return
         span.set_attributes(_attributes(operation, request, candidate, attempt))
-        with _ending(span):
-            yield _Observed(span)
+        try:
+            with _ending(span):
+                yield _Observed(span)
+        finally:
+            if isinstance(span, LightSpan):
+                _phases(span, attempt)
+
+
+def _phases(span: LightSpan, attempt: Attempt) -> None:
+    """The parts of an attempt: its wait for a place, its prefill up to the first token, and its decode."""
+    began_ns = span.start_time
+    if attempt.queue_s > QUEUE_S_MIN:
+        span.sibling("queue", began_ns - round(attempt.queue_s * 1e9)).end(began_ns)
+    if attempt.ttft_s is not None:
+        first_ns = min(began_ns + round(attempt.ttft_s * 1e9), span.end_time)
+        span.child("prefill", began_ns).end(first_ns)
+        span.child("decode", first_ns).end(span.end_time)
 
 
 @contextmanager
