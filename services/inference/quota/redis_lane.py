@@ -32,6 +32,8 @@ PROBE_INTERVAL_S: Final = 0.5
 # before it has looked at its sockets, and Redis would be blamed for it.
 LAST_LOOK_S: Final = 0.002
 SOCKET_TIMEOUT_S: Final = 1.0
+# How long what nobody waits for looks out for company: a trip costs far more than one call more on it.
+PATIENCE_S: Final = 0.005
 
 Command = tuple[Any, ...]
 Passenger = tuple[Command, asyncio.Future[Any]]
@@ -76,16 +78,21 @@ class RedisLane:
         except Unavailable:
             self._breaker.trip()
 
-    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], *, patient: bool = False) -> Any:
         """Runs a script.
 
+        Args:
+            script: Lua.
+            keys: Every key that it touches.
+            arguments: Its arguments.
+            patient: Whether it may wait a moment for company.
         Raises:
             StoreLost: Redis did not answer in time, refused, or is known not to answer.
         """
         digest = self._scripts.get(script)
         if digest is None:
             digest = self._scripts[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        answer = await self._send("EVALSHA", digest, len(keys), *keys, *arguments)
+        answer = await self._send("EVALSHA", digest, len(keys), *keys, *arguments, patient=patient)
         if isinstance(answer, NoScriptError):
             answer = await self._send("EVAL", script, len(keys), *keys, *arguments)
         return _checked(answer)
@@ -94,16 +101,17 @@ class RedisLane:
         """Sends a command; raises as `run` does."""
         return _checked(await self._send(*command))
 
-    async def _send(self, *command: Any) -> Any:
+    async def _send(self, *command: Any, patient: bool = False) -> Any:
         """Sends a command with the next trip; what Redis complains of is an answer."""
         if not self._breaker.closed:
             raise StoreLost(sent=False)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((command, answer))
-        if self._riding is None:
-            self._riding = asyncio.create_task(self._ride())
-            self._rides.add(self._riding)
-            self._riding.add_done_callback(self._rides.discard)
+        if not patient:
+            self._depart()
+        elif self._riding is None and len(self._waiting) == 1:
+            loop.call_later(PATIENCE_S, self._depart)
         return await answer
 
     async def close(self) -> None:
@@ -111,6 +119,13 @@ class RedisLane:
         await self._breaker.close()
         await cancel_all(self._rides)
         await self._client.aclose()
+
+    def _depart(self) -> None:
+        """Begins a ride with those who wait, unless they are about to be taken along anyway."""
+        if self._riding is None and self._waiting:
+            self._riding = asyncio.create_task(self._ride())
+            self._rides.add(self._riding)
+            self._riding.add_done_callback(self._rides.discard)
 
     async def _ride(self) -> None:
         """Makes trips until nobody waits, or it is left behind."""

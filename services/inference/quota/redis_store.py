@@ -61,7 +61,7 @@ class RedisStore:
         words: list[Any] = [self._now(), claim.id]
         for limit, reserved, amount in zip(claim.limits, claim.amounts, used, strict=True):
             words += (KINDS[limit.window], limit.maximum, amount - reserved)
-        return bool(await self._run(END, _keys(claim), words))
+        return bool(await self._run(END, _keys(claim), words, patient=True))
 
     async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Keeps a claim."""
@@ -104,8 +104,10 @@ class RedisStore:
     def _now(self) -> int | str:
         return "-" if self._clock is None else self._clock()
 
-    async def _run(self, script: str, keys: list[str], words: list[Any], data: bytes = b"") -> Any:
-        return await self._lane.run(script, keys, (" ".join(map(str, words)), data))
+    async def _run(
+        self, script: str, keys: list[str], words: list[Any], data: bytes = b"", *, patient: bool = False
+    ) -> Any:
+        return await self._lane.run(script, keys, (" ".join(map(str, words)), data), patient=patient)
 
     def _month_starts(self) -> tuple[int, ...]:
         now_ms = self._clock() if self._clock else time.time_ns() // 1_000_000
