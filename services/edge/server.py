@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
+from kit.certificates import Certificates
 from services.edge.config import EdgeSettings
 from services.edge.gateway import Gateway
 from services.edge.lifecycle import Lifecycle
@@ -37,7 +38,11 @@ class EdgeServer:
     def __init__(self, gateway: Gateway, lifecycle: Lifecycle, settings: EdgeSettings) -> None:
         self._lifecycle = lifecycle
         self._settings = settings
-        self._server = _Uvicorn(_config(gateway, settings))
+        config = _config(gateway, settings)
+        config.load()
+        if config.ssl is not None:
+            config.ssl = _following(settings, config.ssl, lambda: _loaded(_config(gateway, settings)))
+        self._server = _Uvicorn(config)
         self._socket: socket.socket | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -66,6 +71,29 @@ class EdgeServer:
         self._server.should_exit = True
         if self._serving is not None:
             await asyncio.shield(self._serving)
+
+
+def _following(settings: EdgeSettings, first: ssl.SSLContext, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """A context whose handshakes are made with the certificates as their files are then."""
+    files = Certificates(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    files.read()
+    current = first
+
+    def follow(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        nonlocal current
+        if files.renewed() is not None:
+            current = make()
+        connection.context = current
+
+    # Called at every handshake, also where the client names no host.
+    first.sni_callback = follow
+    return first
+
+
+def _loaded(config: uvicorn.Config) -> ssl.SSLContext:
+    config.load()
+    assert config.ssl is not None
+    return config.ssl
 
 
 def _listen(host: str, port: int) -> socket.socket:

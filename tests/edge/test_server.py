@@ -17,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.fakes.certificates import Authority
+
 DAY = datetime.timedelta(days=1)
 
 
@@ -71,6 +73,30 @@ async def _refuses(port: int) -> None:
             except ConnectionError:  # It closed while we were waiting to be accepted.
                 continue
             writer.close()
+
+
+async def test_a_renewed_certificate_is_taken_without_a_restart(serve, tmp_path):
+    """A connection that was open goes on, and the next one is made with the new certificate."""
+    first, second = (Authority(_folder(tmp_path / name)) for name in ("first", "second"))
+    cert, key = first.issue("localhost")
+    edge = await serve(tls_cert_file=cert, tls_key_file=key)
+    url = f"https://localhost:{edge.port}/livez"
+    trusting = [httpx.AsyncClient(verify=ssl.create_default_context(cafile=one.certificate)) for one in (first, second)]
+    async with trusting[0] as old, trusting[1] as new:
+        assert (await old.get(url)).status_code == 200
+        for source, target in zip(second.issue("localhost"), (cert, key), strict=True):
+            os.replace(source, target)
+
+        assert (await old.get(url)).status_code == 200
+        assert (await new.get(url)).status_code == 200
+        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=first.certificate)) as late:
+            with pytest.raises(httpx.ConnectError):
+                await late.get(url)
+
+
+def _folder(path):
+    path.mkdir()
+    return path
 
 
 @pytest.fixture
