@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
 
+from bench.names import Names
 from kit import telemetry
 from kit.channel import Channel
 from kit.config import ServeSettings
@@ -18,9 +20,10 @@ from tests.fakes.span_sink import DEADLINE_S
 class Replica:
     """One of several servers that do the same."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, **settings: Any) -> None:
         self.service = EchoService()
-        self.server = Server("echo", ServeSettings(port=port), [self.service.registration], telemetry.off())
+        serve = ServeSettings(port=port, **settings)
+        self.server = Server("echo", serve, [self.service.registration], telemetry.off())
         self.port = port
 
     async def __aenter__(self) -> Replica:
@@ -132,3 +135,22 @@ async def test_a_call_is_never_retried_by_the_channel() -> None:
             await collect(start(channel, "UnaryUnary", b"ok", wait_for_ready=True))
 
     assert counted == [b"ok"]
+
+
+async def test_a_replica_that_is_new_gets_calls_and_no_stream_is_cut() -> None:
+    """Connections of a certain age end, DNS is asked again, and what was in flight on them goes on."""
+    aged = {"max_connection_age_s": 1.0, "max_connection_age_grace_s": 60.0}
+    async with Names() as names, Replica(**aged) as first:
+        names.addresses["echo.test"] = ["127.0.0.1"]
+        async with (
+            dial(names.target("echo.test", first.port), service=NAME) as channel,
+            Replica(first.port, host="127.0.0.2", **aged) as second,
+        ):
+            stream = aiter(start(channel, "UnaryStream", b"wait", timeout=4 * DEADLINE_S, wait_for_ready=True))
+            assert await anext(stream) == b"waiting"
+            names.addresses["echo.test"].append("127.0.0.2")
+
+            await _until(channel, lambda: second.call_count)
+
+            first.service.release.set()
+            assert [message async for message in stream] == [b"wait"] * 3
