@@ -35,6 +35,20 @@ for name in edge inference cache safety; do
   echo "image $name: $("$ENGINE" image inspect --format '{{.Size}}' "millrace/$name:$MILLRACE_TAG") bytes"
 done
 "${compose[@]}" up --detach
-# The stubs go the way of an internal caller: from a container beside the services.
 .venv/bin/python -m tests.deploy.callers "http://127.0.0.1:$MILLRACE_PORT"
+# The stubs go the way of an internal caller: from a container beside the services, over every replica.
+"${compose[@]}" exec -T edge python -c '
+import grpc
+from millrace.inference.v1 import generation_pb2 as g, inference_service_pb2 as pb, inference_service_pb2_grpc as rpc
+
+message = g.Message(role=g.ROLE_USER, parts=[g.ContentPart(text="What is Millrace?")])
+spec = g.GenerationSpec(model="auto", conversation=g.Conversation(messages=[message]))
+balanced = [("grpc.lb_policy_name", "round_robin")]
+with grpc.insecure_channel("dns:///inference:50051", options=balanced) as channel:
+    stub = rpc.InferenceServiceStub(channel)
+    for _ in range(6):
+        events = list(stub.StreamGenerate(pb.StreamGenerateRequest(spec=spec), timeout=60, wait_for_ready=True))
+        assert events[0].HasField("started") and events[-1].HasField("completed"), events
+print("streamed over gRPC: 6 answers")
+'
 "${compose[@]}" ps
