@@ -16,7 +16,8 @@ BANNER = """\
 
 Millrace is ready ({elapsed_s:.1f} s). Ctrl-C drains and stops it.
 
-  REST     {url}   (OpenAI-compatible: base URL {url}/v1; pages at {url}/docs)
+  REST     {url}   (OpenAI-compatible: base URL {url}/v1; the API: {url}/docs)
+  Page     {url}/   (chat, with the receipt and the trace of each answer)
   gRPC     {target}   (millrace.inference.v1.InferenceService; reflection is on)
   Logs     {log_dir}
   Chat     {millrace} chat

@@ -65,8 +65,7 @@ const openHelp = () => {
   single.addEventListener("change", () => kept.set("shortcuts", single.checked));
   openDialog("Keyboard",
     make("dl", { class: "keys" }, SHORTCUTS.flatMap(([keys, about]) => [make("dt", {}, make("kbd", {}, keys)), make("dd", {}, about)])),
-    make("p", {}, make("label", { for: "single-keys" }, single, " Shortcuts of a single letter or digit")),
-    make("p", {}, make("a", { href: "/docs" }, "The API")));
+    make("p", {}, make("label", { for: "single-keys" }, single, " Shortcuts of a single letter or digit")));
 };
 
 const toChat = (then) => {
@@ -91,7 +90,7 @@ const onKey = (event) => {
   SINGLE[event.key]();
 };
 
-document.getElementById("pages").append(...PAGES.map(([name, title]) => make("a", { href: `#/${name}` }, title)));
+document.getElementById("pages").append(...PAGES.map(([name, title]) => make("a", { href: `#/${name}` }, title)), make("a", { href: "/docs" }, "API"));
 document.getElementById("theme-button").addEventListener("click", switchTheme);
 document.getElementById("help-button").addEventListener("click", openHelp);
 document.getElementById("key-button").addEventListener("click", () => openKeyPanel());

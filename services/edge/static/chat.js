@@ -131,7 +131,7 @@ export class Chat {
       const messages = this.#messages(conversation, turn);
       turn.messageIndex = messages.length - 1;
       for await (const event of generate(messages, { ...this.settings.values, ...changes }, controller.signal)) this.#take(event, turn, view);
-      announce(turn.answer ? `Answer complete. ${turn.answer}` : "Answer complete.");
+      announce("Answer complete.");
     } catch (error) {
       this.#fail(error, turn, controller);
     } finally {

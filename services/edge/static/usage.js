@@ -58,11 +58,10 @@ class UsagePage {
 
   #drawSums(results) {
     const all = sum(results);
-    const known = all.num_model_requests - all.unpriced_requests > 0;
     this.sums.replaceChildren(...[
       ["Requests", count(all.num_model_requests), all.failed_requests ? `${count(all.failed_requests)} failed` : "none failed"],
       ["Tokens", count(all.input_tokens + all.output_tokens), `${count(all.input_tokens)} in, ${count(all.output_tokens)} out`],
-      ["Cost", known ? usd(all.cost_usd) : "–", all.unpriced_requests ? `${count(all.unpriced_requests)} of unknown price` : "all prices known"],
+      ["Cost", costOf(all), all.unpriced_requests ? `${count(all.unpriced_requests)} of unknown price` : "all prices known"],
       ["From the cache", count(all.cache_hits), "answers"],
     ].map(([name, value, note]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, make("small", {}, note)))));
   }
@@ -99,7 +98,8 @@ const sum = (results) => Object.fromEntries(SUMS.map((name) => [name, results.re
 
 const metricOf = (sums, metric) => (!sums ? 0 : metric === "tokens" ? sums.input_tokens + sums.output_tokens : sums[metric]);
 
-const costOf = (sums) => (sums.num_model_requests && sums.unpriced_requests === sums.num_model_requests ? "unknown" : usd(sums.cost_usd));
+/** The known part of a cost; nothing known is no zero. */
+const costOf = (sums) => (sums.unpriced_requests && !sums.cost_usd ? "unknown" : usd(sums.cost_usd));
 
 const stamp = (seconds, width) =>
   new Date(seconds * 1000).toLocaleString("en", width === HOUR_S ? { hour: "2-digit", minute: "2-digit", hour12: false } : { month: "short", day: "numeric", timeZone: "UTC" });

@@ -8,6 +8,7 @@ export const count = (value) => number.format(value);
 /** Milliseconds: `0.4 ms`, `38 ms`, `1.2 s`. */
 export const ms = (value) => {
   if (value === null || value === undefined) return "–";
+  if (value > 0 && value < 0.05) return "< 0.1 ms";
   if (value < 10) return `${oneDigit.format(value)} ms`;
   if (value < 1000) return `${number.format(value)} ms`;
   return value < 100_000 ? `${oneDigit.format(value / 1000)} s` : `${number.format(value / 1000)} s`;

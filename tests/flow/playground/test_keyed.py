@@ -92,6 +92,21 @@ async def test_keys_are_made_shown_once_and_revoked(visit: Open) -> None:
     await expect(row).to_contain_text("revoked")
 
 
+async def test_limits_of_an_answer_are_shown(visit: Open) -> None:
+    """What an answer said of its caller's limits stands on the limits page."""
+    page = await visit("/#/keys", key=ADMIN)
+    await page.get_by_role("button", name="New key").click()
+    await page.get_by_label("Name").fill("limited")
+    await page.get_by_label("Tier").fill("free")
+    await page.get_by_role("button", name="Make it").click()
+    guest = await visit(key=await page.locator(".secret").inner_text())
+    await answered(guest, "hello", "parrot-3")
+    await guest.goto(guest.url.split("#")[0] + "#/limits")
+
+    await expect(guest.locator(".limits li")).to_contain_text("4 of 5 left")
+    await expect(guest.get_by_role("meter")).to_have_attribute("aria-valuenow", "20")
+
+
 async def test_others_are_told_where_to_get_a_key(visit: Open) -> None:
     """To whoever is no administrator the live figures and keys are one sentence, not an empty page."""
     page = await visit("/#/keys", key=ADMIN)
