@@ -257,7 +257,7 @@ class Load:
         noticed.longest_s = max(noticed.longest_s, time.monotonic() - started)
         if heard.finished and heard.text == "".join(PIECES):
             return
-        reason = heard.error or heard.broken or "SHORT"
+        reason = heard.error or heard.broken.partition("(")[0] or "SHORT"
         if heard.begun.is_set():
             noticed.cut[reason] += 1
             return
