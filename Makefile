@@ -81,8 +81,12 @@ docs-config: $(VENV)/.run ## Write the configuration table into README.md
 docs-faults: $(VENV)/.dev ## Write the table of what happens when an upstream fails (a test checks it)
 	@$(BIN)/python -m tests.faults.table docs/faults.md
 
+.PHONY: docs
+docs: $(VENV)/.dev ## Build the site of docs/ into build/site; a link that leads nowhere fails it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "docs: build/site/index.html"
+
 .PHONY: checkdocs
-checkdocs: $(VENV)/.run
+checkdocs: docs
 	@$(BIN)/millrace config --check README.md
 
 .PHONY: bench
@@ -126,5 +130,5 @@ $(VENV)/.run: $(MANIFESTS) | $(VENV)/bin/pip
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing what testing needs (under a minute)"
-	@$(PIP) --no-build-isolation --editable gen --editable '.[all,dev]'
+	@$(PIP) --no-build-isolation --editable gen --editable '.[all,dev,docs]'
 	@touch $@
