@@ -276,9 +276,11 @@ class Lane:
         self._text += text
         arrived = self._offset + len(self._text)
         judging = self._begin(final)
+        if not judging and not final and self._waits_for_models:
+            return Release("", max(self._released, self._covered))
         try:
             # Models read all at once, while patterns read piece by piece.
-            for end in (*range(arrived - len(text) + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):
+            for end in (*range(self._read_through + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):
                 if not self.is_blocked:
                     await self._read(end, final and end == arrived)
                     self._let_go(self._safe, released, findings)
@@ -310,6 +312,11 @@ class Lane:
         for run, cursor in self._readers:
             if run.is_live:
                 self._take(run, await self._screening.scan(run, cursor, text, self._offset, final))
+
+    @property
+    def _waits_for_models(self) -> bool:
+        """Whether nothing can leave before a model has judged more, so that patterns need not look yet."""
+        return not self._screening.blocks_all and any(holds and run.is_live for run, _, holds in self._models)
 
     @property
     def _safe(self) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -114,7 +115,7 @@ class OutputStream:
         """
         self._screening.refill()
         events: list[Event] = []
-        for delta in deltas:
+        for delta in _joined(deltas):
             await self._take(delta, events)
         return events
 
@@ -208,6 +209,17 @@ class OutputStream:
             choice.is_done = True
             choice.parts.clear()
             events.append(ChoiceDone(index, choice.verdict))
+
+
+def _joined(deltas: Sequence[Delta]) -> Iterator[Delta]:
+    """Joins neighbours of one part: what arrived together is read once."""
+    for (part, ends), run in itertools.groupby(
+        deltas, lambda delta: (delta.part, delta.ends_part or delta.ends_choice)
+    ):
+        if ends:
+            yield from run
+        else:
+            yield Delta(part, "".join(delta.text for delta in run))
 
 
 async def _push_arguments(part: _Part, text: str, final: bool) -> Release:

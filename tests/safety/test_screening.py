@@ -134,7 +134,31 @@ profiles:
     description: A model beside a term.
     strictness: 60
     input: {forbidden_terms: {action: block}, moderation: {action: block, deadline_ms: 20000}}
+  held:
+    description: Answers wait for a model.
+    strictness: 60
+    output: {pii: {action: redact}, moderation: {action: block, deadline_ms: 20000}}
 """
+
+
+async def test_patterns_read_when_something_can_leave(serve: Serve) -> None:
+    """Neither piece by piece of one message, nor before the model that the text waits for has judged its passage."""
+    read: list[str] = []
+
+    async def nothing() -> list[Match]:
+        return []
+
+    detectors = {
+        "pii": FakeDetector("pii", read.append, inline=1_000),
+        "moderation": FakeModel("moderation", ("violence",), nothing),
+    }
+    stub = await serve(MODELS, detectors)
+    read.clear()  # what it was warmed with
+
+    events = await screen(stub, [deltas(["one", " two"]), deltas([" three"]), deltas(["."])], profile="held")
+
+    assert released(events) == "one two three."
+    assert [text for text in read if text] == ["one two three."]
 
 
 async def test_models_read_at_the_same_time(serve: Serve) -> None:

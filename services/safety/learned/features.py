@@ -52,7 +52,10 @@ class Hints:
             for stem in stems.split():
                 table = self._whole if stem.endswith(".") else self._stems
                 table.setdefault(stem.rstrip("."), []).append(number)
-        self._sizes = sorted({len(stem) for stem in self._stems})
+        self._stems_by_start: dict[str, list[str]] = {}
+        self._start = min(map(len, self._stems), default=0)
+        for stem in self._stems:
+            self._stems_by_start.setdefault(stem[: self._start], []).append(stem)
 
     @classmethod
     def load(cls, file: Path = HINTS_FILE) -> Hints:
@@ -75,10 +78,9 @@ class Hints:
 
     def _groups(self, word: str) -> set[int]:
         found = set(self._whole.get(word, ()))
-        for size in self._sizes:
-            if size > len(word):
-                break
-            found.update(self._stems.get(word[:size], ()))
+        for stem in self._stems_by_start.get(word[: self._start], ()):
+            if word.startswith(stem):
+                found.update(self._stems[stem])
         return found
 
 
@@ -126,5 +128,6 @@ def _letter_hashes(read: str) -> npt.NDArray[np.uint32]:
 def _bucketed(hashes: npt.NDArray[np.uint32], base: int) -> tuple[Ints, Floats]:
     """Returns the buckets that were hit and 1 + log(count) of each."""
     spread = (hashes ^ (hashes >> np.uint32(15))) * _KNUTH >> np.uint32(32 - BUCKET_BITS)
-    buckets, counts = np.unique(spread, return_counts=True)
-    return buckets.astype(np.int64) + base, 1 + np.log(counts.astype(np.float32))
+    counts = np.bincount(spread, minlength=1)
+    buckets = np.flatnonzero(counts)
+    return buckets + base, 1 + np.log(counts[buckets].astype(np.float32))
