@@ -18,5 +18,6 @@ def print_models(url: str, api_key: str = "") -> int:
     models = response.json()["data"]
     width = max((len(model["id"]) for model in models), default=0)
     for model in models:
-        print(f"{model['id']:<{width}}  {model.get('owned_by', '')}")
+        state = model.get("state", "ready")
+        print(f"{model['id']:<{width}}  {model.get('owned_by', '')}{'' if state == 'ready' else f' ({state})'}")
     return 0

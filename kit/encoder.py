@@ -153,12 +153,17 @@ class Encoder:
 
     async def encode(self, texts: Sequence[str]) -> Floats:
         """Returns the vectors, float32, shape (texts, dimension), each of length 1."""
+        return (await self.encode_counted(texts))[0]
+
+    async def encode_counted(self, texts: Sequence[str]) -> tuple[Floats, int]:
+        """Returns the vectors, as `encode` does, and how many tokens the texts have, the special ones included."""
         network = self._ready()[1]
-        vectors = np.empty((len(texts), network.dimension), np.float32)
+        vectors, token_count = np.empty((len(texts), network.dimension), np.float32), 0
         for begin in range(0, len(texts), TURN_TEXTS_MAX):
             for row, encoded in enumerate(await self._together(texts, begin), begin):
                 vectors[row] = encoded.vector
-        return vectors
+                token_count += len(encoded.offsets)
+        return vectors, token_count
 
     async def token_states(self, texts: Sequence[str]) -> list[Encoded]:
         """Returns vectors and the states of all tokens, in one pass."""

@@ -87,6 +87,12 @@ class InferenceSettings(ServeSettings):
         default="auto",
         description="What local models compute in; auto: float32 on a processor, on CUDA the checkpoint's own.",
     )
+    local_load: Literal["start", "demand"] = Field(
+        default="start", description="When local models are loaded: at start, or by the first call that needs one."
+    )
+    local_idle_s: float = Field(
+        default=0, ge=0, description="After so long without a call a local model is let go until the next; 0: never."
+    )
     torch_threads: int = Field(default=0, ge=0, description="Threads of torch; 0 takes what the machine has.")
 
     @model_validator(mode="after")

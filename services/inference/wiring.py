@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -69,6 +70,7 @@ from services.inference.screening.safety_client import SafetyClient
 from services.inference.servicer import InferenceServicer
 
 if TYPE_CHECKING:
+    from services.inference.engines.local.on_demand import OnDemand
     from services.inference.engines.openai_engine import OpenAIEngine
 
 NONE = "none"
@@ -88,7 +90,8 @@ class EngineMaker:
         from services.inference.engines.local.engine import LocalEngine
 
         settings = self._settings
-        return LocalEngine(
+        make = partial(
+            LocalEngine,
             target.model,
             active_max=settings.local_active_max,
             queue_max=settings.local_queue_max,
@@ -98,6 +101,7 @@ class EngineMaker:
             precision=settings.local_precision,
             metrics=self._local_metrics,
         )
+        return self._on_demand(make) or make()
 
     def embedder(self, target: Target) -> Embedder:
         """An engine that embeds."""
@@ -105,7 +109,17 @@ class EngineMaker:
             return self._upstream(target)
         from services.inference.engines.local.embedder import LocalEmbedder
 
-        return LocalEmbedder(target.model, threads=self._settings.torch_threads)
+        make = partial(LocalEmbedder, target.model, threads=self._settings.torch_threads)
+        return self._on_demand(make) or make()
+
+    def _on_demand(self, make: Callable[[], Any]) -> OnDemand | None:
+        """What loads a local model by need, where the settings say so."""
+        settings = self._settings
+        if settings.local_load == "start" and not settings.local_idle_s:
+            return None
+        from services.inference.engines.local.on_demand import OnDemand
+
+        return OnDemand(make, idle_s=settings.local_idle_s, loads_at_start=settings.local_load == "start")
 
     def kv_cache_used(self) -> dict[str, float]:
         """Part of its KV cache that each local model uses, by its name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -9,8 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kit import minilm
+from kit.encoder import TURN_TEXTS_MAX
 from kit.errors import Code, InvalidArgument, MillraceError
-from services.inference.engines.local.embedder import TURN_TEXTS, LocalEmbedder
+from services.inference.engines.local.embedder import LocalEmbedder
 
 DIMENSIONS = 384
 
@@ -42,7 +44,7 @@ async def test_meaning_shows_in_the_vectors(embedder: LocalEmbedder) -> None:
 
 async def test_many_texts_keep_their_order(embedder: LocalEmbedder) -> None:
     """Texts of several turns come back in order, each as if it were alone."""
-    texts = [f"Text number {at}" for at in range(2 * TURN_TEXTS + 3)]
+    texts = [f"Text number {at}" for at in range(2 * TURN_TEXTS_MAX + 3)]
     vectors, _ = await embedder.embed("", texts, DIMENSIONS, time.monotonic() + 60)
     (alone,), _ = await embedder.embed("", texts[-1:], None, None)
 
@@ -51,14 +53,27 @@ async def test_many_texts_keep_their_order(embedder: LocalEmbedder) -> None:
     assert cosine(vectors[0], alone) < 0.99
 
 
+async def test_callers_share_a_turn_and_none_waits_for_all(embedder: LocalEmbedder) -> None:
+    """Who asks for one text is answered before a long list that came first has its last vector."""
+    long = asyncio.create_task(
+        embedder.embed("", [f"Text number {at}" for at in range(40 * TURN_TEXTS_MAX)], None, None)
+    )
+    await asyncio.sleep(0)
+    short = await asyncio.gather(*(embedder.embed("", [f"Short {at}"], None, None) for at in range(8)))
+
+    assert not long.done()
+    assert all(len(vectors) == 1 for vectors, _ in short)
+    assert len((await long)[0]) == 40 * TURN_TEXTS_MAX
+
+
 async def test_long_text_is_refused_and_not_cut(embedder: LocalEmbedder) -> None:
     """A text beyond the model's length is named, wherever in the list it stands."""
-    texts = ["short"] * TURN_TEXTS + ["word " * 300]
+    texts = ["short"] * TURN_TEXTS_MAX + ["word " * 300]
     with pytest.raises(InvalidArgument) as refused:
         await embedder.embed("", texts, None, None)
 
     assert refused.value.reason == "CONTEXT_LENGTH_EXCEEDED"
-    assert refused.value.field_violations[0].field == f"texts[{TURN_TEXTS}]"
+    assert refused.value.field_violations[0].field == f"texts[{TURN_TEXTS_MAX}]"
 
 
 async def test_other_dimensions_are_refused(embedder: LocalEmbedder) -> None:

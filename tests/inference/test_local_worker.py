@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from kit.errors import Code, MillraceError
 from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.outbox import PENDING_COUNT_MAX
+from services.inference.engines.local.worker import Worker
 from services.inference.generation import Delta, EngineCompleted, Prompt, Sampling
 from tests.fakes.tiny_gpt2 import write_tiny_gpt2
 from tests.inference.local_answers import chat, collect, raw, text_of, until
@@ -132,3 +134,21 @@ async def test_idle_model_sleeps(tiny: LocalEngine) -> None:
     await collect(tiny, raw(max_tokens=3))
 
     await until(lambda: tiny.is_idle and tiny.job_count == 0)
+
+
+async def test_close_does_not_wait_for_a_load() -> None:
+    """A service that stops while a model is being loaded does not wait for that."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def load() -> None:
+        begun.set()
+        may_end.wait(30)
+
+    worker = Worker("loading")
+    worker.start(load)
+    assert await asyncio.to_thread(begun.wait, 30)
+
+    worker.close(RuntimeError("stopping"))
+
+    assert not may_end.is_set()
+    may_end.set()

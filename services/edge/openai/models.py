@@ -13,6 +13,7 @@ STATES = {
     model_pb2.MODEL_STATE_LOADING: "loading",
     model_pb2.MODEL_STATE_READY: "ready",
     model_pb2.MODEL_STATE_UNAVAILABLE: "unavailable",
+    model_pb2.MODEL_STATE_IDLE: "idle",
 }
 
 
@@ -20,7 +21,7 @@ _PREFIX = "MODEL_CAPABILITY_"
 
 
 class ModelCard(Struct):
-    """A model that callers may name; `capabilities`, such as `chat` and `embedding`, are no key of OpenAI's."""
+    """A model that callers may name; `capabilities`, such as `chat` and `embedding`, and `state` are not OpenAI's."""
 
     id: str
     created: int
@@ -28,6 +29,7 @@ class ModelCard(Struct):
     object: Literal["model"] = "model"
     description: str | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
+    state: str = "unknown"
 
 
 class ModelList(Struct):
@@ -46,4 +48,5 @@ def model_card(model: model_pb2.Model) -> ModelCard:
         model.owner or "millrace",
         description=model.description or UNSET,
         capabilities=words or UNSET,
+        state=STATES.get(model.state, "unknown"),
     )

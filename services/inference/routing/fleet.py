@@ -30,7 +30,10 @@ class State(IntEnum):
     LOADING = 1
     READY = 2
     UNAVAILABLE = 3
+    IDLE = 4
 
+
+BEST_FIRST = (State.READY, State.IDLE, State.LOADING, State.UNAVAILABLE)
 
 MakeEngine = Callable[[Target], Engine]
 MakeEmbedder = Callable[[Target], Embedder]
@@ -74,8 +77,7 @@ class Fleet:
 
     def state_of(self, model: Model) -> State:
         """The state of a model: that of its best target."""
-        states = [self._slots[_key(model, target)].state for target in model.targets]
-        return State.READY if State.READY in states else min(states)
+        return min((self._slots[_key(model, target)].told for target in model.targets), key=BEST_FIRST.index)
 
     async def warm(self, report: Callable[[Model, State], None]) -> None:
         """Loads everything, one after the other, and reports each model as soon as it can answer.
@@ -146,6 +148,13 @@ class _Slot:
     engine: Any
     label: str
     state: State = State.LOADING
+
+    @property
+    def told(self) -> State:
+        """The state as it is told: an engine that is loaded on demand takes calls though it is not loaded."""
+        if self.state is not State.READY or getattr(self.engine, "is_loaded", True):
+            return self.state
+        return State.LOADING if self.engine.is_loading else State.IDLE
 
     async def load(self) -> bool:
         """Loads the engine; where it cannot be loaded, says so, in the log and in the answer."""

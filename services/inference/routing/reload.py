@@ -56,6 +56,7 @@ class Reload:
     def __init__(self, file: ModelsFile, router: Router, fleet: Fleet, interval_s: float = CHECK_INTERVAL_S) -> None:
         self._file, self._router, self._fleet, self._interval_s = file, router, fleet, interval_s
         self._retired: list[Snapshot] = []
+        self._told: dict[str, State] = {}
         self._asked = asyncio.Event()
         self._checking = asyncio.Lock()
         self._board: Board
@@ -80,8 +81,14 @@ class Reload:
         self._asked.set()
 
     async def check(self) -> None:
-        """Looks at the file once, and puts it in force if it has changed; lets go of what no call needs any more."""
+        """Looks at the file once, and puts it in force if it has changed; lets go of what no call needs any more.
+
+        Tells how the models are, too: those that are loaded on demand come and go.
+        """
         async with self._checking:
+            for model in self._router.catalog.models:
+                if self._fleet.state_of(model) is not self._told.get(model.name):
+                    self._tell(model, self._fleet.state_of(model))
             await self._let_go()
             if self._asked.is_set() or await asyncio.to_thread(self._file.has_changed):
                 self._asked.clear()
@@ -136,6 +143,7 @@ class Reload:
         await self._fleet.keep([self._router.catalog, *(one.catalog for one in self._retired)])
 
     def _tell(self, model: Model, state: State) -> None:
+        self._told[model.name] = state
         self._board.set_serving(_health_name(model), state is State.READY)
 
 

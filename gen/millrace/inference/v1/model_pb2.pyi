@@ -26,6 +26,7 @@ class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_STATE_LOADING: _ClassVar[ModelState]
     MODEL_STATE_READY: _ClassVar[ModelState]
     MODEL_STATE_UNAVAILABLE: _ClassVar[ModelState]
+    MODEL_STATE_IDLE: _ClassVar[ModelState]
 MODEL_CAPABILITY_UNSPECIFIED: ModelCapability
 MODEL_CAPABILITY_CHAT: ModelCapability
 MODEL_CAPABILITY_COMPLETION: ModelCapability
@@ -37,6 +38,7 @@ MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
 MODEL_STATE_UNAVAILABLE: ModelState
+MODEL_STATE_IDLE: ModelState
 
 class Model(_message.Message):
     __slots__ = ("name", "description", "owner", "created_time", "capabilities", "context_token_count_max", "state", "targets")

@@ -42,6 +42,7 @@ class Worker:
         self._arrived: list[Job] = []
         self._is_closing = False
         self._is_idle = False
+        self._is_prepared = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._prepare: Callable[[], Work | None] = lambda: None
 
@@ -77,11 +78,15 @@ class Worker:
             self._tell()
 
     def close(self, reason: Exception) -> None:
-        """Ends the thread after the step in hand and waits for it; the readers of open requests get the reason."""
+        """Ends the thread after the step in hand and waits for it; the readers of open requests get the reason.
+
+        A thread that is still preparing is not waited for: loading a model takes minutes and cannot be interrupted. It
+        ends by itself, or with the process.
+        """
         with self._changed:
             self._is_closing = True
             self._tell()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._is_prepared:
             self._thread.join()
         for job in (*self._jobs, *self._arrived):
             job.fail(reason)
@@ -94,6 +99,7 @@ class Worker:
 
     def _run(self) -> None:
         work = self._prepare()
+        self._is_prepared = True
         while work is not None and not self._is_closing:
             try:
                 self._take_news(work)
