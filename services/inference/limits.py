@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from kit.errors import InvalidArgument
-from kit.identity import sane_request_id
+from kit.identity import ANONYMOUS, current, sane_request_id
 from millrace.inference.v1 import generation_pb2, inference_service_pb2
 from services.inference.caching.canonical import COMPARED_CHARS_MAX
 from services.inference.translate import seconds
@@ -223,8 +223,13 @@ def _check_cache(spec: generation_pb2.GenerationSpec, at: str) -> None:
     _count(policy.tags, 0, 8, f"{at}.tags")
     for index, tag in enumerate(policy.tags):
         _length(tag, 1, 64, f"{at}.tags[{index}]")
-    per_user = policy.scope == generation_pb2.CACHE_SCOPE_USER
-    _need(not per_user or bool(spec.end_user_id), f"{at}.scope", "CACHE_SCOPE_USER needs end_user_id")
+    if policy.scope == generation_pb2.CACHE_SCOPE_USER:
+        has_owner = bool(spec.end_user_id) or current().caller.principal != ANONYMOUS
+        _need(
+            has_owner,
+            f"{at}.scope",
+            "CACHE_SCOPE_USER needs a key, or end_user_id: an anonymous caller owns no entries",
+        )
 
 
 def _check_routing(routing: generation_pb2.RoutingPolicy, at: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
+from kit import identity
 from kit.errors import Code, InvalidArgument
+from kit.identity import CallContext, Caller
 from millrace.inference.v1 import generation_pb2
 from services.inference import limits
 from services.inference.limits import RANGES, check_request_id, check_spec, check_texts
@@ -85,7 +87,7 @@ def user(part: str) -> str:
         (f'output_format {{ regex: "{"a" * 10_001}" }}', "output_format.regex"),
         ("cache { mode: 99 }", "cache.mode"),
         ("cache { scope: 99 }", "cache.scope"),
-        ("cache { scope: CACHE_SCOPE_USER }", "cache.scope"),
+        ("cache { scope: CACHE_SCOPE_USER }", "cache.scope"),  # as nobody
         ("cache { ttl { nanos: 999999999 } }", "cache.ttl"),
         ("cache { ttl { seconds: 2592001 } }", "cache.ttl"),
         ("cache { ttl { seconds: 1 nanos: -1 } }", "cache.ttl"),
@@ -209,6 +211,15 @@ def test_sampling_has_ranges(name: str) -> None:
         check_spec(sampling(low))
     assert field(sampling(high + step)) == f"spec.sampling.{name}"
     assert field(sampling(low - step)) == f"spec.sampling.{name}"
+
+
+def test_a_principal_owns_entries_without_naming_a_user() -> None:
+    """Nobody else may ask for entries of its own without saying whose."""
+    asked = spec("cache { scope: CACHE_SCOPE_USER }")
+    with identity.use(CallContext("r1", caller=Caller("ann"))):
+        check_spec(asked)
+    with identity.use(CallContext("r1")):
+        assert "end_user_id" in refused(asked).message
 
 
 def test_the_fullest_spec_is_taken() -> None:
