@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -32,7 +33,9 @@ PROBE_INTERVAL_S: Final = 0.5
 # before it has looked at its sockets, and Redis would be blamed for it.
 LAST_LOOK_S: Final = 0.002
 SOCKET_TIMEOUT_S: Final = 1.0
-# How long what nobody waits for looks out for company: a trip costs far more than one call more on it.
+# A trip costs far more than one call more on it. So when there is much to carry a trip leaves so long after the last
+# one, and what nobody waits for looks out for company for longer.
+PACE_S: Final = 0.002
 PATIENCE_S: Final = 0.005
 
 Command = tuple[Any, ...]
@@ -64,6 +67,7 @@ class RedisLane:
         self._waiting: list[Passenger] = []
         self._riding: asyncio.Task[None] | None = None
         self._aboard: list[Passenger] | None = None
+        self._left_at, self._leave_at = -math.inf, math.inf  # when the last trip left and the next one will
         self._rides: set[asyncio.Task[Any]] = set()  # the one that rides, and those that were left behind
 
     @property
@@ -108,10 +112,7 @@ class RedisLane:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((command, answer))
-        if not patient:
-            self._depart()
-        elif self._riding is None and len(self._waiting) == 1:
-            loop.call_later(PATIENCE_S, self._depart)
+        self._leave(loop.time() + PATIENCE_S if patient else self._left_at + PACE_S)
         return await answer
 
     async def close(self) -> None:
@@ -120,24 +121,37 @@ class RedisLane:
         await cancel_all(self._rides)
         await self._client.aclose()
 
+    def _leave(self, at: float) -> None:
+        """Has those who wait leave at an instant, or sooner with others; while a trip is under way, after it."""
+        loop = asyncio.get_running_loop()
+        if self._riding is not None:
+            return
+        if at <= loop.time() or len(self._waiting) >= TRIP_COUNT_MAX:
+            self._depart()
+        elif at < self._leave_at:
+            self._leave_at = at
+            loop.call_at(at, self._depart)
+
     def _depart(self) -> None:
-        """Begins a ride with those who wait, unless they are about to be taken along anyway."""
+        self._leave_at = math.inf
         if self._riding is None and self._waiting:
             self._riding = asyncio.create_task(self._ride())
             self._rides.add(self._riding)
             self._riding.add_done_callback(self._rides.discard)
 
     async def _ride(self) -> None:
-        """Makes trips until nobody waits, or it is left behind."""
+        """Makes one trip, and sees to those who have come meanwhile, unless it is left behind."""
         me = asyncio.current_task()
-        while self._riding is me and self._waiting:
-            aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
-            await self._carry(aboard)
+        aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
+        await self._carry(aboard)
         if self._riding is me:
             self._riding = None
+            if self._waiting:
+                self._leave(self._left_at + PACE_S)
 
     async def _carry(self, aboard: list[Passenger]) -> None:
         loop, commands = asyncio.get_running_loop(), [command for command, _ in aboard]
+        self._left_at = loop.time()
         self._aboard = aboard
         timer = loop.call_later(self._timeout_s, loop.call_later, LAST_LOOK_S, self._leave_behind, aboard)
         try:
