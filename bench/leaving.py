@@ -20,7 +20,7 @@ import re
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ models:
   - {{name: local, targets: [{{engine: local, model: embedded}}]}}
 defaults: {{cache: {{enabled: false}}, safety: {{profile: "off"}}}}
 """
-Ask = Callable[[str, str], Awaitable[None]]
+Ask = Callable[[str, str], Coroutine[Any, Any, None]]
 
 
 class Trials:
@@ -104,7 +104,7 @@ class Trials:
         stay_s = chance.uniform(0, STAY_S[model])
         if model == "upstream" and chance.random() < 0.5:
             self.stalls[id], self.stalled[id] = chance.randrange(1, TOKENS_MAX // 2), asyncio.Event()
-        asking = asyncio.create_task(chance.choice(asks)(model, id))  # type: ignore[arg-type]
+        asking: asyncio.Task[None] = asyncio.create_task(chance.choice(asks)(model, id))
         if id in self.stalled:
             await self.stalled[id].wait()
             stay_s = STILL_S

@@ -1,50 +1,46 @@
-"""How often somebody may try to log in: a bound per name and one per address, in the memory of this process.
+"""How often somebody may try to log in: so often a minute for a name, and so often from an address.
 
-Both are token buckets. What is remembered is bounded: a flood of names pushes out names, each of which began full, so
-it gains nobody a guess at a name that is being guessed at; and its addresses are bounded beside.
+It counts where limits are counted, so that replicas that share those share the attempts as well.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import hashlib
+import secrets
 
 from kit.errors import ResourceExhausted
-from services.inference.access.lru import Lru
+from services.inference.quota.limit import Claim, Limit, Unit, Window
+from services.inference.quota.store import QuotaStore
 
-REMEMBERED_COUNT_MAX = 10_000
+SLOT = "logins"
 
 
 class LoginLimit:
     """Counts attempts.
 
     Args:
+        store: Where; it must count in some way whatever is away, for guesses must never be free.
         name_max: Attempts per minute for one name.
         address_max: Attempts per minute from one address.
-        clock: Seconds that never jump.
     """
 
-    def __init__(self, name_max: int, address_max: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._limits = (("name", name_max), ("address", address_max))
-        self._buckets: Lru[tuple[str, str], tuple[float, float]] = Lru(REMEMBERED_COUNT_MAX)
+    def __init__(self, store: QuotaStore, name_max: int, address_max: int) -> None:
+        self._store, self._maxima = store, {"name": name_max, "address": address_max}
 
-    def count(self, name: str, address: str) -> None:
+    async def count(self, name: str, address: str) -> None:
         """Counts an attempt.
 
         Raises:
             ResourceExhausted: There were too many (LOGIN_LIMITED); this one counts for nothing.
         """
-        now = self._clock()
-        left = []
-        for (kind, limit), subject in zip(self._limits, (name, address), strict=True):
-            tokens, since = self._buckets.get((kind, subject)) or (float(limit), now)
-            tokens = min(limit, tokens + (now - since) * limit / 60)
-            if tokens < 1:
-                retry_after_ms = int((1 - tokens) * 60_000 / limit) + 1
-                raise ResourceExhausted(
-                    "LOGIN_LIMITED", "too many attempts to log in; retry later", retry_after_ms=retry_after_ms
-                )
-            left.append(((kind, subject), (tokens - 1, now)))
-        for key, bucket in left:
-            self._buckets.put(key, bucket)
+        subjects = {"name": name, "address": address}
+        limits = tuple(_limit(kind, subject, self._maxima[kind]) for kind, subject in subjects.items())
+        standings = await self._store.take(Claim(secrets.token_hex(12), SLOT, limits, (1, 1)))
+        if wait_ms := max(standing.wait_ms or 0 for standing in standings):
+            message = "too many attempts to log in; retry later"
+            raise ResourceExhausted("LOGIN_LIMITED", message, retry_after_ms=wait_ms)
+
+
+def _limit(kind: str, subject: str, maximum: int) -> Limit:
+    digest = hashlib.blake2b(f"{kind}:{subject}".encode(), digest_size=12).hexdigest()
+    return Limit(f"login_{kind}", f"{kind}:{subject}", digest, Unit.REQUESTS, Window.MINUTE, maximum, maximum)

@@ -144,7 +144,7 @@ class Users:
             ResourceExhausted: Too many attempts (LOGIN_LIMITED), or too many at once (LOGIN_BUSY).
             Unavailable: The store is away.
         """
-        self._limit.count(name[:64], address)
+        await self._limit.count(name[:64], address)
         found = await self._store.find(name) if _NAME.fullmatch(name) else None
         kept = found[1] if found else None
         is_right = await self._passwords.verify(kept, password[: PASSWORD_CHARS_MAX + 1])

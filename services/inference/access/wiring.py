@@ -23,6 +23,7 @@ from services.inference.access.tokens import Claims, FindKey, Issuer, Minter, To
 from services.inference.access.user_store import UserStore
 from services.inference.access.users import Users
 from services.inference.database.database import Database
+from services.inference.quota.store import QuotaStore
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,8 @@ class Access:
             await asyncio.to_thread(_write_anew, path, text)
 
 
-def wire(settings: AccessSettings, database: Database) -> Access:
-    """Puts access together.
+def wire(settings: AccessSettings, database: Database, attempts: QuotaStore) -> Access:
+    """Puts access together; attempts to log in are counted where it is told.
 
     Raises:
         ConfigError: The pepper or the public keys cannot be used.
@@ -106,7 +107,7 @@ def wire(settings: AccessSettings, database: Database) -> Access:
     if settings.admin_key is not None:
         keyring.add_permanent(settings.admin_key.get_secret_value(), Caller("admin", role="admin", key_name="admin"))
     minter = Minter(derive(pepper, "logins"), settings.login_ttl_s)
-    limit = LoginLimit(settings.login_attempts_max, settings.login_address_attempts_max)
+    limit = LoginLimit(attempts, settings.login_attempts_max, settings.login_address_attempts_max)
     tokens = Tokens(minter.issuer, *_others(settings))
     return Access(
         settings,

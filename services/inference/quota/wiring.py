@@ -18,8 +18,8 @@ from services.inference.quota.store import QuotaStore
 from services.inference.quota.tiers import QuotaRules
 
 if TYPE_CHECKING:
-    from services.inference.quota.guarded_store import GuardedStore
     from services.inference.quota.redis_lane import RedisLane
+    from services.inference.quota.redis_store import RedisStore
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,13 @@ REDIS_HEALTH = "dependency/quotas-redis"
 
 @dataclass
 class Limiting:
-    """Quotas, and what runs behind them."""
+    """Quotas, and what runs behind them; `attempts` counts attempts to log in, in this process if Redis is away."""
 
     quotas: Quotas
     keeper: Keeper
     reload: QuotasReload
     opening: Opening
+    attempts: QuotaStore
     lane: RedisLane | None
 
     async def start(self, report: Report) -> None:
@@ -64,22 +65,27 @@ def wire(settings: QuotaSettings, look_up: LookUp) -> Limiting:
     rules = file.read()
     lane: RedisLane | None = None
     store: QuotaStore = MemoryStore()
+    attempts: QuotaStore = MemoryStore()
     if settings.store == "redis":
-        store, lane = _shared(settings)
+        from services.inference.quota.guarded_store import GuardedStore
+
+        shared, lane = _shared(settings)
+        store = GuardedStore(shared, settings.on_loss, MemoryStore())
+        attempts = GuardedStore(shared, "local", MemoryStore())
     keeper = Keeper(store, settings.hold_s / RENEWALS)
     opening = Opening(look_up, store)
     quotas = Quotas(rules, store, keeper, opening)
-    return Limiting(quotas, keeper, QuotasReload(file, quotas), opening, lane)
+    return Limiting(quotas, keeper, QuotasReload(file, quotas), opening, attempts, lane)
 
 
-def _shared(settings: QuotaSettings) -> tuple[GuardedStore, RedisLane]:
-    from services.inference.quota.guarded_store import GuardedStore
+def _shared(settings: QuotaSettings) -> tuple[RedisStore, RedisLane]:
     from services.inference.quota.redis_lane import RedisLane, redis_client
     from services.inference.quota.redis_store import RedisStore
 
-    url = settings.redis_url.get_secret_value()
-    lane = RedisLane(redis_client(url, settings.redis_cluster), settings.redis_timeout_s)
-    return GuardedStore(RedisStore(lane, hold_ms=round(settings.hold_s * 1000)), settings.on_loss, MemoryStore()), lane
+    lane = RedisLane(
+        redis_client(settings.redis_url.get_secret_value(), settings.redis_cluster), settings.redis_timeout_s
+    )
+    return RedisStore(lane, hold_ms=round(settings.hold_s * 1000)), lane
 
 
 def _announcing(report: Report, wake: Callable[[], None], forget: Callable[[], None]) -> Callable[[bool], None]:

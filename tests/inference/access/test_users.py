@@ -13,12 +13,13 @@ from sqlalchemy import select
 from kit.errors import Code, InvalidArgument, MillraceError, NotFound, ResourceExhausted, Unauthenticated
 from kit.identity import Caller
 from services.inference.access import tables
-from services.inference.access.login_limit import REMEMBERED_COUNT_MAX, LoginLimit
+from services.inference.access.login_limit import LoginLimit
 from services.inference.access.passwords import AT_ONCE, WAITING_MAX, Passwords
 from services.inference.access.tokens import Minter, Tokens
 from services.inference.access.user_store import UserStore
 from services.inference.access.users import User, Users
 from services.inference.database.database import Database
+from services.inference.quota.memory_store import MemoryStore
 from tests.inference.access.parts import PEPPER, Clock
 
 PASSWORD = "correct horse battery"
@@ -28,7 +29,7 @@ MINTER = Minter(b"s" * 32, 900)
 def made(database: Database, clock: Clock, name_max: int = 100, address_max: int = 100) -> tuple[Users, Passwords]:
     """Users over a database, with a cheap hash."""
     passwords = Passwords(PasswordHasher(1, 64, 1))
-    limit = LoginLimit(name_max, address_max, clock)
+    limit = LoginLimit(MemoryStore(lambda: int(clock() * 1000)), name_max, address_max)
     return Users(UserStore(database, clock), passwords, MINTER, limit, PEPPER, 3600, clock), passwords
 
 
@@ -93,15 +94,6 @@ async def test_guesses_are_bounded_by_name_and_by_address(database: Database, cl
     clock.now += 60
 
     assert await users.login("ada", PASSWORD, "2.2.2.2")
-
-
-def test_a_flood_of_names_is_not_kept(clock: Clock) -> None:
-    """What is remembered of attempts has a bound."""
-    limit = LoginLimit(5, REMEMBERED_COUNT_MAX * 3, clock)
-    for number in range(REMEMBERED_COUNT_MAX * 2):
-        limit.count(f"n{number}", "a")
-
-    assert len(limit._buckets._values) == REMEMBERED_COUNT_MAX
 
 
 class StuckHasher(PasswordHasher):

@@ -26,6 +26,7 @@ from services.inference.config import InferenceSettings
 from services.inference.database import migrating
 from services.inference.database.database import Database
 from services.inference.database.settings import DatabaseSettings
+from services.inference.quota.memory_store import MemoryStore
 from tests.fakes.certificates import Authority
 from tests.inference.access.parts import AUDIENCE, DEADLINE_S, ISSUER, Signer, jwks
 from tests.inference.suite import failure
@@ -36,7 +37,7 @@ NAME = "millrace.inference.v1.AccessService"
 @asynccontextmanager
 async def started(database: Database, folder: Path, **fields: Any) -> AsyncIterator[Access]:
     """Access over a database, started."""
-    access = wire(AccessSettings(pepper_path=folder / "pepper", **fields), database)
+    access = wire(AccessSettings(pepper_path=folder / "pepper", **fields), database, MemoryStore())
     await access.start()
     yield access
     await access.close()
