@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 from wsgiref.simple_server import WSGIServer
 
@@ -21,11 +22,14 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import NonRecordingSpan, NoOpTracer, SpanContext, TraceFlags, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from kit import identity, names, otlp, otlp_spans
+from kit import identity, names, otlp, otlp_spans, signals
 from kit.config import ServeSettings
 from kit.errors import ConfigError
+from kit.histogram import Histogram
 from kit.otlp import Destination, Exporter
 from kit.spans import Export, Span, SpanTracer
 
@@ -51,30 +55,40 @@ class CallMetrics:
     """Counts and times calls. Labels are the methods that exist and the canonical codes: both bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        labels = (names.LABEL_METHOD, names.LABEL_STATUS_CODE)
-        self._server = Histogram(
-            names.RPC_SERVER_CALL_DURATION,
-            "Time a call was served.",
-            labels,
-            registry=registry,
-            buckets=_DURATION_BUCKETS_S,
-        )
-        self._client = Histogram(
-            names.RPC_CLIENT_CALL_DURATION,
-            "Time a call to another service took.",
-            labels,
-            registry=registry,
-            buckets=_DURATION_BUCKETS_S,
-        )
+        def histogram(name: str) -> Histogram:
+            signal = signals.BY_NAME[name]
+            return Histogram(name, signal.meaning, signal.labels, _DURATION_BUCKETS_S, registry)
+
+        self._server = histogram(names.RPC_SERVER_CALL_DURATION)
+        self._client = histogram(names.RPC_CLIENT_CALL_DURATION)
         self.active = Gauge(names.RPC_SERVER_ACTIVE_CALLS, "Calls being served.", registry=registry)
 
     def served(self, method: str, code: str, seconds: float) -> None:
         """Records a call that this process served."""
-        self._server.labels(method, code).observe(seconds)
+        self._server.observe(seconds, method, code)
 
     def called(self, method: str, code: str, seconds: float) -> None:
         """Records a call that this process made."""
-        self._client.labels(method, code).observe(seconds)
+        self._client.observe(seconds, method, code)
+
+
+class _Dropped(Collector):
+    """What the exporters of a process could not get rid of."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.exporters: list[tuple[str, Exporter[Any]]] = []
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the counts as they are now."""
+        signal = signals.BY_NAME[names.TELEMETRY_DROPPED]
+        family = CounterMetricFamily(signal.name, signal.meaning, labels=signal.labels)
+        counts = Counter(dict.fromkeys(("spans", "logs"), 0))
+        for what, exporter in self.exporters:
+            counts[what] += exporter.dropped_count
+        for what, count in counts.items():
+            family.add_metric((what,), count)
+        yield family
 
 
 @dataclass(frozen=True)
@@ -120,9 +134,10 @@ def setup(
     is_read = count_calls or settings.metrics_port is not None or settings.otlp_endpoint is not None
     calls = CallMetrics(registry) if is_read else None
     closers: list[Callable[[], object]] = []
+    dropped = _Dropped(registry)
     if settings.metrics_port is not None:
         closers.append(_serve_metrics(settings.host, settings.metrics_port, registry))
-    exports = [_at_once(exporter)] if exporter else list(_exports(service_name, settings, closers))
+    exports = [_at_once(exporter)] if exporter else list(_exports(service_name, settings, closers, dropped))
     if not exports:
         return Telemetry(service_name, registry=registry, calls=calls, closers=tuple(closers))
     tracer = SpanTracer(exports, settings.trace_sample_ratio, settings.trace_slow_s)
@@ -164,7 +179,7 @@ def inject(context: Context | None = None) -> Iterable[tuple[str, str]]:
 
 
 def _exports(
-    service_name: str, settings: ServeSettings, closers: list[Callable[[], object]]
+    service_name: str, settings: ServeSettings, closers: list[Callable[[], object]], dropped: _Dropped
 ) -> Iterator[Callable[[Span], None]]:
     """Opens the ways out for spans, and adds what closes them."""
     encode = otlp_spans.encoder(_resource(service_name), "millrace")
@@ -178,6 +193,7 @@ def _exports(
         destination = Destination(endpoint, metadata)
         exporter = Exporter(destination.sender(otlp.TRACES), encode, delay_s, "spans")
         closers += (exporter.shutdown, destination.close)
+        dropped.exporters.append(("spans", exporter))
         yield exporter.offer
 
 

@@ -6,15 +6,16 @@ labelled series are kept, because looking them up costs more than counting.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from kit import names
 from services.edge.exchange import Exchange
 
 MODELS_MAX = 64
 OTHER = "other"
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # From a cache hit to a long answer of a local model.
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -28,22 +29,22 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         labels = ("method", "route", "status")
         self._requests = Counter(
-            "millrace_edge_requests", "Requests that were answered or given up.", labels, registry=self._registry
+            names.EDGE_REQUESTS, "Requests that were answered or given up.", labels, registry=self._registry
         )
         self._duration = Histogram(
-            "millrace_edge_request_duration_seconds",
+            names.EDGE_DURATION,
             "From the request's head to the last byte of the answer.",
             ("route",),
             buckets=_BUCKETS,
             registry=self._registry,
         )
         self._disconnects = Counter(
-            "millrace_edge_disconnects", "Requests whose client left early.", ("route",), registry=self._registry
+            names.EDGE_DISCONNECTS, "Requests whose client left early.", ("route",), registry=self._registry
         )
         self._generations = Counter(
-            "millrace_edge_generations", "Requests that a model answered.", ("model",), registry=self._registry
+            names.EDGE_GENERATIONS, "Requests that a model answered.", ("model",), registry=self._registry
         )
-        self._active = Gauge("millrace_edge_active_requests", "Requests in flight.", registry=self._registry)
+        self._active = Gauge(names.EDGE_ACTIVE, "Requests in flight.", registry=self._registry)
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._models: dict[str, Counter] = {}
 
@@ -67,9 +68,10 @@ class Metrics:
         if exchange.model:
             self._model(exchange.model).inc()
 
-    def page(self) -> bytes:
-        """The page that Prometheus reads."""
-        return generate_latest(self._registry)
+    def page(self, accepted: str) -> tuple[bytes, str]:
+        """The page that Prometheus reads, in the best format that it accepts, and that format's media type."""
+        write, content_type = choose_encoder(accepted)
+        return write(self._registry), content_type
 
     def _model(self, model: str) -> Counter:
         child = self._models.get(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.edge.assets import Assets
 from services.edge.exchange import Exchange
-from services.edge.metrics import CONTENT_TYPE, Metrics
+from services.edge.metrics import Metrics
 
 
 class PageEndpoints:
@@ -33,4 +33,5 @@ class PageEndpoints:
 
     async def metrics(self, exchange: Exchange, _: None) -> None:
         """GET /metrics."""
-        await exchange.answer(200, self._metrics.page(), CONTENT_TYPE.encode())
+        page, content_type = self._metrics.page(exchange.headers.get(b"accept", b"").decode("latin-1"))
+        await exchange.answer(200, page, content_type.encode())

@@ -36,6 +36,7 @@ from services.inference.access import wiring as access_wiring
 from services.inference.access.access_servicer import AccessServicer
 from services.inference.access.key_servicer import KeyServicer
 from services.inference.access.wiring import Access
+from services.inference.accounting.serving_metrics import ServingMetrics, TargetMetrics
 from services.inference.accounting.settlement import Settlement
 from services.inference.accounting.usage_servicer import UsageServicer
 from services.inference.admission import Admission
@@ -233,8 +234,9 @@ async def build(
     jobs = Jobs(settings.jobs, database, pipeline, embeddings, access.keyring.is_good)
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count, cache.figures)
     figures = LiveFigures(lambda: router.catalog, targets.snapshot, maker.kv_cache_used)
-    settlement.witnesses = (figures,)
     watching = Watching(figures, cache.figures)
+    settlement.witnesses = (figures, ServingMetrics(telemetry.registry))
+    telemetry.registry.register(TargetMetrics(targets, lambda: dict(watching.available)))
     registrations = _registrations(servicer, usage, access, jobs, watching)
     reload = Reload(models_file, router, fleet)
     return Inference(

@@ -38,7 +38,7 @@ class SpanReceiver:
             ConfigError: The port is taken.
         """
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        handlers = {"Export": grpc.unary_unary_rpc_method_handler(self._export)}
+        handlers: dict[str, Any] = {"Export": grpc.unary_unary_rpc_method_handler(self._export)}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
         try:
             port = self._server.add_insecure_port(f"{_HOST}:{self._port}")

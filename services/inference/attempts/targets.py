@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from weakref import WeakValueDictionary
 
 from services.inference.attempts.breaker import Breaker
@@ -112,8 +113,13 @@ class Targets:
         return queue
 
     def snapshot(self) -> list[TargetState]:
-        """All that are known, by label and model."""
-        return sorted(self._states.values(), key=lambda state: (state.label, state.target_model))
+        """All that are known, by label and model; also for other threads."""
+        known: list[TargetState] = []
+        for _ in range(3):
+            with suppress(RuntimeError):  # one came while they were copied
+                known = list(self._states.values())
+                break
+        return sorted(known, key=lambda state: (state.label, state.target_model))
 
     def _keep(self, key: _Key, candidate: RouteTarget, rules: Rules) -> TargetState:
         state = self._states.get(key)

@@ -34,6 +34,10 @@ class Watching:
         figures: Sum up.
         cache_figures: Asks the cache what it has saved; None where it does not tell.
         sleep: Waits for the next second.
+
+    Attributes:
+        available: Whether each thing that inference leans on is there.
+        watcher_count: Who watches now.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Watching:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._figures, self._cache_figures, self._sleep = figures, cache_figures, sleep
-        self._available: dict[str, bool] = {}
+        self.available: dict[str, bool] = {}
         self._seen: Seen | None = None
         self._renewed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,7 +57,7 @@ class Watching:
     def tell(self, name: str, available: bool) -> None:
         """Takes note of whether something is there; names are those of the health service."""
         if name.startswith("dependency/"):
-            self._available[name.removeprefix("dependency/")] = available
+            self.available[name.removeprefix("dependency/")] = available
 
     async def watch(self) -> AsyncGenerator[Seen, None]:
         """Yields what is seen, once a second, until the process is to stop."""
@@ -90,7 +94,7 @@ class Watching:
             if count % SAVED_INTERVAL_COUNT == 0:
                 cache = await self._cache_figures()
                 saved = None if cache is None else cache.saved_cost_micro_usd
-            self._seen = Seen(self._figures.snapshot(), saved, dict(self._available))
+            self._seen = Seen(self._figures.snapshot(), saved, dict(self.available))
             renewed, self._renewed = self._renewed, asyncio.Event()
             renewed.set()
             await self._sleep(INTERVAL_S)
