@@ -1,4 +1,4 @@
-"""Finds terms that were written in base64, in hexadecimal, or in letters that are not shown.
+"""Finds terms that were written in base64, in hexadecimal, in ROT13, or in letters that are not shown.
 
 Wraps another detector and adds to what that one finds: what reads as text when it is decoded is judged as text, and so
 is what was encoded in that. A long run is read in windows that overlap, so that a stream holds no more than one; a
@@ -8,7 +8,9 @@ finding covers its window, for the terms in it have no place in the text.
 from __future__ import annotations
 
 import base64
+import codecs
 import re
+import string
 import unicodedata
 from collections.abc import Collection, Iterator
 
@@ -37,6 +39,7 @@ _BEGUN = re.compile(rf"(?=[^ ]{{1,{_RUN_MIN - 1}}}\Z)[{_SIGN}{_TAG}][{_SIGN}{_SK
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _URL_SAFE = str.maketrans("-_", "+/")
 _READABLE_SHARE = 0.9
+_ROT13 = str.maketrans({letter: codecs.encode(letter, "rot13") for letter in string.ascii_letters})
 
 
 class EncodedTerms:
@@ -64,16 +67,18 @@ class EncodedTermsCursor:
         self.safe = 0
         self._terms, self._categories, self._depth = terms, categories, depth
         self._plain: TermsCursor = terms.cursor(categories)
+        # It keeps every letter's place, so it is read as the text is.
+        self._rotated: TermsCursor = terms.cursor(categories)
         self._read = 0
 
     def scan(self, text: str, offset: int, final: bool) -> list[Match]:
         """See `detector.Cursor.scan`."""
-        matches = self._plain.scan(text, offset, final)
+        matches = self._plain.scan(text, offset, final) + self._rotated.scan(text.translate(_ROT13), offset, final)
         if self._depth < _DEPTH_MAX:
             matches += self._encoded(text, offset, final)
         else:
             self._read = offset + len(text)
-        self.safe = max(self.safe, min(self._plain.safe, self._read))
+        self.safe = max(self.safe, min(self._plain.safe, self._rotated.safe, self._read))
         return matches
 
     def _encoded(self, text: str, offset: int, final: bool) -> list[Match]:
