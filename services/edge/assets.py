@@ -40,7 +40,6 @@ _GUARD = (
     (b"content-security-policy", _CSP),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
 )
 _FOR_GOOD = b"public, max-age=31536000, immutable"
 _ASK_EACH_TIME = b"no-cache"

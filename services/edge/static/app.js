@@ -82,9 +82,15 @@ const SINGLE = {
   ...Object.fromEntries(PAGES.map(([name], at) => [String(at + 1), () => (location.hash = `#/${name}`)])),
 };
 
+/** Takes back what was done last: the answer that runs, what lies over the page, the focus. */
+const escape = () => {
+  if (chat.isRunning) chat.stop();
+  else if (!chat.closePast()) document.activeElement.blur();
+};
+
 const onKey = (event) => {
   if (document.querySelector("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") return chat.isRunning ? chat.stop() : document.activeElement.blur();
+  if (event.key === "Escape") return escape();
   if (event.target.closest("input, textarea, select") || !kept.get("shortcuts", true) || !SINGLE[event.key]) return;
   event.preventDefault();
   SINGLE[event.key]();

@@ -19,7 +19,7 @@ export class Lines {
    * @param format turns a value into text.
    * @param max top of the scale, where it is fixed.
    */
-  constructor(title, series, format, { max, note } = {}) {
+  constructor(title, series, format, { max } = {}) {
     Object.assign(this, { title, series, format, max });
     this.values = series.map(() => []);
     this.lines = series.map((one) => draw("polyline", { class: `line hue-${one.hue}`, "vector-effect": "non-scaling-stroke" }));
@@ -28,7 +28,7 @@ export class Lines {
     this.picture = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" }, this.area, this.lines, this.cursor);
     this.top = make("span", { class: "scale" });
     this.figures = series.map(() => make("b"));
-    this.note = make("small", {}, note);
+    this.note = make("small");
     this.element = make("section", { class: "sheet lines" },
       make("h2", {}, title),
       make("ul", { class: "figures" }, series.map((one, at) =>

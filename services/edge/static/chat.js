@@ -43,6 +43,7 @@ export class Chat {
   startNew() {
     this.stop();
     this.#open(this.past.begin());
+    this.closePast();
     this.focus();
   }
 
@@ -71,7 +72,7 @@ export class Chat {
     this.pastButton = button("Conversations", () => this.#togglePast(), { "aria-expanded": "false", "aria-controls": "past" });
     this.element = make("div", { class: "chat" }, this.aside,
       make("div", { class: "stage" }, make("div", { class: "bar" }, this.pastButton, button("New chat", () => this.startNew())), this.log, composer));
-    this.element.addEventListener("click", (event) => this.aside.classList.contains("open") && !this.aside.contains(event.target) && event.target !== this.pastButton && this.#togglePast());
+    this.element.addEventListener("click", (event) => this.aside.classList.contains("open") && !event.composedPath().includes(this.aside) && event.target !== this.pastButton && this.#togglePast());
     this.#drawSettings();
   }
 
@@ -228,20 +229,29 @@ export class Chat {
   #drawPast() {
     this.list.replaceChildren(...this.past.all.map((one) =>
       make("li", { class: one.id === this.conversation.id && "open" },
-        button(one.title, () => { this.stop(); this.#open(one); this.aside.classList.remove("open"); }, { class: "title", "aria-current": one.id === this.conversation.id && "true" }),
+        button(one.title, () => { this.stop(); this.#open(one); this.closePast(); }, { class: "title", "aria-current": one.id === this.conversation.id && "true" }),
         button("×", () => this.#drop(one), { class: "drop", "aria-label": `Delete ${one.title}` }))));
   }
 
   #drop(conversation) {
     this.past.drop(conversation.id);
-    if (conversation.id === this.conversation.id) this.startNew();
-    else this.#drawPast();
+    if (conversation.id !== this.conversation.id) return this.#drawPast();
+    this.stop();
+    this.#open(this.past.begin());
   }
 
   #confirmClear() {
     const dialog = openDialog("Clear all conversations?",
       make("p", {}, "They are kept in this browser alone, so nothing can bring them back. Export them first to keep a copy."),
       make("div", { class: "row" }, button("Clear all", () => { dialog.close(); this.past.clear(); this.startNew(); }, { class: "danger" }), button("Keep them", () => dialog.close())));
+  }
+
+  /** Closes the list of conversations where it lies over the page; tells whether it did. */
+  closePast() {
+    if (!this.aside.classList.contains("open")) return false;
+    this.#togglePast();
+    this.pastButton.focus();
+    return true;
   }
 
   #togglePast() {

@@ -58,7 +58,12 @@ export const announce = (text) => {
 export const copier = (text, label = "Copy") =>
   button(label, async (event) => {
     const pressed = event.currentTarget;
-    await navigator.clipboard.writeText(text()).catch(() => undefined);
-    pressed.textContent = "Copied";
+    try {
+      await navigator.clipboard.writeText(text());
+      pressed.textContent = "Copied";
+    } catch {
+      // Without https, and where it is forbidden, a page cannot copy.
+      pressed.textContent = "Select it to copy";
+    }
     setTimeout(() => (pressed.textContent = label), 1200);
   }, { class: "quiet small" });

@@ -8,6 +8,7 @@ import { ms, percent, plural, rate, usd } from "./words.js";
 
 const RETRY_MS = 2000;
 const BREAKERS = { closed: "good", half_open: "warn", open: "bad" };
+const SERVICES = ["edge", "inference", "cache", "safety", "database"]; // in which they are shown; others come behind
 const VERDICTS = ["flag", "redact", "block"];
 const PERCENTILES = [{ name: "p50", hue: "water" }, { name: "p95", hue: "cache" }, { name: "p99", hue: "safety" }];
 
@@ -95,7 +96,7 @@ class LivePage {
     charts.cache.note.textContent = now.cache.saved_usd === null ? "" : `${usd(now.cache.saved_usd)} saved so far`;
     charts.running.push([now.in_flight, waitingCount(now)]);
     this.#takeVerdicts(now);
-    this.services.replaceChildren(...now.services.map((one) =>
+    this.services.replaceChildren(...now.services.sort((a, b) => place(a) - place(b)).map((one) =>
       make("li", { class: "service" }, make("span", { class: `dot ${one.status}` }), `${one.service}${one.status === "up" ? "" : `: ${one.status}`}`)));
     this.#drawVerdict(problems(now));
     this.models.replaceChildren(...now.models.flatMap(modelRows));
@@ -120,6 +121,8 @@ class LivePage {
     this.verdict.replaceChildren(found.length ? make("ul", {}, found.map((one) => make("li", {}, one))) : make("p", {}, "All is well."));
   }
 }
+
+const place = ({ service }) => (SERVICES.includes(service) ? SERVICES.indexOf(service) : SERVICES.length);
 
 const waitingCount = (now) => now.models.flatMap((model) => model.targets).reduce((sum, target) => sum + target.waiting, 0);
 

@@ -76,7 +76,7 @@ class UsagePage {
   }
 
   #drawGroups(results) {
-    const named = Object.groupBy(results, (one) => one.api_key_name || one[GROUP_FIELDS[this.group.value]] || "–");
+    const named = Object.groupBy(results, (one) => one.api_key_name || one[this.group.value] || "–");
     const rows = Object.entries(named).map(([name, some]) => ({ name, ...sum(some) })).sort((a, b) => b.num_model_requests - a.num_model_requests);
     this.groups.replaceChildren(make("h2", {}, `By ${this.group.selectedOptions[0].textContent.toLowerCase()}`),
       table(["Name", "Requests#", "Failed#", "From the cache#", "Tokens in#", "Tokens out#", "Cost#"], rows.map((one) => [
@@ -91,8 +91,6 @@ class UsagePage {
         button("Show", () => openTrace(one), { class: "quiet small", "aria-label": `Show the trace of the request of ${when(one.created_at)}` })]), "No request was made yet."));
   }
 }
-
-const GROUP_FIELDS = { model: "model", api_key_id: "api_key_id", user_id: "user_id", project_id: "project_id" };
 
 const sum = (results) => Object.fromEntries(SUMS.map((name) => [name, results.reduce((all, one) => all + one[name], 0)]));
 

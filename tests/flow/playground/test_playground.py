@@ -109,11 +109,11 @@ async def test_cached_answer_is_marked_and_can_be_reported(visit: Open) -> None:
 async def test_redactions_are_marked_in_the_text(visit: Open) -> None:
     """A card is marked where it stood in the prompt, and what took its place is marked in the answer."""
     page = await visit()
-    await answered(page, f"Write to {MAIL} and pay with {CARD} today, 👩‍👩‍👧.", "parrot-3")
+    await answered(page, f"👩‍👩‍👧 Write to {MAIL}, pay with {CARD}, and write to bob@example.com.", "parrot-3")
 
-    await expect(page.locator(".prompt mark")).to_have_text([MAIL, CARD])
+    await expect(page.locator(".prompt mark")).to_have_text([MAIL, CARD, "bob@example.com"])
     await expect(page.locator(".prose mark.redact")).to_have_text("<CREDIT_CARD>")
-    await expect(page.locator(".prose mark.flag")).to_have_text(MAIL)
+    await expect(page.locator(".prose mark.flag")).to_have_text([MAIL, "bob@example.com"])
     await expect(page.locator(".findings")).to_contain_text("credit card redacted in the answer")
 
 
@@ -195,7 +195,7 @@ async def test_live_figures_are_drawn(visit: Open) -> None:
     await page.keyboard.press("Escape")
     await page.keyboard.press("2")
 
-    await expect(page.locator(".service")).to_have_text(["edge", "inference", "safety", "cache", "database"])
+    await expect(page.locator(".service")).to_have_text(["edge", "inference", "cache", "safety", "database"])
     await expect(page.get_by_role("row").filter(has_text="parrot-3")).to_contain_text("closed")
     assert await page.locator(".lines").count() == 8
 
@@ -234,6 +234,28 @@ async def test_nothing_is_wider_than_the_screen(visit: Open, width: int) -> None
         await page.goto(page.url.split("#")[0] + f"#/{name}")
         await expect(page.get_by_role("heading", level=1)).to_have_text(name.capitalize())
         assert await hidden_width(page) == 0
+
+
+async def test_conversations_are_at_hand_on_a_phone(visit: Open) -> None:
+    """The list opens over the page and Esc closes it; another conversation can be chosen, and one deleted."""
+    page = await visit(width=360)
+    await answered(page, "the first of two", "parrot-3")
+    await page.get_by_role("button", name="New chat").last.click()
+    await answered(page, "the second of two", "parrot-3")
+    past = page.get_by_role("complementary", name="Conversations")
+    await expect(past).to_be_hidden()
+    await page.get_by_role("button", name="Conversations").click()
+    await page.keyboard.press("Escape")
+    await expect(past).to_be_hidden()
+    await page.get_by_role("button", name="Conversations").click()
+    await past.get_by_role("button", name="the first of two", exact=True).click()
+
+    await expect(page.locator(".prose")).to_have_text("the first of two")
+    await expect(past).to_be_hidden()
+    await page.get_by_role("button", name="Conversations").click()
+    await past.get_by_role("button", name="Delete the first of two").click()
+    await expect(past.locator("li")).to_have_count(1)
+    await expect(past).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
