@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, Table, inspect, select, text
+from sqlalchemy import Column, LargeBinary, Table, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import services.inference
 from cli.backup.archive import DatabasePart, PartWriter, TablePart, reading
 from cli.errors import CommandError
 from services.inference.database.database import READS, Database
-from services.inference.database.migrating import upgrade, version
+from services.inference.database.migrating import prepare, upgrade, version
 from services.inference.database.schema import metadata
 
 ROWS_AT_ONCE: Final = 1_000
 # One row, which the migration makes: a database that has only this is empty.
 MADE_BY_MIGRATIONS: Final = "access_state"
-VERSION_TABLE: Final = "alembic_version"
 
 Told = Callable[[str, int], None]
 """Hears of a part's name and of how many of its rows are done."""
@@ -38,14 +37,13 @@ async def dump_tables(database: Database, folder: Path, told: Told) -> tuple[str
     """Writes every table as it is at one moment; returns the schema's version and the parts.
 
     Raises:
-        CommandError: The schema is not this release's.
+        ConfigError: The schema is not this release's.
         Unavailable: The database does not answer.
     """
-    tables = every_table()
+    await prepare(database, migrate=False)
     found = await version(database)
-    parts = {}
+    tables, parts = every_table(), {}
     async with snapshot(database) as connection:
-        await _check_tables(connection, found, tables)
         for table in tables:
             writer = PartWriter(folder / f"{table.name}.jsonl.gz")
             rows = await connection.stream(select(table).order_by(*table.primary_key.columns))
@@ -69,7 +67,7 @@ async def is_empty(database: Database) -> bool:
     if await version(database) is None:
         return True
     async with database.reading() as connection:
-        present = await connection.run_sync(_names)
+        present = set(await connection.run_sync(lambda known: inspect(known).get_table_names()))
         for table in every_table():
             if table.name not in present or table.name == MADE_BY_MIGRATIONS:
                 continue
@@ -123,23 +121,6 @@ async def _without_timeout(database: Database, connection: AsyncConnection) -> N
     """Lets this transaction take the time that a large table needs."""
     if not database.is_sqlite:
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
-
-
-async def _check_tables(connection: AsyncConnection, found: str | None, tables: list[Table]) -> None:
-    """Sees to it that no table and no column is left out."""
-    if found is None:
-        raise CommandError("the database is empty: there is nothing to back up")
-    names = await connection.run_sync(_names)
-    differing = names ^ {table.name for table in tables} - {VERSION_TABLE}
-    if differing:
-        raise CommandError(
-            f"the database is at version {found} and differs from this release in {', '.join(sorted(differing))}: "
-            "run `millrace migrate`, or the release that it belongs to"
-        )
-
-
-def _names(connection: Connection) -> set[str]:
-    return set(inspect(connection).get_table_names()) - {VERSION_TABLE}
 
 
 def every_table() -> list[Table]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Boolean, Double, Integer, LargeBinary, SmallInteger, Table, Uuid, select
+from sqlalchemy import BigInteger, Boolean, Double, Integer, LargeBinary, SmallInteger, Table, Uuid, inspect, select
 
-from cli.__main__ import main
+from cli.__main__ import EXIT_REFUSED, main
 from cli.backup import cache, database, ledger
 from cli.backup.archive import MANIFEST, DatabasePart, PartWriter, making, read_manifest
 from cli.errors import CommandError
@@ -181,6 +181,17 @@ async def test_every_row_comes_back(of: str, to: str, url: MakeUrl, tmp_path: Pa
         await base.close()
 
 
+async def test_no_table_is_forgotten(url: MakeUrl) -> None:
+    """Whatever a migration makes is in a backup."""
+    base = connect(url("sqlite"))
+    await upgrade(base)
+    async with base.reading() as connection:
+        made = await connection.run_sync(lambda known: set(inspect(known).get_table_names()))
+
+    assert made - {"alembic_version"} == {table.name for table in database.every_table()}
+    await base.close()
+
+
 async def test_a_backup_is_of_one_moment(url: MakeUrl, tmp_path: Path) -> None:
     """What is written while it is made is in none of its tables."""
     source = connect(url("sqlite"))
@@ -305,6 +316,17 @@ def made(kept_folder: Path, tmp_path: Path) -> Path:
     """A backup of it."""
     assert main(["backup", str(tmp_path / "made")]) == 0
     return tmp_path / "made"
+
+
+def test_a_database_of_another_release_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tables are not those that this release would read; an empty one has none."""
+    monkeypatch.setenv("MILLRACE_INFERENCE_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path}/empty.sqlite3")
+
+    assert main(["backup", str(tmp_path / "made"), "--only", "database"]) == EXIT_REFUSED
+    assert "millrace migrate" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_backup_is_its_owners(made: Path) -> None:
