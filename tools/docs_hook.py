@@ -35,7 +35,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
         if not target.exists() or not target.is_relative_to(ROOT):
             raise PluginError(f"{page.file.src_uri}: {match[1]} is not there")
         kind = "tree" if target.is_dir() else "blob"
-        return f"{config['repo_url']}/{kind}/main/{target.relative_to(ROOT).as_posix()}"
+        return f"{config['extra']['repository']}/{kind}/main/{target.relative_to(ROOT).as_posix()}"
 
     markdown = CAPACITY.sub(lambda _: _capacity(Path(config["docs_dir"])), LINK.sub(replace, markdown))
     return SETTINGS.sub(lambda _: tables.markdown(), markdown)
