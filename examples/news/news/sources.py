@@ -115,19 +115,20 @@ def parse_feed(data: bytes, url: str, story_count: int) -> FrontPage:
 
 
 async def _fetch(client: httpx.AsyncClient, url: str, params: Mapping[str, str] | None = None) -> bytes:
-    """Gets a document, as far as it is small; `params` are not told of in errors."""
+    """Gets a document, as far as it is small. Errors are shown to visitors: they name the host, since a key may follow."""
+    host = httpx.URL(url).netloc.decode()
     try:
         async with client.stream("GET", url, params=params) as response:
             if response.status_code != httpx.codes.OK:
-                raise SourceError(f"{url} answered {response.status_code}.")
+                raise SourceError(f"{host} answered {response.status_code}.")
             data = bytearray()
             async for piece in response.aiter_bytes():
                 data += piece
                 if len(data) > BYTES_MAX:
-                    raise SourceError(f"{url} is larger than {BYTES_MAX >> 20} MiB.")
+                    raise SourceError(f"{host} has more than {BYTES_MAX >> 20} MiB to say.")
             return bytes(data)
     except httpx.HTTPError as error:
-        raise SourceError(f"{url} cannot be read ({type(error).__name__}).") from None
+        raise SourceError(f"{host} cannot be read ({type(error).__name__}).") from None
 
 
 def _front_page(publisher: str, url: str, stories: Iterable[Story], story_count: int) -> FrontPage:
