@@ -115,7 +115,7 @@ def parse_feed(data: bytes, url: str, story_count: int) -> FrontPage:
 
 
 async def _fetch(client: httpx.AsyncClient, url: str, params: Mapping[str, str] | None = None) -> bytes:
-    """Gets a document, as far as it is small. Errors are shown to visitors: they name the host, since a key may follow."""
+    """Gets a document, as far as it is small. Errors name its host alone: visitors read them, and a key may follow."""
     host = httpx.URL(url).netloc.decode()
     try:
         async with client.stream("GET", url, params=params) as response:
