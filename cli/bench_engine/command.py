@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cli.bench_engine import load, machine
+from cli.bench_engine import chart, load, machine
 from cli.bench_engine.options import PEERS
 from cli.bench_engine.record import Limits
 from cli.errors import CommandError
@@ -29,13 +29,14 @@ COLUMNS = {
     "ttft_p50_ms": "ttft",
     "itl_p50_ms": "itl",
     "itl_p99_ms": "itl p99",
+    "goodput_per_s": "good/s",
     "cpu_ms_per_token": "cpu/tok",
 }
 BAR_WIDTH = 10
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the measurements, prints a table with bars, and writes the records."""
+    """Runs the measurements, prints a table with bars, and writes the records and a chart."""
     from transformers.utils.logging import disable_progress_bar
 
     from cli.bench_engine import peers
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     _print(console, records)
     if args.json:
         args.json.write_text(json.dumps(records, indent=1) + "\n")
+    if plot := args.plot or (args.json and args.json.with_suffix(".svg")):
+        plot.write_text(chart.svg(records))
     return 0
 
 

@@ -11,6 +11,7 @@ NAME = "machine limit"
 COPY_FLOATS = 32 << 20
 MATRIX = 1024
 RUNS = 3
+POSITIONS = 4096  # so that a long prompt has room; GPT-2 itself has 1,024
 
 
 def limits(directory: str, levels: Sequence[int], threads: int) -> list[dict[str, Any]]:
@@ -49,7 +50,7 @@ def write_random_gpt2(directory: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    config = GPT2Config(bos_token_id=None, eos_token_id=None)
+    config = GPT2Config(n_positions=POSITIONS, bos_token_id=None, eos_token_id=None)
     GPT2LMHeadModel(config).save_pretrained(directory)
     words = Tokenizer(models.WordLevel({f"w{at}": at for at in range(config.vocab_size)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from cli.bench_engine.load import Prompts
 from cli.bench_engine.record import Answer, Limits, record
+from cli.errors import CommandError
 
 
 def measure(
@@ -89,8 +90,11 @@ def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: in
     wanted = GenerationConfig(max_new_tokens=args.new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
     for _ in range(args.rounds):
         begin = time.perf_counter()
-        network.generate_batch(inputs=[prompts.ids() for _ in range(level)], generation_config=wanted)
-        answers += [_whole(begin, args.new_tokens) for _ in range(level)]
+        given = network.generate_batch(inputs=[prompts.ids() for _ in range(level)], generation_config=wanted)
+        told = [len(one.generated_tokens) for one in given.values()]  # it may give up on some, or break off
+        answers += [_whole(begin, count) for count in told if count]
+    if not answers:
+        raise CommandError("--peer cb: transformers' batching gave no answer")
     return answers
 
 

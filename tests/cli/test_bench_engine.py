@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -50,7 +51,11 @@ def test_every_engine_has_a_record_for_each_load(tmp_path: Path, capsys: pytest.
         )
     }
     assert all(one["tokens_per_s"] > 0 for one in records)
-    assert "tok/s" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "tok/s" in printed
+    assert "good/s" in printed
+    drawn = " ".join(ElementTree.parse(out.with_suffix(".svg")).getroot().itertext())
+    assert all(f"{one['engine']} {one['precision']}" in drawn for one in records)
 
 
 def test_callers_must_be_numbers(capsys: pytest.CaptureFixture[str]) -> None:
