@@ -12,7 +12,7 @@ from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.job import Job
 from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.model import LocalModel
-from services.inference.engines.local.outbox import Outbox
+from services.inference.engines.local.outbox import Bell, Outbox
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.sampler import Constraint
 from services.inference.engines.local.scheduler import Scheduler
@@ -23,8 +23,7 @@ class Reader(Outbox):
     """Keeps what it is given, and is as full as it is told to be."""
 
     def __init__(self) -> None:
-        super().__init__(asyncio.new_event_loop(), lambda: None)
-        self._loop.close()
+        super().__init__(Bell(asyncio.new_event_loop()), lambda: None)
         self.events: list[EngineEvent] = []
         self.error: BaseException | None = None
         self.is_behind = False

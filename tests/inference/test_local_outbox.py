@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from services.inference.engines.local.outbox import PENDING_COUNT_MAX, Outbox, merged
+from services.inference.engines.local.outbox import PENDING_COUNT_MAX, Bell, Outbox, merged
 from services.inference.generation import ChoiceFinished, Delta, FinishReason, TokenLogprob
 
 
@@ -16,9 +17,50 @@ def token(text: str, count: int, choice_index: int = 0) -> Delta:
     return Delta(choice_index, text, logprobs=logprobs, completion_token_count=count)
 
 
+class Rung(Bell):
+    """Rings at once, as if each event were a step of its own."""
+
+    def add(self, wake: Callable[[], object]) -> None:
+        """Rings."""
+        super().add(wake)
+        self.ring()
+
+
+class Loop:
+    """An event loop that counts how often it is woken."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.woken_count = 0
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
+        """Counts, and wakes the loop."""
+        self.woken_count += 1
+        self._loop.call_soon_threadsafe(callback, *args)
+
+
+async def test_readers_of_a_step_are_woken_at_once() -> None:
+    """However many readers a step has news for, their loop is woken once, and only when the step is over."""
+    loop = Loop(asyncio.get_running_loop())
+    bell = Bell(loop)  # type: ignore[arg-type]
+    boxes = [Outbox(bell, lambda: None) for _ in range(5)]
+    for box in boxes:
+        box.put([token("a", 1)])
+    taking = [asyncio.create_task(box.take()) for box in boxes]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in taking)
+
+    bell.ring()
+    bell.ring()
+
+    async with asyncio.timeout(5):
+        assert len(await asyncio.gather(*taking)) == 5
+    assert loop.woken_count == 1
+
+
 async def test_what_is_ready_comes_as_one_list() -> None:
     """Events of one tick are taken together, tokens of a choice as one delta."""
-    outbox = Outbox(asyncio.get_running_loop(), lambda: None)
+    outbox = Outbox(Rung(asyncio.get_running_loop()), lambda: None)
     await asyncio.to_thread(outbox.put, [token("a", 1)])
     await asyncio.to_thread(outbox.put, [token("b", 2), ChoiceFinished(0, FinishReason.STOP)])
 
@@ -31,7 +73,7 @@ async def test_what_is_ready_comes_as_one_list() -> None:
 
 async def test_reader_waits_for_the_next_event() -> None:
     """A second take waits for what comes after the first."""
-    outbox = Outbox(asyncio.get_running_loop(), lambda: None)
+    outbox = Outbox(Rung(asyncio.get_running_loop()), lambda: None)
     outbox.put([token("a", 1)])
     await outbox.take()
     taking = asyncio.create_task(outbox.take())
@@ -47,7 +89,7 @@ async def test_reader_waits_for_the_next_event() -> None:
 async def test_full_box_tells_when_it_has_room() -> None:
     """A box is full at its bound, and says once that there is room again."""
     told: list[bool] = []
-    outbox = Outbox(asyncio.get_running_loop(), lambda: told.append(True))
+    outbox = Outbox(Rung(asyncio.get_running_loop()), lambda: told.append(True))
     for count in range(PENDING_COUNT_MAX):
         assert not outbox.is_full
         outbox.put([token("a", count)])
@@ -61,7 +103,7 @@ async def test_full_box_tells_when_it_has_room() -> None:
 
 async def test_error_comes_after_the_events_before_it() -> None:
     """The reader gets what was ready before a failure, then the failure, as often as it asks."""
-    outbox = Outbox(asyncio.get_running_loop(), lambda: None)
+    outbox = Outbox(Rung(asyncio.get_running_loop()), lambda: None)
     outbox.put([token("a", 1)])
     outbox.fail(ValueError("broken"))
 

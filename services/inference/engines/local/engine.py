@@ -21,7 +21,7 @@ from services.inference.accounting import metering
 from services.inference.engines.local.conversation import offered
 from services.inference.engines.local.job import Job
 from services.inference.engines.local.machine import LOADING, thread_count
-from services.inference.engines.local.outbox import Outbox
+from services.inference.engines.local.outbox import Bell, Outbox
 from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids, check_tools
 from services.inference.engines.local.tool_calls import ToolCallReader
 from services.inference.engines.local.tool_format import ToolFormat
@@ -94,6 +94,7 @@ class LocalEngine:
         self._open: set[Job] = set()
         self._serving: Serving | None = None
         self._loading: asyncio.Future[Serving] | None = None
+        self._bell: Bell
         self._is_closed = False
 
     @property
@@ -130,7 +131,8 @@ class LocalEngine:
         if self._loading is None:
             loop = asyncio.get_running_loop()
             self._loading = loop.create_future()
-            self._worker.start(partial(self._load, loop, self._loading))
+            self._bell = Bell(loop)
+            self._worker.start(partial(self._load, loop, self._loading), self._bell.ring)
         self._serving = await asyncio.shield(self._loading)
 
     async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
@@ -208,7 +210,7 @@ class LocalEngine:
             self._name,
             prompt_ids,
             prompt.sampling,
-            Outbox(asyncio.get_running_loop(), self._worker.wake),
+            Outbox(self._bell, self._worker.wake),
             serving.token_count_max or len(prompt_ids) + (prompt.sampling.max_tokens or ANSWER_TOKENS_MAX),
             prompt.tenant,
             prompt.priority,

@@ -7,22 +7,51 @@ same tick leaves as one list, tokens of one choice as one delta. It never blocks
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from services.inference.engines.local.tool_calls import joined
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent
 
+logger = logging.getLogger(__name__)
+
 # Events that may wait for a slow reader: some seconds of a fast model's tokens, a few kilobytes.
 PENDING_COUNT_MAX = 64
+
+
+class Bell:
+    """Wakes the readers of one loop: all that a step has news for at once.
+
+    Waking a loop is a system call, in which the thread loses the interpreter to the very loop that it wakes. Once for
+    each reader would stop the thread as many times in every step.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._readers: list[Callable[[], object]] = []
+
+    def add(self, wake: Callable[[], object]) -> None:
+        """Remembers who is to be woken; `wake` runs in the loop."""
+        self._readers.append(wake)
+
+    def ring(self) -> None:
+        """Wakes them, from any thread."""
+        if not self._readers:
+            return
+        readers, self._readers = self._readers, []
+        try:
+            self._loop.call_soon_threadsafe(_wake, readers)
+        except RuntimeError:
+            logger.debug("there was news after the readers' event loop had closed")
 
 
 class Outbox:
     """Events on their way to one reader."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_room: Callable[[], None]) -> None:
-        """Args: the reader's loop, and what is called there once a full box has been emptied."""
-        self._loop = loop
+    def __init__(self, bell: Bell, on_room: Callable[[], None]) -> None:
+        """Args: what wakes the reader once it is rung, and what is called in its loop when a full box was emptied."""
+        self._bell = bell
         self._on_room = on_room
         self._lock = threading.Lock()
         self._ready = asyncio.Event()
@@ -50,7 +79,7 @@ class Outbox:
             self._error = self._error or error
             is_announced, self._is_announced = self._is_announced, True
         if not is_announced:
-            self._loop.call_soon_threadsafe(self._ready.set)
+            self._bell.add(self._ready.set)
 
     async def take(self) -> list[EngineEvent]:
         """Waits for events and takes all that are ready; never empty.
@@ -73,6 +102,11 @@ class Outbox:
         if len(events) >= PENDING_COUNT_MAX:
             self._on_room()
         return merged(events)
+
+
+def _wake(readers: Sequence[Callable[[], object]]) -> None:
+    for wake in readers:
+        wake()
 
 
 def merged(events: Sequence[EngineEvent]) -> list[EngineEvent]:

@@ -45,6 +45,7 @@ class Worker:
         self._is_prepared = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._prepare: Callable[[], Work | None] = lambda: None
+        self._after_step: Callable[[], None] = lambda: None
 
     @property
     def job_count(self) -> int:
@@ -56,9 +57,12 @@ class Worker:
         """Whether the thread sleeps: no request can get on."""
         return self._is_idle
 
-    def start(self, prepare: Callable[[], Work | None]) -> None:
-        """Starts the thread; `prepare` runs in it first and makes the work, or nothing where it failed."""
-        self._prepare = prepare
+    def start(self, prepare: Callable[[], Work | None], after_step: Callable[[], None] = lambda: None) -> None:
+        """Starts the thread; `prepare` runs in it first and makes the work, or nothing where it failed.
+
+        `after_step` runs after each step, and whenever else readers may have news.
+        """
+        self._prepare, self._after_step = prepare, after_step
         self._thread.start()
 
     def add(self, job: Job) -> None:
@@ -92,6 +96,7 @@ class Worker:
             job.fail(reason)
             job.leave()
         self._jobs, self._arrived = set(), []
+        self._after_step()
 
     def _tell(self) -> None:
         self._has_news = True
@@ -101,15 +106,18 @@ class Worker:
         work = self._prepare()
         self._is_prepared = True
         while work is not None and not self._is_closing:
+            is_moving = True
             try:
                 self._take_news(work)
-                if not work.step():
-                    self._sleep()
+                is_moving = work.step()
             except Exception as error:  # the outermost edge of the thread: it serves the next request
                 logger.exception("a step failed")
                 for job in list(self._jobs):
                     job.fail(error)
                     self._drop(work, job)
+            self._after_step()
+            if not is_moving:
+                self._sleep()
 
     def _take_news(self, work: Work) -> None:
         """Drops what was cancelled and takes on what has come."""
