@@ -42,7 +42,7 @@ TOLD_INTERVAL_S = 0.2
 class Progress:
     """Shows how far the parts are: on a terminal while they grow, elsewhere when they are done."""
 
-    def __init__(self, out: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out, self._clock = out, clock
         self._is_live = out.isatty()
         self._told_s = 0.0
@@ -86,7 +86,7 @@ def restore(folder: Path, only: str | None, force: bool, check: bool) -> int:
 
 
 async def _backup(folder: Path, wanted: tuple[str, ...]) -> int:
-    layout, progress = Layout.load(), Progress()
+    layout, progress = Layout.load(), Progress(sys.stderr)
     with making(folder) as unfinished:
         held = await _dump_database(layout.inference, unfinished, progress) if DATABASE in wanted else None
         entries = None
@@ -119,7 +119,7 @@ async def _dump_database(settings: InferenceSettings, folder: Path, progress: Pr
 
 
 async def _restore(folder: Path, wanted: tuple[str, ...], force: bool, check: bool) -> int:
-    layout, progress = Layout.load(), Progress()
+    layout, progress = Layout.load(), Progress(sys.stderr)
     manifest = await asyncio.to_thread(read_manifest, folder)
     held = manifest.database if DATABASE in wanted else None
     entries = manifest.cache if CACHE in wanted else None
