@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cli import key_options
 from cli.backup import options as backup_options
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--url", help="base URL of the edge (default: as the settings say)")
     _add_api_key(models)
     models.set_defaults(run=_models)
-
+    _add_watching(commands)
     key_options.add_keys(commands, _add_reach).set_defaults(run=_keys)
     key_options.add_users(commands, _add_reach).set_defaults(run=_keys)
 
@@ -104,6 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", help="print the versions of Millrace, Python and gRPC")
     version.set_defaults(run=_version)
     return parser
+
+
+def _add_watching(commands: Any) -> None:
+    top = commands.add_parser("top", help="watch how Millrace fares")
+    top.add_argument("--once", action="store_true", help="print the figures once and end")
+    top.set_defaults(run=_top)
+    trace = commands.add_parser("trace", help="print the waterfall of a request")
+    trace.add_argument("request_id", help="the answer's x-request-id")
+    trace.set_defaults(run=_trace)
+    for command in (top, trace):
+        command.add_argument("--url", help="base URL of the edge (default: as the settings say)")
+        _add_api_key(command)
 
 
 def _add_api_key(command: argparse.ArgumentParser) -> None:
@@ -145,6 +158,18 @@ def _models(args: argparse.Namespace) -> int:
     from cli.models import print_models
 
     return print_models(args.url or _edge_url(), args.api_key)
+
+
+def _top(args: argparse.Namespace) -> int:
+    from cli.top import top
+
+    return top(args.url or _edge_url(), args.api_key, args.once)
+
+
+def _trace(args: argparse.Namespace) -> int:
+    from cli.trace import print_trace
+
+    return print_trace(args.url or _edge_url(), args.api_key, args.request_id)
 
 
 def _keys(args: argparse.Namespace) -> int:

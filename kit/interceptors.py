@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from kit import identity, names, status, telemetry
@@ -222,6 +222,8 @@ class _Record:
     def enter(self, call: CallContext) -> None:
         """Makes an identity that of the call."""
         identity.enter(call)
+        if call.tenant != identity.DEFAULT_TENANT:
+            otel_context.attach(baggage.set_baggage(names.TENANT, call.tenant))
         if self._span.is_recording():
             self._span.set_attribute(names.REQUEST_ID, call.request_id)
             self._span.set_attribute(names.TENANT, call.tenant)

@@ -65,10 +65,15 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         line.update(_ids())
-        line.update({key: value for key, value in vars(record).items() if key not in _OWN_FIELDS and key not in line})
+        line.update({key: value for key, value in extra(record).items() if key not in line})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def extra(record: logging.LogRecord) -> dict[str, Any]:
+    """What the call passed as `extra`."""
+    return {key: value for key, value in vars(record).items() if key not in _OWN_FIELDS}
 
 
 def _ids() -> dict[str, str]:

@@ -90,6 +90,11 @@ class Exporter(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=f"export {what}", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting_count(self) -> int:
+        """Records in the queue."""
+        return len(self._queue)
+
     def offer(self, record: T) -> None:
         """Takes a record; never waits."""
         if len(self._queue) == QUEUE_COUNT_MAX:

@@ -7,6 +7,7 @@ whether calls are counted there is decided by `metrics_port` and by whether ther
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from collections import Counter
@@ -26,11 +27,12 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kit import identity, names, otlp, otlp_spans, signals
+from kit import identity, names, otlp, otlp_logs, otlp_spans, signals
 from kit.config import ServeSettings
 from kit.errors import ConfigError
 from kit.histogram import Histogram
 from kit.otlp import Destination, Exporter
+from kit.otlp_metrics import MetricExporter
 from kit.spans import Export, Span, SpanTracer
 
 # From a cached answer (under a millisecond) to a long generation.
@@ -76,6 +78,7 @@ class _Dropped(Collector):
     """What the exporters of a process could not get rid of."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
         self.exporters: list[tuple[str, Exporter[Any]]] = []
         registry.register(self)
 
@@ -168,6 +171,11 @@ def extract(headers: Mapping[str, str]) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(parent), Context())
 
 
+def inject_trace() -> dict[str, str]:
+    """Returns the headers that carry the current trace on, for strangers: without baggage, which names tenants."""
+    return {name: value for name, value in inject() if name != "baggage"}
+
+
 def inject(context: Context | None = None) -> Iterable[tuple[str, str]]:
     """Returns the headers that carry the current, or the given, trace context and baggage on."""
     span = trace.get_current_span(context).get_span_context()
@@ -181,20 +189,29 @@ def inject(context: Context | None = None) -> Iterable[tuple[str, str]]:
 def _exports(
     service_name: str, settings: ServeSettings, closers: list[Callable[[], object]], dropped: _Dropped
 ) -> Iterator[Callable[[Span], None]]:
-    """Opens the ways out for spans, and adds what closes them."""
-    encode = otlp_spans.encoder(_resource(service_name), "millrace")
-    ways = []
+    """Opens the ways out, of metrics and logs as well, adds what closes them and yields those for spans."""
+    resource = _resource(service_name)
+    encode = otlp_spans.encoder(resource, "millrace")
     if settings.otlp_endpoint is not None:
         headers = settings.otlp_headers.get_secret_value() if settings.otlp_headers else ""
-        ways.append((settings.otlp_endpoint, _pairs(headers), settings.otlp_delay_ms / 1000))
+        collector, delay_s = Destination(settings.otlp_endpoint, pairs(headers)), settings.otlp_delay_ms / 1000
+        spans = Exporter(collector.sender(otlp.TRACES), encode, delay_s, "spans")
+        lines = Exporter(collector.sender(otlp.LOGS), otlp_logs.encoder(resource), delay_s, "logs")
+        handler = otlp_logs.LogHandler(lines.offer)
+        logging.getLogger().addHandler(handler)
+        metrics = MetricExporter(
+            collector.sender(otlp.METRICS), dropped.registry, resource, settings.otlp_metrics_interval_s
+        )
+        closers += (lambda: logging.getLogger().removeHandler(handler), spans.shutdown, lines.shutdown)
+        closers += (metrics.shutdown, collector.close)
+        dropped.exporters += (("spans", spans), ("logs", lines))
+        yield spans.offer
     if settings.span_store is not None:
-        ways.append((f"http://{settings.span_store}", (), _STORE_DELAY_S))
-    for endpoint, metadata, delay_s in ways:
-        destination = Destination(endpoint, metadata)
-        exporter = Exporter(destination.sender(otlp.TRACES), encode, delay_s, "spans")
-        closers += (exporter.shutdown, destination.close)
-        dropped.exporters.append(("spans", exporter))
-        yield exporter.offer
+        store = Destination(f"http://{settings.span_store}")
+        spans = Exporter(store.sender(otlp.TRACES), encode, _STORE_DELAY_S, "spans")
+        closers += (spans.shutdown, store.close)
+        dropped.exporters.append(("spans", spans))
+        yield spans.offer
 
 
 def _resource(service_name: str) -> dict[str, str]:
@@ -207,7 +224,7 @@ def _resource(service_name: str) -> dict[str, str]:
     }
 
 
-def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
     """Reads `key=value,key=value`, values percent-encoded, as OTEL_EXPORTER_OTLP_HEADERS has it."""
     split = (part.partition("=") for part in text.split(",") if "=" in part)
     return tuple((key.strip().lower(), unquote(value.strip())) for key, _, value in split)

@@ -235,8 +235,7 @@ async def build(
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count, cache.figures)
     figures = LiveFigures(lambda: router.catalog, targets.snapshot, maker.kv_cache_used)
     watching = Watching(figures, cache.figures)
-    settlement.witnesses = (figures, ServingMetrics(telemetry.registry))
-    telemetry.registry.register(TargetMetrics(targets, lambda: dict(watching.available)))
+    _count(settlement, targets, figures, watching, telemetry.registry)
     registrations = _registrations(servicer, usage, access, jobs, watching)
     reload = Reload(models_file, router, fleet)
     return Inference(
@@ -257,6 +256,14 @@ async def build(
         limiting,
         settings.dependency_wait_s,
     )
+
+
+def _count(
+    settlement: Settlement, targets: Targets, figures: LiveFigures, watching: Watching, registry: CollectorRegistry
+) -> None:
+    """Has every request counted for those that look on, and targets shown."""
+    settlement.witnesses = (figures, ServingMetrics(registry))
+    registry.register(TargetMetrics(targets, lambda: dict(watching.available)))
 
 
 def _dependencies(settings: InferenceSettings) -> list[tuple[str, DialSettings, str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 DEADLINE_S = 20.0  # batches leave the exporters every five seconds
@@ -37,6 +39,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
         self.exports: list[bytes] = []  # as they came, with whatever else they hold
+        self.logs: list[Any] = []  # opentelemetry.proto.logs.v1.LogRecord
+        self.metrics: dict[str, Any] = {}  # the newest opentelemetry.proto.metrics.v1.Metric of each name
         self.endpoint = ""
         self._arrived = asyncio.Event()
         self._server = grpc.aio.server()
@@ -44,6 +48,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     async def start(self) -> None:
         """Listens on a free port."""
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Taking(self._take_logs), self._server)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Taking(self._take_metrics), self._server)
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
 
@@ -61,6 +67,29 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._arrived.set()
         return trace_service_pb2.ExportTraceServiceResponse()
 
+    async def _take_logs(self, request: Any) -> Any:
+        self.exports.append(request.SerializeToString())
+        for group in request.resource_logs:
+            for scope in group.scope_logs:
+                self.logs += scope.log_records
+        self._arrived.set()
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+    async def _take_metrics(self, request: Any) -> Any:
+        self.exports.append(request.SerializeToString())
+        for group in request.resource_metrics:
+            for scope in group.scope_metrics:
+                self.metrics |= {metric.name: metric for metric in scope.metrics if _point_count(metric)}
+        self._arrived.set()
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    async def until(self, wanted: Callable[[], object]) -> None:
+        """Returns once something holds; fails when it does not in time."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not wanted():
+                self._arrived.clear()
+                await self._arrived.wait()
+
     async def trace(self, trace_id: str, root: str, *needed: str) -> list[ReceivedSpan]:
         """The spans of a trace, once those that are needed are there and every parent is; fails with what there was.
 
@@ -77,6 +106,20 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         except TimeoutError:
             raise AssertionError(f"the trace stayed incomplete: {found}") from None
         return found
+
+
+class _Taking:
+    """A servicer with the one method that OTLP's services have."""
+
+    def __init__(self, take: Callable[[Any], Awaitable[Any]]) -> None:
+        self._take = take
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        return await self._take(request)
+
+
+def _point_count(metric: Any) -> int:
+    return len(getattr(metric, metric.WhichOneof("data")).data_points)
 
 
 def _is_whole(found: Sequence[ReceivedSpan], root: str, needed: Sequence[str]) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -124,3 +127,28 @@ async def test_live_figures_come_once_a_second(suite: Suite) -> None:
     assert model["targets"][0]["breaker"] == "closed"
     assert {one["service"]: one["status"] for one in first["services"]}["cache"] == "up"
     assert first["replica"]
+
+
+async def test_the_command_line_shows_both(suite: Suite) -> None:
+    """`millrace trace` prints every span of a request once it is whole, and `millrace top --once` the figures."""
+    request_id = await chat(suite)
+    async with asyncio.timeout(DEADLINE_S):
+        async for _ in events(f"{suite.url}/v1/traces/{request_id}/events"):
+            pass
+    printed = await run("trace", request_id, "--url", suite.url)
+    for name in ("POST /v1/chat/completions", "InferenceService/StreamGenerate", "chat fake", "prefill", "decode"):
+        assert name in printed
+    printed = await run("top", "--once", "--url", suite.url)
+    for word in ("requests/s", "first token", "fake", "safety up"):
+        assert word in printed
+
+
+async def run(*arguments: str) -> str:
+    """What a command prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *arguments, stdout=PIPE, env={**os.environ, "COLUMNS": "160"}
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()

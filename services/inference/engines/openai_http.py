@@ -163,7 +163,7 @@ class UpstreamHttp:
             MillraceError: There was no answer, it was an error, or it was of another kind than `accept`.
         """
         headers = {"Content-Type": JSON, "Accept": accept}
-        headers.update(telemetry.inject())
+        headers.update(telemetry.inject_trace())
         try:
             response = await self._send(url, body, headers)
         except aiohttp.ClientError as error:

@@ -1,0 +1,115 @@
+"""Spans: what is exported of a trace, what they say in OTLP's bytes, and what a dead collector costs."""
+
+from __future__ import annotations
+
+import threading
+
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.trace import SpanKind, StatusCode
+
+from kit import otlp, otlp_spans
+from kit.otlp import Destination, Exporter
+from kit.spans import Span, SpanTracer, step
+
+
+class Kept(list[Span]):
+    """Spans that were exported."""
+
+    def named(self) -> list[str]:
+        """Their names, in the order in which they came."""
+        return [span.name for span in self]
+
+
+def unsampled(kept: Kept, slow_s: float = 60.0) -> SpanTracer:
+    """A tracer whose head samples nothing."""
+    return SpanTracer([kept.append], ratio=0.0, slow_s=slow_s)
+
+
+def test_a_failure_brings_its_part_of_an_unsampled_trace() -> None:
+    """One span that failed has all of the process's part exported, whole and once."""
+    kept = Kept()
+    with unsampled(kept).start_as_current_span("root"):
+        with step("well"):
+            pass
+        current = trace.get_current_span()
+        assert isinstance(current, Span)
+        broken = current.child("broken")
+        broken.set_status(StatusCode.ERROR)
+        broken.end()
+        assert kept == []
+    assert kept.named() == ["well", "broken", "root"]
+
+
+def test_what_was_quick_and_went_well_is_not_exported_unsampled() -> None:
+    """Neither the root nor what was below it."""
+    kept = Kept()
+    with unsampled(kept).start_as_current_span("root"), step("well"):
+        pass
+    assert kept == []
+
+
+def test_a_slow_trace_is_exported_unsampled() -> None:
+    """Slow is what lasts longer than the bound, as its own times say."""
+    kept = Kept()
+    root = unsampled(kept, slow_s=1.0).start_span("root", start_time=1)
+    root.end(1 + 1_500_000_000)
+    assert kept.named() == ["root"]
+
+
+def test_what_is_written_is_what_opentelemetry_reads() -> None:
+    """The generated classes find every field of a span in the bytes, lists and negative numbers included."""
+    kept = Kept()
+    tracer = SpanTracer([kept.append])
+    with tracer.start_as_current_span("above") as above:
+        attributes = {"text": "ä" * 200, "count": -3, "share": 0.5, "flag": True, "list": ["a", "b"], "one": 1}
+        span = tracer.start_span("below", kind=SpanKind.CLIENT, attributes=attributes)
+        span.set_status(StatusCode.ERROR, "WHY")
+        span.end()
+    data = otlp_spans.encoder({"service.name": "echo"}, "millrace")(kept)
+    (group,) = trace_service_pb2.ExportTraceServiceRequest.FromString(data).resource_spans
+    below, root = group.scope_spans[0].spans
+    assert group.resource.attributes[0].value.string_value == "echo"
+    assert below.trace_id == root.trace_id == above.get_span_context().trace_id.to_bytes(16, "big")
+    assert below.parent_span_id == root.span_id
+    assert (below.name, below.kind) == ("below", below.SPAN_KIND_CLIENT)
+    assert (below.status.code, below.status.message) == (below.status.STATUS_CODE_ERROR, "WHY")
+    assert (below.start_time_unix_nano, below.end_time_unix_nano) == (span.start_time, span.end_time)
+    found = {one.key: one.value for one in below.attributes}
+    assert found["text"].string_value == "ä" * 200
+    assert (found["count"].int_value, found["share"].double_value) == (-3, 0.5)
+    assert found["flag"].bool_value
+    assert found["one"].int_value == 1
+    assert [one.string_value for one in found["list"].array_value.values] == ["a", "b"]
+
+
+def test_a_dead_collector_costs_nothing_but_what_it_was_to_get() -> None:
+    """Offers never wait, the queue stays bounded, what is lost is counted, and the end is not held up."""
+    destination = Destination("http://127.0.0.1:1")
+    exporter: Exporter[int] = Exporter(destination.sender(otlp.TRACES), lambda batch: b"", 0.01, "spans")
+    for number in range(3 * otlp.QUEUE_COUNT_MAX):
+        exporter.offer(number)
+    assert exporter.waiting_count <= otlp.QUEUE_COUNT_MAX
+    assert exporter.dropped_count >= 2 * otlp.QUEUE_COUNT_MAX
+    exporter.shutdown()
+    destination.close()
+
+
+def test_a_slow_collector_holds_nobody_up() -> None:
+    """While an export hangs, offers go into the queue; they are sent when it has ended."""
+    entered, release, sent = threading.Event(), threading.Event(), list[int]()
+
+    def send(batch: bytes) -> None:
+        entered.set()
+        assert release.wait(10)
+        sent.append(len(batch))
+
+    exporter: Exporter[int] = Exporter(send, lambda batch: bytes(len(batch)), 0.001, "spans")
+    exporter.offer(1)
+    assert entered.wait(10)
+    for number in range(100):
+        exporter.offer(number)
+    assert exporter.waiting_count == 100
+    release.set()
+    exporter.shutdown()
+    assert sum(sent) == 101
