@@ -68,7 +68,8 @@ class MetricExporter:
         now_ns = time.time_ns()
         try:
             for family in self._registry.collect():
-                _add(scope.metrics.add(), family, self._began_ns, now_ns)
+                if family.samples:
+                    _add(scope.metrics.add(), family, self._began_ns, now_ns)
             self._send(request.SerializeToString())
             self._is_failing = False
         except Exception as error:  # the last resort of a thread: telemetry must never take anything else with it

@@ -32,7 +32,8 @@ async def receiver() -> AsyncIterator[OtlpReceiver]:
 @pytest.fixture(scope="module")
 def variables(receiver: OtlpReceiver) -> dict[str, str]:
     names = ("EDGE", "INFERENCE", "CACHE", "SAFETY")
-    soon = {"OTEL_BSP_SCHEDULE_DELAY": "200"}  # ms; five seconds by default
+    soon = {"OTEL_BSP_SCHEDULE_DELAY": "200"}  # ms
+    soon |= {f"MILLRACE_{name}_OTLP_METRICS_INTERVAL_S": "0.5" for name in names}
     return {f"MILLRACE_{name}_OTLP_ENDPOINT": receiver.endpoint for name in names} | soon
 
 
@@ -128,3 +129,43 @@ async def test_spans_hold_no_content(suite: Suite, receiver: OtlpReceiver) -> No
     everywhere = [f"cache {CACHE}/Store", f"safety {SAFETY}/StreamCheckOutput", "edge POST /v1/chat/completions"]
     spans = await receiver.trace(trace_id, parent_id, "inference chat fake", *everywhere)
     assert not [word for word in ("zanzibar", "quokka", "jumps") if word in repr(spans)]
+
+
+async def test_one_request_is_told_by_traces_metrics_and_logs(suite: Suite, receiver: OtlpReceiver) -> None:
+    """Its spans, the example of a latency bucket and the log of what went wrong carry one trace id."""
+    trace_id, parent_id, headers = traceparent()
+    async with httpx.AsyncClient() as client:
+        for _ in range(6):  # until the breaker opens, which is logged
+            asked = body("fake-error-502", False)
+            await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
+
+    def examples() -> set[str]:
+        metric = receiver.metrics.get("gen_ai_server_request_duration_seconds")
+        points = metric.histogram.data_points if metric else ()
+        return {one.trace_id.hex() for point in points for one in point.exemplars}
+
+    await receiver.trace(trace_id, parent_id, "inference chat fake-error-502")
+    await receiver.until(lambda: trace_id in examples())
+    await receiver.until(lambda: trace_id in {record.trace_id.hex() for record in receiver.logs})
+    record = next(one for one in receiver.logs if one.trace_id.hex() == trace_id)
+    assert record.body.string_value == "target is left alone"
+
+
+async def test_nothing_that_is_exported_holds_content(suite: Suite, receiver: OtlpReceiver) -> None:
+    """No prompt, answer, key or personal datum is in any span, log line or metric that was exported."""
+    secret, text = (
+        "sk-" + secrets.token_hex(20),
+        "zanzibar quokka, write to ann.example@mail.example or 4111111111111111",
+    )
+    async with httpx.AsyncClient() as client:
+        for model, stream in (("fake", True), ("fake", False), ("fake-error-500", False), ("no-such-model", False)):
+            asked = body(model, stream) | {"messages": [{"role": "user", "content": text}], "user": "ann"}
+            trace_id, parent_id, headers = traceparent()
+            shown = headers | {"authorization": f"Bearer {secret}"}
+            await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=shown)
+            await receiver.trace(trace_id, parent_id, "edge POST /v1/chat/completions")
+    count = len(receiver.exports)
+    await receiver.until(lambda: len(receiver.exports) > count + 8)  # a further round of every service
+    everything = b"".join(receiver.exports)
+    hidden = (secret, "zanzibar", "quokka", "ann.example", "4111111111111111", "quick brown", "jumps")
+    assert [word for word in hidden if word.encode() in everything] == []
