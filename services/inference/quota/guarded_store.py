@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Literal
 
@@ -25,6 +25,8 @@ from services.inference.quota.store import StoreLost
 log = logging.getLogger(__name__)
 
 OnLoss = Literal["local", "open", "closed"]
+TakeShared = Callable[[RedisStore, Claim], Awaitable[tuple[Standing, ...] | None]]
+TakeLocal = Callable[[MemoryStore, Claim], Awaitable[tuple[Standing, ...] | None]]
 # Ends that wait for Redis; beyond that the oldest are left to be found overdue.
 OWED_COUNT_MAX = 10_000
 SAY_INTERVAL_S = 10.0
@@ -51,8 +53,17 @@ class GuardedStore:
         Raises:
             StoreLost: Redis is away, and requests are to be refused then.
         """
+        standings = await self._take(claim, RedisStore.take, MemoryStore.take)
+        assert standings is not None
+        return standings
+
+    async def take_known(self, claim: Claim) -> tuple[Standing, ...] | None:
+        """Grants a claim, or tells why not; None where a budget has no count yet. Raises as `take`."""
+        return await self._take(claim, RedisStore.take_known, MemoryStore.take_known)
+
+    async def _take(self, claim: Claim, shared: TakeShared, local: TakeLocal) -> tuple[Standing, ...] | None:
         try:
-            return await self._shared.take(claim)
+            return await shared(self._shared, claim)
         except asyncio.CancelledError:
             self._owe(claim, (0,) * len(claim.amounts))
             raise
@@ -64,7 +75,7 @@ class GuardedStore:
                 raise
         if self._on_loss == "open":
             return tuple(Standing(True, limit.burst, 0, 0) for limit in claim.limits)
-        return await self._local.take(self._shared_out(claim))
+        return await local(self._local, self._shared_out(claim))
 
     async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Charges what was used, where it was taken; later, where Redis is away."""

@@ -30,6 +30,9 @@ class Window(IntEnum):
     MONTH = 4
 
 
+BUDGETS = (Window.DAY, Window.MONTH)
+
+
 class Limit(msgspec.Struct, frozen=True):
     """The most that one subject may use.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from services.inference.quota.limit import Claim, Limit, Standing, Window
+from services.inference.quota.limit import BUDGETS, Claim, Limit, Standing, Window
 from services.inference.quota.store import HOLD_MS, RECORD_MS
 from services.inference.quota.windows import DAY_MS, month_starts
 
@@ -74,6 +74,16 @@ class MemoryStore:
             for limit, meter, amount, fits in zip(claim.limits, before, claim.amounts, whole, strict=True)
         )
 
+    async def take_known(self, claim: Claim) -> tuple[Standing, ...] | None:
+        """Grants a claim, or tells why not; None where a budget has no count yet."""
+        now = self._clock()
+        for limit in claim.limits:
+            if limit.window in BUDGETS:
+                kept = self._meters.get(_at(claim, limit))
+                if kept is None or kept.since != self._bounds(limit.window, now)[0]:
+                    return None
+        return await self.take(claim)
+
     async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Charges what was used."""
         held = self._held.pop(claim.id, None)
@@ -104,7 +114,7 @@ class MemoryStore:
         """Counts at least the claim's amounts as used."""
         now = self._clock()
         for limit, amount in zip(claim.limits, claim.amounts, strict=True):
-            if limit.window in (Window.DAY, Window.MONTH):
+            if limit.window in BUDGETS:
                 meter = self._meter(claim, limit, now)
                 self._add(claim, limit, meter, max(0, amount - meter.used), now)
 

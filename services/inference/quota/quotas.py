@@ -104,10 +104,9 @@ class Quotas:
         by_unit = {Unit.TOKENS: usage.prompt_token_count + usage.completion_token_count, Unit.MICRO_USD: cost}
         amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
         claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
-        if self._opening:
-            await self._opening.open(claim, request.caller)
         try:
-            standings = await self._store.take(claim)
+            opening = self._opening
+            standings = await (opening.take(claim, request.caller) if opening else self._store.take(claim))
         except asyncio.CancelledError:
             self._keeper.wake()  # it may have been granted to nobody
             raise

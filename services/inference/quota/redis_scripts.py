@@ -53,9 +53,11 @@ end
 """
 
 # KEYS: record, open, then one per limit.
-# Words: now or '-', id, hold_ms, record_ms, 1 where something is held, when the months around this one begin (4), then
-# for each limit its kind, maximum, burst and amount. ARGV[2]: body.
-# Returns: for each limit whether it fits, what remains, ms until it fits (-1: never) and ms until it is whole.
+# Words: now or '-', id, hold_ms, record_ms, how ('known' in it: nothing is done where a day or month has no count yet;
+# 'held' in it: something is held), when the months around this one begin (4), then for each limit its kind, maximum,
+# burst and amount. ARGV[2]: body.
+# Returns: for each limit whether it fits, what remains, ms until it fits (-1: never) and ms until it is whole; nothing
+# where nothing was done.
 TAKE: Final = (
     _COMMON
     + """
@@ -73,6 +75,7 @@ for i = 3, #KEYS do
   else
     one.start, one.ends = window(one.kind, A[6], A[7], A[8], A[9])
     local used, start = read(one.key)
+    if start ~= one.start and string.find(A[5], 'known') then return {} end
     one.used = start == one.start and used or 0
   end
   one.fits = one.used + one.amount * one.scale <= one.burst * one.scale
@@ -107,7 +110,7 @@ for _, one in ipairs(found) do
   answer[#answer + 1] = wait
   answer[#answer + 1] = reset
 end
-if granted and A[5] == '1' then
+if granted and string.find(A[5], 'held') then
   local day, month = window('d'), window('m', A[6], A[7], A[8], A[9])
   redis.call('HSET', KEYS[1], 'body', ARGV[2], 'd', day, 'm', month)
   redis.call('PEXPIRE', KEYS[1], A[4])

@@ -46,8 +46,16 @@ class RedisStore:
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim, or tells why not."""
+        return await self._take(claim, "")
+
+    async def take_known(self, claim: Claim) -> tuple[Standing, ...] | None:
+        """Grants a claim, or tells why not; None where a budget has no count yet."""
+        return await self._take(claim, "known") or None
+
+    async def _take(self, claim: Claim, how: str) -> tuple[Standing, ...]:
         held = claim.is_held
-        words: list[Any] = [self._now(), claim.id, self._hold_ms, self._record_ms, int(held), *self._month_starts()]
+        how += "held" if held else "brief"
+        words: list[Any] = [self._now(), claim.id, self._hold_ms, self._record_ms, how, *self._month_starts()]
         for limit, amount in zip(claim.limits, claim.amounts, strict=True):
             words += (KINDS[limit.window], limit.maximum, limit.burst, amount)
         said = await self._run(TAKE, _keys(claim), words, _ENCODER.encode(claim) if held else b"")

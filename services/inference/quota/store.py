@@ -35,6 +35,9 @@ class QuotaStore(Protocol):
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim if every limit has room for it, and says where each stands; it was granted if all fit."""
 
+    async def take_known(self, claim: Claim) -> tuple[Standing, ...] | None:
+        """As `take`; None, and nothing done, where a day's or month's limit has no count yet: it may have been lost."""
+
     async def end(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Charges what was used of each limit in place of what was claimed; False where it had been ended before."""
 
