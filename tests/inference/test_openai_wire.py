@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.errors import Code, MillraceError
+from services.inference.attempts.failure import is_targets_fault
 from services.inference.engines.openai_wire import EVENT_BYTES_MAX, Assembler, EventSplitter, WireAnswer, decode
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Usage
 
@@ -256,6 +257,23 @@ def test_every_choice_must_end() -> None:
         assembler.complete()
 
     assert caught.value.reason == "UPSTREAM_TRUNCATED"
+
+
+def test_an_upstream_that_knows_no_n_is_not_broken() -> None:
+    """Where it says what it has used it has ended: the request is not for it, and nothing counts against it."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    for chunks, reason in (
+        ((choice(0, "stop", content="a"), usage), "CHOICES_UNSUPPORTED"),
+        ((choice(0, "stop", content="a"),), "UPSTREAM_TRUNCATED"),
+        ((choice(0, "stop"), choice(1, content="x"), usage), "UPSTREAM_TRUNCATED"),
+        ((usage,), "UPSTREAM_TRUNCATED"),
+    ):
+        _, assembler = take(*chunks, n=2)
+        with pytest.raises(MillraceError) as caught:
+            assembler.complete()
+
+        assert caught.value.reason == reason
+        assert is_targets_fault(caught.value) == (reason == "UPSTREAM_TRUNCATED")
 
 
 @pytest.mark.parametrize("error", [{"message": "x"}, "x", {}, 7])

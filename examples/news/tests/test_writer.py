@@ -35,7 +35,7 @@ async def test_a_call_says_what_a_good_caller_says(writer: Writer, millrace: Mil
     (request,) = millrace.requests
     assert request.request_id == "news-1"
     assert millrace.metadata[0]["authorization"] == "Bearer mr_key"
-    assert 5 < millrace.deadlines_s[0] <= 10
+    assert 5 < millrace.deadlines_s[0] < 11  # deadlines are rounded on their way
     assert (request.spec.cache.ttl.seconds, request.spec.cache.age_max.seconds) == (21_600, 10_800)
     assert request.spec.sampling.temperature == 0
     assert request.spec.sampling.HasField("temperature")

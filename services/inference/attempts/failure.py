@@ -16,7 +16,9 @@ RATE_LIMITED = "UPSTREAM_RATE_LIMIT"
 TARGET_FULL = "TARGET_FULL"
 BREAKER_OPEN = "BREAKER_OPEN"
 # A caller's mistake at one target may be none at the next: it knows the model, its tools, a longer context or body.
-ELSEWHERE_REASONS = frozenset({"MODEL_NOT_FOUND", "TOOLS_UNSUPPORTED", CONTEXT_TOO_LONG, "UPSTREAM_STATUS_413"})
+ELSEWHERE_REASONS = frozenset(
+    {"MODEL_NOT_FOUND", "TOOLS_UNSUPPORTED", "CHOICES_UNSUPPORTED", CONTEXT_TOO_LONG, "UPSTREAM_STATUS_413"}
+)
 OWN = frozenset({"MODEL_LOADING", "MODEL_UNAVAILABLE", TARGET_FULL})  # said by Millrace, not by the target
 # Asking the same target again at once would change nothing: its operator must act, or it has no room.
 LASTING = OWN | {

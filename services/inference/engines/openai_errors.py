@@ -126,6 +126,12 @@ def truncated(label: str) -> MillraceError:
     return Unavailable("UPSTREAM_TRUNCATED", f"upstream {label} ended its answer too early; retry")
 
 
+def too_few_choices(label: str) -> MillraceError:
+    """An upstream that has ended its answer well, with fewer choices than were asked for: it knows no `n`."""
+    message = f"upstream {label} makes fewer choices than were asked for; ask for one"
+    return InvalidArgument("spec.sampling.n", message, reason="CHOICES_UNSUPPORTED")
+
+
 def malformed(what: str) -> MillraceError:
     """An upstream that does not keep to the protocol."""
     return Unavailable("UPSTREAM_MALFORMED", f"the upstream's answer is malformed ({what}); retry")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from services.inference.engines.openai_errors import from_answer, malformed, truncated
+from services.inference.engines.openai_errors import from_answer, malformed, too_few_choices, truncated
 from services.inference.generation import (
     ChoiceFinished,
     Delta,
@@ -226,6 +226,7 @@ class Assembler:
 
     def __init__(self, choice_count: int, prompt_chars: int, label: str) -> None:
         self._choice_count = choice_count
+        self._begun: set[int] = set()
         self._finished: dict[int, str] = {}  # the word of each choice that has ended
         self._prompt_chars = prompt_chars
         self._label = label
@@ -253,6 +254,7 @@ class Assembler:
             if choice.index in self._finished or choice.index >= self._choice_count:
                 self._check_late(choice, delta)
                 continue
+            self._begun.add(choice.index)
             if delta is not None:
                 for call in delta.tool_calls:
                     self._named[choice.index, call.index] = self._named.get((choice.index, call.index)) or bool(
@@ -271,9 +273,11 @@ class Assembler:
 
         Raises:
             Unavailable: A choice has no end: the answer was cut.
+            InvalidArgument: The upstream says that this was all, and it is fewer choices than were asked for.
         """
         if len(self._finished) < self._choice_count:
-            raise truncated(self._label)
+            is_all = self._usage is not None and self._finished and self._begun == self._finished.keys()
+            raise too_few_choices(self._label) if is_all else truncated(self._label)
         if not all(self._named.values()):
             raise malformed("a tool call without a name")
         return EngineCompleted(self._final_usage(), self._model, self._fingerprint)
