@@ -98,7 +98,20 @@ def test_of_a_trace_that_came_in_only_the_requests_own_part_is_told() -> None:
     store.take(export((ROOT, b"c" * 8), (b"a" * 8, ROOT), (b"b" * 8, b"a" * 8), (b"x" * 8, b"c" * 8)))
     request = store.find("req")
     assert request is not None
-    assert {one.span.span_id for one in store.trace(request).own()} == {ROOT, b"a" * 8, b"b" * 8}
+    assert {one.span.span_id for one in store.own(store.trace(request))} == {ROOT, b"a" * 8, b"b" * 8}
+
+
+@pytest.mark.parametrize("parent", [ROOT, b"c" * 8])
+def test_who_joins_a_trace_is_not_told_of_to_whoever_began_it(parent: bytes) -> None:
+    """Another request in the same trace, below the first one's own span or beside it, stays its own."""
+    store = noted(Owners(), "mine")
+    other = Request(TRACE, b"other", Root(b"o" * 8, "POST /chat", 0, True))
+    store.begin("other", other)
+    store.take(export((ROOT, b""), (b"a" * 8, ROOT), (b"o" * 8, parent), (b"p" * 8, b"o" * 8)))
+    mine = store.find("req")
+    assert mine is not None
+    assert {one.span.span_id for one in store.own(store.trace(mine))} == {ROOT, b"a" * 8}
+    assert {one.span.span_id for one in store.own(store.trace(other))} == {b"o" * 8, b"p" * 8}
 
 
 def test_a_request_that_came_by_grpc_is_found_by_its_spans() -> None:

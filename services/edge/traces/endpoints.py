@@ -19,7 +19,7 @@ from services.edge.traces.owners import Owners
 from services.edge.traces.store import Request, Root, StoredSpan, TraceStore
 
 # Who sees every trace: `anonymous` is a caller's role only where none has to say who it is.
-_SEES_ALL = frozenset({"admin", "service", "anonymous"})
+_SEES_ALL = frozenset({"admin", "anonymous"})
 _STATUS: tuple[Literal["unset", "ok", "error"], ...] = ("unset", "ok", "error")
 _encode = msgspec.json.Encoder().encode
 
@@ -72,7 +72,7 @@ class TraceEndpoints:
         """GET /v1/traces/{request_id}."""
         store, request = await self._find(exchange)
         trace = store.trace(request)
-        spans = [_shown(stored) for stored in trace.own()]
+        spans = [_shown(stored) for stored in store.own(trace)]
         if trace.open_root is not None:
             spans.append(_open(trace.open_root))
         return Trace(exchange.params["request_id"], request.trace_id.hex(), store.is_complete(trace), spans)
@@ -92,21 +92,19 @@ class TraceEndpoints:
             await exchange.end_stream(_event(b"end", end))
 
     async def _find(self, exchange: Exchange) -> tuple[TraceStore, Request]:
-        """The request that is asked for.
+        """The request that is asked for; looked for only once it is known who asks.
 
         Raises:
-            Fault: 404 where it is not known, or not the caller's.
+            Fault: 401 where the credential is not good (any more), 404 where it is not known, or not the caller's.
         """
         if self._store is None:
             message = "No spans are kept here: `millrace up` keeps them, or set MILLRACE_EDGE_SPAN_STORE_PORT."
             raise Fault(404, message, code="trace_not_found")
-        request = self._store.find(exchange.params["request_id"])
-        if request is not None:
-            owner = self._owners.of(exchange)
-            if owner and owner == request.owner:
-                return self._store, request
-            if (await self._inference.caller(exchange)).role in _SEES_ALL:
-                return self._store, request
+        sees_all = (await self._inference.caller(exchange)).role in _SEES_ALL
+        request = self._store.find(exchange.params["request_id"], thoroughly=sees_all)
+        owner = self._owners.of(exchange)
+        if request is not None and (sees_all or (owner and owner == request.owner)):
+            return self._store, request
         raise Fault(404, "No such request of yours is known, or not any more.", code="trace_not_found")
 
 

@@ -90,19 +90,23 @@ class Trace:
         root = self.request.root
         return root if root is not None and root.span_id not in self.spans else None
 
-    def own(self) -> list[StoredSpan]:
-        """The spans that belong to the request: all of the trace, unless the trace came from a caller."""
-        root = self.request.root
-        if root is None or not root.is_joined:
-            return list(self.spans.values())
-        return _below(root.span_id, self.spans)
+    def own(self, others: frozenset[bytes] = frozenset()) -> list[StoredSpan]:
+        """The spans that belong to the request: all of the trace, unless other requests may be in it.
 
-    def is_complete(self, now: float) -> bool:
+        Args:
+            others: Roots of other requests of the same trace: whoever knows its id can join it.
+        """
+        root = self.request.root
+        if root is None or not (root.is_joined or others):
+            return list(self.spans.values())
+        return _below(root.span_id, self.spans, others)
+
+    def is_complete(self, now: float, others: frozenset[bytes] = frozenset()) -> bool:
         """Whether no more is to be expected."""
         quiet_s, root = now - self.changed_at, self.request.root
         if quiet_s < QUIET_S or not self.spans or self.open_root is not None:
             return False
-        parents = [one.span.parent_span_id for one in self.own()]
+        parents = [one.span.parent_span_id for one in self.own(others)]
         outside = 1 if root is None or root.is_joined else 0  # the caller's own span is never here
         missing = sum(bool(parent) and parent not in self.spans for parent in parents)
         return missing <= outside or quiet_s >= MISSING_S
@@ -141,9 +145,14 @@ class TraceStore:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def find(self, request_id: str) -> Request | None:
-        """Returns a request; None where none of this id is known, any more or at all."""
-        return self._requests.get(request_id) or self._learn(request_id)
+    def find(self, request_id: str, *, thoroughly: bool = True) -> Request | None:
+        """Returns a request; None where none of this id is known, any more or at all.
+
+        Args:
+            request_id: Its id.
+            thoroughly: Whether it is looked for among those that did not come by the edge, too.
+        """
+        return self._requests.get(request_id) or (self._learn(request_id) if thoroughly else None)
 
     def trace(self, request: Request) -> Trace:
         """Returns what has come of a request's trace."""
@@ -151,9 +160,18 @@ class TraceStore:
         self._read(trace, 0)
         return trace
 
+    def own(self, trace: Trace) -> list[StoredSpan]:
+        """Returns the spans of a trace that belong to its request."""
+        return trace.own(self._others(trace.request))
+
     def is_complete(self, trace: Trace) -> bool:
         """Whether no more is to be expected."""
-        return trace.is_complete(self._clock())
+        return trace.is_complete(self._clock(), self._others(trace.request))
+
+    def _others(self, request: Request) -> frozenset[bytes]:
+        """Roots of other requests that are in the same trace."""
+        roots = {one.root.span_id for one in self._requests.values() if one.root and one.trace_id == request.trace_id}
+        return frozenset(roots - {request.root.span_id if request.root else b""})
 
     async def follow(self, request: Request) -> AsyncGenerator[StoredSpan, None]:
         """Yields the spans of a request, those that are there and then each as it comes, until it is complete."""
@@ -161,7 +179,7 @@ class TraceStore:
         while True:
             changed = self._changed
             read = self._read(trace, read)
-            for stored in trace.own():
+            for stored in self.own(trace):
                 if stored.span.span_id not in told:
                     told.add(stored.span.span_id)
                     yield stored
@@ -211,9 +229,9 @@ def _request_id(span: trace_pb2.Span) -> str:
     return next((one.value.string_value for one in span.attributes if one.key == names.REQUEST_ID), "")
 
 
-def _below(root_id: bytes, spans: dict[bytes, StoredSpan]) -> list[StoredSpan]:
-    """The spans of a trace that lie below one of them, itself included."""
-    known = {root_id: True}
+def _below(root_id: bytes, spans: dict[bytes, StoredSpan], others: frozenset[bytes]) -> list[StoredSpan]:
+    """The spans of a trace that lie below one of them, itself included, and not below any of the others."""
+    known = {**dict.fromkeys(others, False), root_id: True}
 
     def lies_below(span_id: bytes) -> bool:
         path: list[bytes] = []

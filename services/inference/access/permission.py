@@ -29,8 +29,10 @@ _SERVICES: dict[str, str] = {
     "FileService": "jobs",
     "KeyService": "admin",
     "AccessService": "admin",
+    "LiveService": "live",
 }
 _ADMIN = "admin"
+_LIVE = "live"
 _SELF = "self"
 _UNLISTED = "unlisted"
 _EVERYBODY = frozenset({"admin", "service", "user", "guest", "anonymous"})
@@ -39,9 +41,10 @@ _ROLES: dict[str, frozenset[str]] = {
     **dict.fromkeys(("usage", "jobs"), _EVERYBODY - {"guest"}),
     _UNLISTED: frozenset({"admin", "service", "anonymous"}),
     _ADMIN: frozenset({"admin"}),
+    _LIVE: frozenset({"admin", "anonymous"}),
 }
 # What a list of endpoints is about; an administrator's key that is limited to some of them still administers.
-_SCOPED = frozenset(_ROLES) - {_ADMIN, _SELF}
+_SCOPED = frozenset(_ROLES) - {_ADMIN, _LIVE, _SELF}
 # Without a credential these can be called even where one is required: they are the way to one.
 PUBLIC = frozenset({f"{_PACKAGE}.AccessService/Login", f"{_PACKAGE}.AccessService/RefreshLogin"})
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.errors import ConfigError, Unavailable
-from kit.identity import Caller
+from kit.identity import ANONYMOUS, Caller
 from services.inference.access import jwks, secret
 from services.inference.access.authenticator import Authenticator
 from services.inference.access.key import KeyDraft
@@ -57,6 +57,20 @@ class Access:
         except Unavailable as error:
             log.warning("keys cannot be read yet", extra={"reason": error.reason})
         self._polling = asyncio.create_task(self._poll(has_begun))
+
+    async def is_good(self, caller: Caller) -> bool:
+        """Whether who called once would still be let in; for work that outlives its call.
+
+        Of tokens of others nobody here knows; a disabled user's are not good. While the store is away all are.
+        """
+        if caller.key_id:
+            return self.keyring.is_good(caller.key_id)
+        if caller.principal == ANONYMOUS:
+            return True
+        try:
+            return not await self.users.is_disabled(caller.principal, caller.tenant)
+        except Unavailable:
+            return True
 
     async def close(self) -> None:
         """Stops reading."""
