@@ -29,6 +29,8 @@ _STATUS: dict[int, answer.Status] = {
     job_pb2.JOB_STATE_RUNNING: "in_progress",
     job_pb2.JOB_STATE_CANCELLED: "cancelled",
 }
+# Steps of an answer of which nothing has come yet.
+_BEFORE = frozenset({"started", "attempt", "cache", "safety"})
 
 
 class ResponseQuery(Struct, forbid_unknown_fields=True):
@@ -90,11 +92,12 @@ class ResponseEndpoints:
         items: list[Raw], before: list[Raw],
     ) -> Response | None:  # fmt: skip
         """Has a job make the answer; whoever does not ask for it in the background waits for its end."""
-        work = job_pb2.JobWork(generation=asked, attachment=kept.pack(body, items, before))
+        packed = kept.pack(body, items, before)
+        work = job_pb2.JobWork(generation=asked, attachment=packed, awaited=not body.background)
         options = job_service_pb2.JobOptions(kind=KIND, keep_events=True)
         job = await self._inference.create_job(exchange, work, options)
         if body.stream:
-            await self._follow(exchange, job.job_id, -1)
+            await self._follow(exchange, job.job_id, -1, has_begun=bool(body.background))
             return None
         if not body.background:
             async with self._inference.follow_job(exchange, job.job_id) as events:
@@ -133,17 +136,36 @@ class ResponseEndpoints:
         data = [_named(msgspec.json.decode(raw), f"{job_id}_in{index}") for index, raw in enumerate(had.input)]
         return InputList(data, data[0]["id"], data[-1]["id"])
 
-    async def _follow(self, exchange: Exchange, job_id: str, after: int) -> None:
-        """Tells a kept response's events; each number always has the same event."""
+    async def _follow(self, exchange: Exchange, job_id: str, after: int, *, has_begun: bool = True) -> None:
+        """Tells a kept response's events; each number always has the same event.
+
+        Args:
+            exchange: Who is told.
+            job_id: The response.
+            after: Number of the last event that is known already.
+            has_begun: Whether the stream begins at once; else with the answer, for what fails before it is a status.
+        """
         item = await self._item(exchange, job_id)
         frames = ResponseFrames(kept.begun(item, job_id, "queued"), after)
         exchange.expect_stream(frames.failed)
         async with self._inference.follow_job(exchange, job_id) as events:
-            await exchange.start_stream()
-            await exchange.write(frames.queue())
+            told = frames.queue()
+            if has_begun:
+                await exchange.start_stream()
+                await exchange.write(told)
+                told = b""
             async for event in events:
-                if told := _told(frames, event):
+                if not has_begun and event.ended_item.HasField("error"):
+                    raise error_of_item(event.ended_item.error)
+                told += _told(frames, event)
+                if not has_begun and event.event.WhichOneof("event") in _BEFORE:
+                    continue
+                if not has_begun:
+                    await exchange.start_stream()
+                    has_begun = True
+                if told:
                     await exchange.write(told)
+                    told = b""
         await exchange.end_stream(b"")
 
     async def _response(self, exchange: Exchange, job_id: str) -> Response:

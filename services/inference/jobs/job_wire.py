@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit import identity, status
@@ -45,14 +46,17 @@ class WireRunner:
                 return _done(job_pb2.JobItem(vectors=await self._embed(work.embedding)))
             return _done(job_pb2.JobItem(answer=translate.generation(await self._generate(work, tell))))
         except MillraceError as error:
-            return _failed(claim, error)
+            return _failed(claim, error, is_awaited=work.awaited)
         except Exception:  # a bug met by one item must not stop the worker
             log.exception("an item of a job failed")
-            return _failed(claim, Internal("INTERNAL", "internal error; the log has it all"))
+            error = Internal("INTERNAL", "internal error; the log has it all")
+            return _failed(claim, error, is_awaited=work.awaited)
 
     async def _generate(self, work: job_pb2.JobWork, tell: Callable[[bytes], None] | None) -> list[Event]:
         call = identity.current()
         asked = translate.request(work.generation, call, call.request_id, streamed=tell is not None)
+        if not work.awaited:
+            asked = msgspec.structs.replace(asked, priority=min(asked.priority, PRIORITY))
         happened: list[Event] = []
         async with aclosing(self._pipeline.run(asked)) as batches:
             async for batch in batches:
@@ -89,13 +93,13 @@ def _done(item: job_pb2.JobItem) -> Outcome:
     return Outcome(State.COMPLETED, item.SerializeToString())
 
 
-def _failed(claim: Claim, error: MillraceError) -> Outcome:
-    """What a failure comes to: another try where waiting helps, the end where it does not."""
+def _failed(claim: Claim, error: MillraceError, *, is_awaited: bool) -> Outcome:
+    """What a failure comes to: another try where waiting helps, the end where it does not or somebody waits."""
     result = refused(error)
     if time.time() * 1000 >= claim.deadline_ms:
         return Outcome(State.EXPIRED, result)
     is_limited = error.code is Code.RESOURCE_EXHAUSTED and error.reason not in FINAL_REASONS
-    if not is_limited and error.code is not Code.UNAVAILABLE:
+    if is_awaited or (not is_limited and error.code is not Code.UNAVAILABLE):
         return Outcome(State.FAILED, result)
     said_s = (error.retry_after_ms or 0) / 1000
     after_s = max(said_s, min(BACKOFF_S[0] * 2**claim.try_count, BACKOFF_S[1]))

@@ -206,6 +206,20 @@ async def test_failures_are_told(client: openai.AsyncOpenAI, upstream: OpenAIUps
     assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_waits_hears_of_a_limit_at_once(
+    client: openai.AsyncOpenAI, upstream: OpenAIUpstream, stream: bool
+) -> None:
+    """As a status, before a stream begins; in the background it is tried again until there is room."""
+    upstream.replies["gpt"] = Reply(status=429)
+    with pytest.raises(openai.RateLimitError):
+        await client.with_options(max_retries=0).responses.create(model="gpt", input="hi", stream=stream)
+    waiting = await client.responses.create(model="gpt", input="hi", background=True)
+    del upstream.replies["gpt"]
+
+    assert (await ended(client, waiting)).status == "completed"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -68,18 +68,20 @@ class Job(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., completed_item_count: _Optional[int] = ..., failed_item_count: _Optional[int] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., kind: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class JobWork(_message.Message):
-    __slots__ = ("label", "generation", "embedding", "refused", "attachment")
+    __slots__ = ("label", "generation", "embedding", "refused", "attachment", "awaited")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_FIELD_NUMBER: _ClassVar[int]
     label: str
     generation: _generation_pb2.GenerationSpec
     embedding: _inference_service_pb2.EmbedRequest
     refused: _inference_service_pb2.ItemError
     attachment: bytes
-    def __init__(self, label: _Optional[str] = ..., generation: _Optional[_Union[_generation_pb2.GenerationSpec, _Mapping]] = ..., embedding: _Optional[_Union[_inference_service_pb2.EmbedRequest, _Mapping]] = ..., refused: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ...) -> None: ...
+    awaited: bool
+    def __init__(self, label: _Optional[str] = ..., generation: _Optional[_Union[_generation_pb2.GenerationSpec, _Mapping]] = ..., embedding: _Optional[_Union[_inference_service_pb2.EmbedRequest, _Mapping]] = ..., refused: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ..., awaited: _Optional[bool] = ...) -> None: ...
 
 class JobItem(_message.Message):
     __slots__ = ("index", "label", "state", "answer", "vectors", "error", "attachment")
