@@ -49,8 +49,8 @@ class WireRunner:
             return _failed(claim, error, is_awaited=work.awaited)
         except Exception:  # a bug met by one item must not stop the worker
             log.exception("an item of a job failed")
-            error = Internal("INTERNAL", "internal error; the log has it all")
-            return _failed(claim, error, is_awaited=work.awaited)
+            bug = Internal("INTERNAL", "internal error; the log has it all")
+            return _failed(claim, bug, is_awaited=work.awaited)
 
     async def _generate(self, work: job_pb2.JobWork, tell: Callable[[bytes], None] | None) -> list[Event]:
         call = identity.current()
