@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kit.errors import Code, MillraceError
 from services.inference.attempts.failure import is_targets_fault
-from services.inference.engines.openai_wire import EVENT_BYTES_MAX, Assembler, EventSplitter, WireAnswer, decode
+from services.inference.engines.openai_events import EVENT_BYTES_MAX, EventSplitter
+from services.inference.engines.openai_wire import Assembler, WireAnswer, decode
 from services.inference.generation import ChoiceFinished, Delta, EngineEvent, FinishReason, Usage
 
 PAYLOADS = ['{"a": "ü"}', "[DONE]", '{"🎉": 1}']

@@ -25,9 +25,10 @@ from kit.errors import DeadlineExceeded, MillraceError, Unimplemented
 from services.inference.accounting import metering
 from services.inference.accounting.metering import Meter
 from services.inference.engines.openai_errors import from_answer, malformed, truncated
+from services.inference.engines.openai_events import EventSplitter
 from services.inference.engines.openai_http import JSON, STREAM, HttpAnswer, UpstreamHttp
 from services.inference.engines.openai_request import chat_body, completion_body
-from services.inference.engines.openai_wire import Assembler, EventSplitter, WireEmbeddings, decode
+from services.inference.engines.openai_wire import Assembler, WireEmbeddings, decode
 from services.inference.generation import EngineEvent, Prompt, Usage
 from services.inference.routing.catalog import Upstream
 
