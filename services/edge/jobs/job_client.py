@@ -19,6 +19,7 @@ from services.edge.inference_client import EventStream, InferenceClient, failure
 
 CHUNK_BYTES = 1 << 20
 _CUT = "Internal error from Core"  # what grpc says where the peer ends a call while it is written
+ABANDON_S = 5.0
 ITEM_COUNT = 100  # to a piece of an upload
 
 
@@ -69,6 +70,12 @@ class JobClient(InferenceClient):
         request = job_service_pb2.CancelJobRequest(job_id=job_id)
         answer: job_service_pb2.CancelJobResponse = await self._call(exchange, self._jobs.CancelJob, request)
         return answer.job
+
+    async def abandon_job(self, exchange: Exchange, job_id: str) -> None:
+        """Cancels a job whose client has left; should that fail it goes on to its end."""
+        request = job_service_pb2.CancelJobRequest(job_id=job_id)
+        with suppress(grpc.aio.AioRpcError):
+            await self._jobs.CancelJob(request, timeout=ABANDON_S, metadata=metadata_of(exchange))
 
     async def delete_job(self, exchange: Exchange, job_id: str) -> None:
         """Forgets a job."""

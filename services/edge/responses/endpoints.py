@@ -11,7 +11,7 @@ from millrace.inference.v1 import generation_pb2, job_pb2, job_service_pb2
 from services.edge import provenance, query
 from services.edge.batch_item import error_of_item
 from services.edge.controls import apply_controls
-from services.edge.exchange import Exchange
+from services.edge.exchange import Disconnected, Exchange
 from services.edge.fault import Fault
 from services.edge.jobs.files import Deleted
 from services.edge.jobs.identifiers import RESPONSE, bare
@@ -91,20 +91,32 @@ class ResponseEndpoints:
         self, exchange: Exchange, body: ResponseRequest, asked: generation_pb2.GenerationSpec,
         items: list[Raw], before: list[Raw],
     ) -> Response | None:  # fmt: skip
-        """Has a job make the answer; whoever does not ask for it in the background waits for its end."""
+        """Has a job make the answer; whoever does not ask for it in the background waits for its end.
+
+        It ends with its client then, as OpenAI's do: an answer that nobody hears is not paid for.
+        """
         packed = kept.pack(body, items, before)
         work = job_pb2.JobWork(generation=asked, attachment=packed, awaited=not body.background)
         options = job_service_pb2.JobOptions(kind=KIND, keep_events=True)
         job = await self._inference.create_job(exchange, work, options)
-        if body.stream:
-            await self._follow(exchange, job.job_id, -1, has_begun=bool(body.background))
-            return None
-        if not body.background:
-            async with self._inference.follow_job(exchange, job.job_id) as events:
-                async for event in events:
-                    if event.ended_item.HasField("error"):
-                        raise error_of_item(event.ended_item.error)
+        try:
+            if body.stream:
+                await self._follow(exchange, job.job_id, -1, has_begun=bool(body.background))
+                return None
+            if not body.background:
+                await self._wait(exchange, job.job_id)
+        except Disconnected:
+            if not body.background:
+                await self._inference.abandon_job(exchange, job.job_id)
+            raise
         return await self._response(exchange, job.job_id)
+
+    async def _wait(self, exchange: Exchange, job_id: str) -> None:
+        """Waits for the end of a response, and raises what it failed with."""
+        async with self._inference.follow_job(exchange, job_id) as events:
+            async for event in events:
+                if event.ended_item.HasField("error"):
+                    raise error_of_item(event.ended_item.error)
 
     async def get(self, exchange: Exchange, _: None) -> Response | None:
         """GET /v1/responses/{response_id}; with `stream=true` as events, from `starting_after` on."""

@@ -182,6 +182,19 @@ async def test_a_response_can_be_cancelled(client: openai.AsyncOpenAI, upstream:
     assert done.status == "cancelled"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_leaves_ends_what_it_waited_for(
+    http: httpx.AsyncClient, upstream: OpenAIUpstream, stream: bool
+) -> None:
+    """A kept response that is not in the background ends with its client, and the upstream's work with it."""
+    upstream.replies["gpt"] = Reply(stall_after=1)
+    asking = asyncio.create_task(http.post("/v1/responses", json={"model": "gpt", "input": "hi", "stream": stream}))
+    asked = await upstream.next()
+    asking.cancel()
+    async with asyncio.timeout(10):
+        await asked.hung_up.wait()
+
+
 async def test_a_conversation_goes_on(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
     """A kept response is continued by its id: the model sees all that went before."""
     first = await client.responses.create(model="gpt", input="one")
