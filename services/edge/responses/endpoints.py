@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from kit.errors import PermissionDenied
 from millrace.inference.v1 import generation_pb2, job_pb2, job_service_pb2
 from services.edge import provenance, query
 from services.edge.batch_item import error_of_item
@@ -29,6 +30,7 @@ _STATUS: dict[int, answer.Status] = {
     job_pb2.JOB_STATE_RUNNING: "in_progress",
     job_pb2.JOB_STATE_CANCELLED: "cancelled",
 }
+_NO_JOBS = frozenset({"ROLE_NOT_ALLOWED", "ENDPOINT_NOT_ALLOWED"})
 # Steps of an answer of which nothing has come yet.
 _BEFORE = frozenset({"started", "attempt", "cache", "safety"})
 
@@ -67,7 +69,12 @@ class ResponseEndpoints:
         items, before = input_items(body), await self._before(exchange, body.previous_response_id)
         asked = apply_controls(exchange, chat_spec(chat_request(body, [*before, *items])))
         if body.is_kept(self._keeps):
-            return await self._keep(exchange, body, asked, items, before)
+            try:
+                return await self._keep(exchange, body, asked, items, before)
+            except PermissionDenied as error:
+                # A caller that may have nothing kept gets its answer all the same, unless it asks for it to be kept.
+                if body.background or body.store or error.reason not in _NO_JOBS:
+                    raise
         response = answer.begun(body, exchange.request_id, is_kept=False)
         if body.stream:
             await relay(exchange, self._inference, asked, RelayedFrames(response))

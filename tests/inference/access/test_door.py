@@ -308,6 +308,18 @@ async def test_no_spelling_of_a_path_leads_around_the_door(door: Door, path: str
     assert answer.status_code in (401, 404, 405)
 
 
+@pytest.mark.parametrize("fields", [{"role": "guest"}, {"endpoints": ["generate"]}])
+async def test_who_may_have_nothing_kept_is_answered(door: Door, fields: dict[str, Any]) -> None:
+    """A response is not kept for them, and one that must be is 403."""
+    _, text = await door.make(**fields)
+    body = {"model": "gpt", "input": "hi"}
+    answer = await door.edge.post("/v1/responses", body, headers=bearer(text))
+    assert (answer.status_code, answer.json()["store"]) == (200, False)
+    for wish in ({"store": True}, {"background": True}):
+        refused = await door.edge.post("/v1/responses", {**body, **wish}, headers=bearer(text))
+        assert refused.status_code == 403
+
+
 @pytest.mark.parametrize("role", ["user", "guest", "service"])
 async def test_only_administrators_administer(door: Door, role: str) -> None:
     """403 for every way to make, see or end a key or a user."""
