@@ -9,7 +9,7 @@ import pytest
 
 from kit.errors import InvalidArgument
 from services.inference.attempts.targets import Targets, TargetState
-from services.inference.generation import OutputFormat, Sampling, Tool
+from services.inference.generation import ImagePart, Message, OutputFormat, Prompt, Role, Sampling, Tool
 from services.inference.request import Request
 from services.inference.routing.ordering import longer_than, order
 from services.inference.routing.router import Route, Router, RouteTarget
@@ -231,7 +231,7 @@ def test_a_local_model_spares_a_refusal() -> None:
     yard = Yard("ordered", "model: x", more=local)
     both = yard.router.choose(request("hi", "here", fallbacks=("gpt",)))
     alone = yard.router.choose(request("hi", "here"))
-    asked = request(prompt=prompt(tools=(Tool("f"),)))
+    asked = request(prompt=Prompt(streamed=True, messages=(Message(Role.USER, (ImagePart("https://x/y.png"),)),)))
 
     assert order(both, asked, yard.state_of, yard.draw) == both.targets[1:]
     assert order(both, request("hi"), yard.state_of, yard.draw) == both.targets
