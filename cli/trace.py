@@ -11,7 +11,8 @@ from rich.text import Text
 
 from cli.errors import CommandError
 
-BAR_WIDTH = 40
+NAME_WIDTH, SERVICE_WIDTH, MS_WIDTH = 34, 9, 8
+BAR_WIDTH_MIN, BAR_WIDTH_MAX = 16, 80
 TIMEOUT_S = 10.0
 COLORS = {"edge": "cyan", "inference": "green", "cache": "yellow", "safety": "magenta"}
 
@@ -26,23 +27,27 @@ def print_trace(url: str, api_key: str, request_id: str, console: Console | None
         raise CommandError("nothing answers: is `millrace up` running?") from None
     if answer.status_code != 200:
         raise CommandError(str(body["error"]["message"]))
-    (console or Console()).print(waterfall(body))
+    console = console or Console()
+    console.print(waterfall(body, console.width))
     return 0
 
 
-def waterfall(trace: dict[str, Any]) -> Table:
-    """A row for each span, below the one that it is part of, with its place in time."""
+def waterfall(trace: dict[str, Any], width: int = 80) -> Table:
+    """A row for each span, below the one that it is part of, with its place in time; bars take what a line has left."""
     rows = ordered(trace["spans"])
     start = min((span["start_ms"] for _, span in rows), default=0.0)
     end = max((span["start_ms"] + (span["duration_ms"] or 0.0) for _, span in rows), default=start)
     state = "" if trace["complete"] else ", still running"
     table = Table(box=None, pad_edge=False, title=f"trace {trace['trace_id']}{state}", title_justify="left")
-    for header, justify in (("span", "left"), ("service", "left"), ("ms", "right"), ("", "left")):
-        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("span", no_wrap=True, max_width=NAME_WIDTH)
+    table.add_column("service", no_wrap=True, min_width=SERVICE_WIDTH)
+    table.add_column("ms", no_wrap=True, min_width=MS_WIDTH, justify="right")
+    bar_width = min(max(BAR_WIDTH_MIN, width - NAME_WIDTH - SERVICE_WIDTH - MS_WIDTH - 6), BAR_WIDTH_MAX)
+    table.add_column("", no_wrap=True, min_width=bar_width)
     for depth, span in rows:
         name = Text("  " * depth + span["name"].rpartition(".")[2], style="red" if span["status"] == "error" else "")
         duration = "..." if span["duration_ms"] is None else f"{span['duration_ms']:.1f}"
-        bar = Text(_bar(span, start, max(end - start, 0.001)), style=COLORS.get(span["service"], "white"))
+        bar = Text(_bar(span, start, max(end - start, 0.001), bar_width), style=COLORS.get(span["service"], "white"))
         table.add_row(name, span["service"], duration, bar)
     return table
 
@@ -63,9 +68,9 @@ def ordered(spans: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _bar(span: dict[str, Any], start: float, length: float) -> str:
-    before: int = round((span["start_ms"] - start) / length * BAR_WIDTH)
+def _bar(span: dict[str, Any], start: float, length: float, bar_width: int) -> str:
+    before: int = min(round((span["start_ms"] - start) / length * bar_width), bar_width - 1)
     if span["duration_ms"] is None:
-        return " " * before + "▒" * (BAR_WIDTH - before)
-    width: int = max(1, round(span["duration_ms"] / length * BAR_WIDTH))
-    return " " * min(before, BAR_WIDTH - 1) + "█" * width
+        return " " * before + "▒" * (bar_width - before)
+    width: int = max(1, round(span["duration_ms"] / length * bar_width))
+    return " " * before + "█" * min(width, bar_width - before)

@@ -35,7 +35,7 @@ def test_spans_stand_below_their_parents_in_the_order_of_their_starts() -> None:
 def test_a_waterfall_shows_times_and_what_still_runs() -> None:
     """Each span has its duration and a bar at its place; one without an end has dots."""
     trace = {"trace_id": "ab", "complete": False, "spans": [span("a", None, 0, None), span("b", "a", 50, 50)]}
-    text = shown(waterfall(trace))
+    text = shown(waterfall(trace, width=97))
     assert "still running" in text
     assert "..." in text
     (line,) = [one for one in text.splitlines() if "B/b" in one]
