@@ -41,6 +41,7 @@ class Access:
     keyring: Keyring
     users: Users
     _polling: asyncio.Task[None] | None = field(default=None)
+    _looking: set[asyncio.Task[bool]] = field(default_factory=set)
 
     async def start(self) -> None:
         """Reads the keys, and goes on doing so; where the store is away, it is waited for behind the service's back.
@@ -67,8 +68,12 @@ class Access:
             return self.keyring.is_good(caller.key_id)
         if caller.principal == ANONYMOUS:
             return True
+        # Whoever asks may be cancelled; a question to the database that is cut costs its connection.
+        looking = asyncio.create_task(self.users.is_disabled(caller.principal, caller.tenant))
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
         try:
-            return not await self.users.is_disabled(caller.principal, caller.tenant)
+            return not await asyncio.shield(looking)
         except Unavailable:
             return True
 
@@ -77,6 +82,7 @@ class Access:
         if self._polling:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
+        await asyncio.gather(*self._looking, return_exceptions=True)
 
     async def _begin(self) -> None:
         if not await self.store.agree(self.pepper_check):
