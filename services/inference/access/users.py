@@ -136,11 +136,6 @@ class Users:
         """Lets a user log in no more; raises NotFound (USER_NOT_FOUND)."""
         return await self._store.disable(name)
 
-    async def is_disabled(self, name: str, tenant: str) -> bool:
-        """Whether there is a user of this name in a tenant who may log in no more; raises Unavailable."""
-        found = await self._store.find(name) if _NAME.fullmatch(name) else None
-        return found is not None and found[0].tenant == tenant and found[0].disable_time_ms is not None
-
     async def login(self, name: str, password: str, address: str) -> Login:
         """Lets a user in.
 

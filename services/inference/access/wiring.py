@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.errors import ConfigError, Unavailable
-from kit.identity import ANONYMOUS, Caller
+from kit.identity import Caller
 from services.inference.access import jwks, secret
 from services.inference.access.authenticator import Authenticator
 from services.inference.access.key import KeyDraft
@@ -41,7 +41,6 @@ class Access:
     keyring: Keyring
     users: Users
     _polling: asyncio.Task[None] | None = field(default=None)
-    _looking: set[asyncio.Task[bool]] = field(default_factory=set)
 
     async def start(self) -> None:
         """Reads the keys, and goes on doing so; where the store is away, it is waited for behind the service's back.
@@ -60,29 +59,14 @@ class Access:
         self._polling = asyncio.create_task(self._poll(has_begun))
 
     async def is_good(self, caller: Caller) -> bool:
-        """Whether who called once would still be let in; for work that outlives its call.
-
-        Of tokens of others nobody here knows; a disabled user's are not good. While the store is away all are.
-        """
-        if caller.key_id:
-            return self.keyring.is_good(caller.key_id)
-        if caller.principal == ANONYMOUS:
-            return True
-        # Whoever asks may be cancelled; a question to the database that is cut costs its connection.
-        looking = asyncio.create_task(self.users.is_disabled(caller.principal, caller.tenant))
-        self._looking.add(looking)
-        looking.add_done_callback(self._looking.discard)
-        try:
-            return not await asyncio.shield(looking)
-        except Unavailable:
-            return True
+        """Whether the key of who called once would still let it in; for work that outlives its call."""
+        return not caller.key_id or self.keyring.is_good(caller.key_id)
 
     async def close(self) -> None:
         """Stops reading."""
         if self._polling:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
-        await asyncio.gather(*self._looking, return_exceptions=True)
 
     async def _begin(self) -> None:
         if not await self.store.agree(self.pepper_check):

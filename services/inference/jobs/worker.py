@@ -117,8 +117,7 @@ class Workers:
         if claim.try_count > self._settings.tries_max:
             return self._runner.given_up(claim, "WORKERS_DIED", "every process that did this item died; ask for less")
         if not await self._is_good(claim.caller):
-            reason = "KEY_REVOKED" if claim.caller.key_id else "USER_DISABLED"
-            return self._runner.given_up(claim, reason, "who asked for it may not call any more")
+            return self._runner.given_up(claim, "KEY_REVOKED", "the key that asked for it is not good any more")
         left_s = claim.deadline_ms / 1000 - time.time()
         who = claim.caller
         context = CallContext(

@@ -16,13 +16,11 @@ from kit import telemetry
 from kit.config import DialSettings, ServeSettings, load
 from kit.dial import dial
 from kit.errors import ConfigError, Unauthenticated, Unavailable
-from kit.identity import Caller
 from kit.serve import Registration, Server
 from millrace.inference.v1 import access_service_pb2, access_service_pb2_grpc
 from services.inference.access import secret
 from services.inference.access.access_servicer import AccessServicer
 from services.inference.access.settings import AccessSettings
-from services.inference.access.users import User
 from services.inference.access.wiring import Access, wire
 from services.inference.config import InferenceSettings
 from services.inference.database import migrating
@@ -181,16 +179,3 @@ def test_production_starts_with_the_door_shut() -> None:
     assert text not in repr(settings)
     with pytest.raises(ValidationError):
         InferenceSettings(environment="production")
-
-
-async def test_work_that_outlives_its_call_asks_who_is_still_good(database: Database, tmp_path: Path) -> None:
-    """A disabled user's is not; another tenant's of the same name, an issuer's subject and nobody's are."""
-    ada = Caller("ada", "acme")
-    async with started(database, tmp_path) as access:
-        await access.users.create(User("ada", "acme"), "correct horse")
-        assert await access.is_good(ada)
-        await access.users.disable("ada")
-
-        assert not await access.is_good(ada)
-        for other in (Caller("ada", "elsewhere"), Caller("sub|7", "acme"), Caller()):
-            assert await access.is_good(other)

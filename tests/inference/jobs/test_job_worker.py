@@ -178,7 +178,7 @@ async def test_cancelling_and_working_do_not_block_each_other(database: Database
     assert not shop.workers.is_away
 
 
-@pytest.mark.parametrize(("caller", "reason"), [(ANNA, b"KEY_REVOKED"), (Caller("bob", "acme"), b"USER_DISABLED")])
+@pytest.mark.parametrize(("caller", "reason"), [(ANNA, b"KEY_REVOKED")])
 async def test_who_may_not_call_any_more_ends_what_has_not_begun(
     database: Database, caller: Caller, reason: bytes
 ) -> None:
