@@ -58,10 +58,6 @@ class Access:
             log.warning("keys cannot be read yet", extra={"reason": error.reason})
         self._polling = asyncio.create_task(self._poll(has_begun))
 
-    async def is_good(self, caller: Caller) -> bool:
-        """Whether the key of who called once would still let it in; for work that outlives its call."""
-        return not caller.key_id or self.keyring.is_good(caller.key_id)
-
     async def close(self) -> None:
         """Stops reading."""
         if self._polling:

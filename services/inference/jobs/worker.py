@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from kit import identity
 from kit.cancelling import cancel_all
 from kit.errors import Unavailable
-from kit.identity import CallContext, Caller
+from kit.identity import CallContext
 from services.inference.jobs.held_item import HeldItem
 from services.inference.jobs.item_store import ItemStore, Lease
 from services.inference.jobs.job import Claim, Outcome
@@ -48,7 +48,7 @@ class Workers:
         queue: Tells when some have come.
         runner: Does one item.
         settings: How many at once, for how long, how often.
-        is_good: Whether who asked for a job would still be let in.
+        is_good: Whether a key, by its id, would still let its holder in.
 
     Attributes:
         running_count: Items that run now.
@@ -61,7 +61,7 @@ class Workers:
         queue: Queue,
         runner: ItemRunner,
         settings: JobSettings,
-        is_good: Callable[[Caller], Awaitable[bool]],
+        is_good: Callable[[str], bool],
     ) -> None:
         self._items, self._queue, self._runner, self._settings = items, queue, runner, settings
         self._is_good = is_good
@@ -116,7 +116,7 @@ class Workers:
     async def _answer(self, claim: Claim, held: HeldItem) -> Outcome:
         if claim.try_count > self._settings.tries_max:
             return self._runner.given_up(claim, "WORKERS_DIED", "every process that did this item died; ask for less")
-        if not await self._is_good(claim.caller):
+        if claim.caller.key_id and not self._is_good(claim.caller.key_id):
             return self._runner.given_up(claim, "KEY_REVOKED", "the key that asked for it is not good any more")
         left_s = claim.deadline_ms / 1000 - time.time()
         who = claim.caller

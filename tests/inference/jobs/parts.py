@@ -82,11 +82,8 @@ class Shop:
         self.queue = queue or LocalQueue()
         self.runner = ScriptedRunner()
         items = ItemStore(database, self.settings.lease_s)
-        self.turned_away: set[Caller] = set()
-        self.workers = Workers(items, self.queue, self.runner, self.settings, self._is_good)
-
-    async def _is_good(self, caller: Caller) -> bool:
-        return caller not in self.turned_away
+        self.revoked: set[str] = set()
+        self.workers = Workers(items, self.queue, self.runner, self.settings, lambda key: key not in self.revoked)
 
     async def job(self, *works: bytes, request_id: str = "r", caller: Caller = ANNA, keep_events: bool = False) -> Job:
         """Accepts a job and says so."""
@@ -103,15 +100,15 @@ class Shop:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    async def ended(self, job: Job, caller: Caller = ANNA) -> Job:
+    async def ended(self, job: Job) -> Job:
         """The job once it has ended."""
 
         async def look() -> Job | None:
-            now = await self.jobs.get(caller, job.job_id)
+            now = await self.jobs.get(ANNA, job.job_id)
             return now if now.state.is_ended else None
 
         return await eventually(look)
 
-    async def results(self, job: Job, caller: Caller = ANNA) -> list[bytes | None]:
+    async def results(self, job: Job) -> list[bytes | None]:
         """What came of the items."""
-        return [item.result async for page in self.jobs.read(caller, job.job_id) for item in page]
+        return [item.result async for page in self.jobs.read(ANNA, job.job_id) for item in page]

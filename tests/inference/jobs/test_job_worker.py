@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.identity import Caller
 from services.inference.database.database import Database
 from services.inference.jobs.item_store import ItemStore
 from services.inference.jobs.job import Outcome, State
@@ -178,15 +177,12 @@ async def test_cancelling_and_working_do_not_block_each_other(database: Database
     assert not shop.workers.is_away
 
 
-@pytest.mark.parametrize(("caller", "reason"), [(ANNA, b"KEY_REVOKED")])
-async def test_who_may_not_call_any_more_ends_what_has_not_begun(
-    database: Database, caller: Caller, reason: bytes
-) -> None:
-    """What was asked for with a key that is revoked, or by a user who is disabled, is not done on their account."""
+async def test_a_revoked_key_ends_what_has_not_begun(database: Database) -> None:
+    """What it asked for is not done on its account any more."""
     shop = Shop(database)
-    shop.turned_away.add(caller)
+    shop.revoked.add(ANNA.key_id)
     async with shop.working():
-        job = await shop.ended(await shop.job(b"a", b"b", caller=caller), caller)
+        job = await shop.ended(await shop.job(b"a", b"b"))
 
     assert shop.runner.works == []
-    assert await shop.results(job, caller) == [reason, reason]
+    assert await shop.results(job) == [b"KEY_REVOKED", b"KEY_REVOKED"]
