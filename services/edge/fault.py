@@ -53,7 +53,7 @@ _STATUS_OF_REASON = {"NOT_CACHED": 504}
 _TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _BAD_CREDENTIALS = (
     *("KEY_INVALID", "KEY_EXPIRED", "KEY_REVOKED"),
-    *("TOKEN_INVALID", "TOKEN_EXPIRED", "CREDENTIAL_INVALID"),
+    *("TOKEN_INVALID", "TOKEN_EXPIRED", "USER_DISABLED", "CREDENTIAL_INVALID"),
 )
 _CODE = {
     "CONTENT_BLOCKED": "content_policy_violation",

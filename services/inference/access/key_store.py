@@ -1,4 +1,4 @@
-"""Keys in the database. It knows digests only; what they are of never comes here."""
+"""Keys in the database, and who was disabled. It knows digests only; what they are of never comes here."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from services.inference.access import tables
 from services.inference.access.key import Key, KeyDraft, Secret, key_of
 from services.inference.database.database import Database
 
+# Nothing that a user began lasts longer: a job a week, a token a day.
+DISABLED_MS = 8 * 24 * 3_600_000
 _LISTS = ("models", "endpoints", "safety_profiles")
 _COLUMNS = [column for column in tables.keys.columns if column.name != "version"]
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """Keys that changed, every secret of theirs, and the version that this makes whole."""
+    """Keys that changed, every secret of theirs, who was disabled of late, and the version that this makes whole."""
 
     version: int
     keys: Sequence[Key]
     secrets: Sequence[Secret]
+    disabled_users: frozenset[tuple[str, str]] = frozenset()
 
 
 class KeyStore:
@@ -46,8 +49,8 @@ class KeyStore:
             return kept == pepper_check
 
     async def changes(self, since: int) -> Changes | None:
-        """Returns the keys that changed after a version, or None where none did; -1 asks for all."""
-        keys, secrets = tables.keys, tables.secrets
+        """Returns what changed after a version, or None where nothing did; -1 asks for all."""
+        keys, secrets, users = tables.keys, tables.secrets, tables.users
         async with self._database.reading() as connection:
             version: int = (await connection.execute(select(tables.state.c.version))).scalar_one()
             if version == since:
@@ -55,8 +58,11 @@ class KeyStore:
             found = (await connection.execute(select(*_COLUMNS).where(keys.c.version > since))).all()
             joined = select(secrets).join(keys, keys.c.key_id == secrets.c.key_id).where(keys.c.version > since)
             kept = (await connection.execute(joined)).all()
+            late = users.c.disable_time_ms > self._now_ms() - DISABLED_MS
+            disabled = (await connection.execute(select(users.c.tenant, users.c.name).where(late))).all()
         # What was committed between the queries has a higher version: it is read again with the next one.
-        return Changes(version, [_key(row) for row in found], [_secret(row) for row in kept])
+        users_off = frozenset((row.tenant, row.name) for row in disabled)
+        return Changes(version, [_key(row) for row in found], [_secret(row) for row in kept], users_off)
 
     async def create(self, draft: KeyDraft, prefix: str, digest: str) -> Key:
         """Keeps a new key; raises InvalidArgument as `KeyDraft.check`."""
@@ -70,7 +76,8 @@ class KeyStore:
         """Keeps a new key if it is the first one; else None."""
         key = key_of(draft, prefix, self._now_ms())
         async with self._database.writing() as connection:
-            if await _raise_version(connection) > 1:
+            await raise_version(connection)
+            if await connection.scalar(select(tables.keys.c.key_id).limit(1)) is not None:
                 return None
             await self._insert(connection, key, digest)
         return key
@@ -97,7 +104,7 @@ class KeyStore:
     async def revoke(self, key_id: str) -> Key:
         """Revokes a key for good; raises NotFound (KEY_NOT_FOUND)."""
         async with self._database.writing() as connection:
-            version = await _raise_version(connection)
+            version = await raise_version(connection)
             key = await self._find(connection, key_id)
             if key.revoke_time_ms is None:
                 key = msgspec.structs.replace(key, revoke_time_ms=self._now_ms())
@@ -114,7 +121,7 @@ class KeyStore:
         """
         secrets, end_ms = tables.secrets, self._now_ms() + overlap_ms
         async with self._database.writing() as connection:
-            version = await _raise_version(connection)
+            version = await raise_version(connection)
             key = await self._find(connection, key_id)
             if not key.is_active(self._now_ms()):
                 raise FailedPrecondition("KEY_NOT_ACTIVE", f"{key_id} is revoked or expired; make another key")
@@ -127,7 +134,7 @@ class KeyStore:
         return msgspec.structs.replace(key, prefix=prefix)
 
     async def _insert(self, connection: AsyncConnection, key: Key, digest: str) -> None:
-        version = await _raise_version(connection)
+        version = await raise_version(connection)
         values: dict[str, Any] = msgspec.structs.asdict(key)
         values |= {name: msgspec.json.encode(values[name]).decode() for name in _LISTS}
         await connection.execute(insert(tables.keys).values(**values, version=version))
@@ -162,7 +169,7 @@ def page_token(last: Key) -> str:
     return f"{last.created_time_ms}.{last.key_id}"
 
 
-async def _raise_version(connection: AsyncConnection) -> int:
+async def raise_version(connection: AsyncConnection) -> int:
     """Raises the version, which is ours alone until the transaction ends."""
     raised = update(tables.state).values(version=tables.state.c.version + 1).returning(tables.state.c.version)
     version: int = (await connection.execute(raised)).scalar_one()

@@ -1,4 +1,4 @@
-"""The keyring: every key in memory, so that a call is let in or sent away without asking anybody.
+"""The keyring: every key, and every user disabled of late, in memory: a call is let in or sent away without asking.
 
 What other replicas change is learned by asking the store twice a second for what is newer than what is known. A
 notification could be lost, and a revoked key would live; a question cannot, and works through every pool and on both
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -46,6 +46,10 @@ class ChangesLike(Protocol):
     @property
     def secrets(self) -> Iterable[Secret]:
         """Every secret of theirs."""
+
+    @property
+    def disabled_users(self) -> Collection[tuple[str, str]]:
+        """Tenant and name of every user disabled of late, whatever changed."""
 
 
 class Source(Protocol):
@@ -89,6 +93,7 @@ class Keyring:
         self._entries: dict[str, _Entry] = {}
         self._digests: dict[str, list[str]] = {}  # of each key
         self._permanent: dict[str, Caller] = {}
+        self._disabled_users: Collection[tuple[str, str]] = frozenset()
         self._version = -1
         self._asking, self._looking = asyncio.Lock(), asyncio.Lock()
         self._asked_count = 0
@@ -130,8 +135,15 @@ class Keyring:
             raise _away()
         return self._checked(entry)
 
-    def is_good(self, key_id: str) -> bool:
-        """Whether a key that let somebody in still would, as far as is known here; for work that outlives its call."""
+    def is_disabled(self, caller: Caller) -> bool:
+        """Whether a caller without a key is a user who was disabled of late, as far as is known here."""
+        return (caller.tenant, caller.principal) in self._disabled_users
+
+    def is_good(self, caller: Caller) -> bool:
+        """Whether who was let in once still would be, as far as is known here; for work that outlives its call."""
+        return self._is_good(caller.key_id) if caller.key_id else not self.is_disabled(caller)
+
+    def _is_good(self, key_id: str) -> bool:
         if any(caller.key_id == key_id for caller in self._permanent.values()):
             return True
         now = self._clock()
@@ -199,6 +211,7 @@ class Keyring:
             if key := changed.get(one.key_id):
                 self._entries[one.digest] = _Entry(key, callers[one.key_id], _earliest(key, one))
                 self._digests[one.key_id].append(one.digest)
+        self._disabled_users = changes.disabled_users
         self._version = changes.version
 
     def _checked(self, entry: _Entry) -> Caller:

@@ -1,8 +1,9 @@
 """The tables of access: keys, what is kept of their secrets, users and their refresh tokens.
 
 No row holds a secret: keys and refresh tokens are kept as digests under the pepper, passwords as argon2id hashes.
-`access_state` has one row. Whoever changes a key raises its version first, and thereby holds it until the change is
-committed: versions become visible in their order, so that a reader who asks for what came after one misses none.
+`access_state` has one row. Whoever changes a key or disables a user raises its version first, and thereby holds it
+until the change is committed: versions become visible in their order, so that a reader who asks for what came after one
+misses none.
 """
 
 from __future__ import annotations

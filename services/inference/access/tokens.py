@@ -45,7 +45,7 @@ class Issuer(msgspec.Struct, frozen=True):
     """Whose tokens are taken, and under which conditions.
 
     `find_key` returns the key of a `kid`, None where the issuer has no such key. `generation` changes when keys that it
-    returned before are void.
+    returned before are void. `is_void` tells of callers whose tokens are, however good they were.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Issuer(msgspec.Struct, frozen=True):
     claims: Claims = Claims()
     leeway_s: float = 0.0
     generation: Callable[[], int] = lambda: 0
+    is_void: Callable[[Caller], bool] = lambda _: False
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -82,21 +83,28 @@ class Tokens:
 
         Raises:
             Unauthenticated: It is none, forged, expired, not yet good or for somebody else (TOKEN_INVALID,
-                TOKEN_EXPIRED).
+                TOKEN_EXPIRED), or of a user who was disabled since (USER_DISABLED).
             Unavailable: The issuer's keys cannot be read.
         """
+        known = await self._known_of(token)
+        if known.issuer.is_void(known.caller):
+            raise Unauthenticated("USER_DISABLED", "the user of this token is disabled")
+        return known.caller
+
+    async def _known_of(self, token: str) -> _Known:
         if len(token) > CHARS_MAX:
             raise _invalid("is too long")
         digest = hashlib.sha256(token.encode()).digest()
         known = self._known.get(digest)
         if known is not None and self._clock() < known.expire_time_s and known.generation == known.issuer.generation():
-            return known.caller
+            return known
         issuer, kid = self._read(token)
         claims = await _verified(token, issuer, kid)
         caller = caller_of(claims, issuer.claims)
         good_until_s = min(int(claims["exp"]) + issuer.leeway_s, self._clock() + KNOWN_S_MAX)
-        self._known.put(digest, _Known(caller, good_until_s, issuer.generation(), issuer))
-        return caller
+        known = _Known(caller, good_until_s, issuer.generation(), issuer)
+        self._known.put(digest, known)
+        return known
 
     def _read(self, token: str) -> tuple[Issuer, str]:
         """Reads, without believing it, whom a token is from and which key it names: that picks what to check it by."""

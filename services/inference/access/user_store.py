@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.errors import Code, MillraceError, NotFound, Unauthenticated, error_of
 from services.inference.access import tables
+from services.inference.access.key_store import raise_version
 from services.inference.access.users import RefreshToken, User
 from services.inference.database.database import Database
 
@@ -54,6 +55,7 @@ class UserStore:
         users, tokens = tables.users, tables.refresh_tokens
         active = and_(users.c.name == name, users.c.disable_time_ms.is_(None))
         async with self._database.writing() as connection:
+            await raise_version(connection)  # keyrings learn of it
             await connection.execute(update(users).where(active).values(disable_time_ms=self._now_ms()))
             await connection.execute(delete(tokens).where(tokens.c.user_name == name))
             row = (await connection.execute(select(*_USER_COLUMNS).where(users.c.name == name))).one_or_none()

@@ -76,7 +76,7 @@ class Store(Protocol):
         """Returns users by name, from behind a name."""
 
     async def disable(self, name: str) -> User:
-        """Disables a user for good and voids the refresh tokens; raises NotFound (USER_NOT_FOUND)."""
+        """Disables a user for good and voids the tokens; raises NotFound (USER_NOT_FOUND)."""
 
     async def add_token(self, token: RefreshToken) -> None:
         """Keeps a refresh token, and forgets those that have expired."""
@@ -133,7 +133,7 @@ class Users:
         return await self._store.list(count, after)
 
     async def disable(self, name: str) -> User:
-        """Lets a user log in no more; raises NotFound (USER_NOT_FOUND)."""
+        """Ends whatever a user may do: logins, tokens and jobs; raises NotFound (USER_NOT_FOUND)."""
         return await self._store.disable(name)
 
     async def login(self, name: str, password: str, address: str) -> Login:

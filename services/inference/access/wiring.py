@@ -8,6 +8,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from kit.errors import ConfigError, Unavailable
 from kit.identity import Caller
 from services.inference.access import jwks, secret
@@ -108,7 +110,8 @@ def wire(settings: AccessSettings, database: Database, attempts: QuotaStore) -> 
         keyring.add_permanent(settings.admin_key.get_secret_value(), Caller("admin", role="admin", key_name="admin"))
     minter = Minter(derive(pepper, "logins"), settings.login_ttl_s)
     limit = LoginLimit(attempts, settings.login_attempts_max, settings.login_address_attempts_max)
-    tokens = Tokens(minter.issuer, *_others(settings))
+    logins = msgspec.structs.replace(minter.issuer, is_void=keyring.is_disabled)
+    tokens = Tokens(logins, *_others(settings))
     return Access(
         settings,
         hmac.new(pepper, b"millrace check", "sha256").hexdigest(),

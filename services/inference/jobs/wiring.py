@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from kit.cancelling import cancel_all
+from kit.identity import Caller
 from kit.serve import Registration
 from millrace.inference.v1 import file_service_pb2, file_service_pb2_grpc, job_service_pb2, job_service_pb2_grpc
 from services.inference.database.database import Database
@@ -33,7 +34,7 @@ class Jobs:
         database: Database,
         pipeline: Pipeline,
         embeddings: Embeddings,
-        is_good: Callable[[str], bool],
+        is_good: Callable[[Caller], bool],
     ) -> None:
         items = ItemStore(database, settings.lease_s)
         self._queue = _queue(settings)

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from kit import identity
 from kit.cancelling import cancel_all
 from kit.errors import Unavailable
-from kit.identity import CallContext
+from kit.identity import CallContext, Caller
 from services.inference.jobs.held_item import HeldItem
 from services.inference.jobs.item_store import ItemStore, Lease
 from services.inference.jobs.job import Claim, Outcome
@@ -48,7 +48,7 @@ class Workers:
         queue: Tells when some have come.
         runner: Does one item.
         settings: How many at once, for how long, how often.
-        is_good: Whether a key, by its id, would still let its holder in.
+        is_good: Whether a caller would still be let in; asked at every look, so it must cost nothing.
 
     Attributes:
         running_count: Items that run now.
@@ -61,11 +61,11 @@ class Workers:
         queue: Queue,
         runner: ItemRunner,
         settings: JobSettings,
-        is_good: Callable[[str], bool],
+        is_good: Callable[[Caller], bool],
     ) -> None:
         self._items, self._queue, self._runner, self._settings = items, queue, runner, settings
         self._is_good = is_good
-        self._running: defaultdict[str, set[asyncio.Task[Outcome]]] = defaultdict(set)
+        self._running: defaultdict[str, dict[asyncio.Task[Outcome], Claim]] = defaultdict(dict)
         self.is_away = False
         self._slots = asyncio.Semaphore(max(1, settings.concurrency))
         self.running_count = 0
@@ -91,7 +91,7 @@ class Workers:
         held = HeldItem(self._items, claim, self._settings.lease_s)
         doing = asyncio.create_task(self._answer(claim, held))
         keeping = asyncio.create_task(held.keep(doing))
-        self._running[claim.job_id].add(doing)
+        self._running[claim.job_id][doing] = claim
         self.running_count += 1
         try:
             await asyncio.wait([doing])
@@ -109,15 +109,15 @@ class Workers:
             self._forget(claim, doing)
 
     def _forget(self, claim: Claim, doing: asyncio.Task[Outcome]) -> None:
-        self._running[claim.job_id].discard(doing)
+        del self._running[claim.job_id][doing]
         if not self._running[claim.job_id]:
             del self._running[claim.job_id]
 
     async def _answer(self, claim: Claim, held: HeldItem) -> Outcome:
         if claim.try_count > self._settings.tries_max:
             return self._runner.given_up(claim, "WORKERS_DIED", "every process that did this item died; ask for less")
-        if claim.caller.key_id and not self._is_good(claim.caller.key_id):
-            return self._runner.given_up(claim, "KEY_REVOKED", "the key that asked for it is not good any more")
+        if not self._is_good(claim.caller):
+            return self._shut_out(claim)
         left_s = claim.deadline_ms / 1000 - time.time()
         who = claim.caller
         context = CallContext(
@@ -126,12 +126,26 @@ class Workers:
         with identity.use(context):
             return await self._runner.run(claim, held.take if claim.keep_events else None)
 
+    def _shut_out(self, claim: Claim) -> Outcome:
+        """What came of an item whose maker may not call any more."""
+        if claim.caller.key_id:
+            return self._runner.given_up(claim, "KEY_REVOKED", "the key that asked for it is not good any more")
+        return self._runner.given_up(claim, "USER_DISABLED", "the user who asked for it is disabled")
+
+    def _stop_shut_out(self) -> None:
+        """Stops what runs here of those who may not call any more."""
+        for running in self._running.values():
+            for task, claim in running.items():
+                if not self._is_good(claim.caller) and not task.cancelling():
+                    task.cancel()
+
     async def _settle(self, claim: Claim, held: HeldItem, doing: asyncio.Task[Outcome]) -> None:
         """Records what came of it, or puts it back; somebody else's item is left alone."""
         if held.lease is Lease.LOST:
             return
         if doing.cancelled():
-            await held.end(self._runner.given_up(claim, "CANCELLED", "the job was cancelled"))
+            cancelled = self._runner.given_up(claim, "CANCELLED", "the job was cancelled")
+            await held.end(cancelled if self._is_good(claim.caller) else self._shut_out(claim))
             return
         outcome = doing.result()
         if outcome.retry_after_s is None or (outcome.is_a_try and claim.try_count >= self._settings.tries_max):
@@ -143,6 +157,7 @@ class Workers:
     async def _sweep(self, group: asyncio.TaskGroup) -> None:
         """Puts right what others left undone, and does what nobody has told of."""
         while True:
+            self._stop_shut_out()
             ready_count = await self._unless_away(self._items.sweep) or 0
             if not self.running_count:
                 for _ in range(min(ready_count, self._settings.concurrency)):

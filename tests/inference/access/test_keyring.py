@@ -10,8 +10,11 @@ import pytest
 from kit.errors import Unauthenticated, Unavailable
 from kit.identity import Caller
 from services.inference.access import secret
-from services.inference.access.key_store import KeyStore
+from services.inference.access.key_store import DISABLED_MS, KeyStore
 from services.inference.access.keyring import LOOK_INTERVAL_S
+from services.inference.access.user_store import UserStore
+from services.inference.access.users import User
+from services.inference.database.database import Database
 from tests.inference.access.parts import Clock, Watched, make_key, ring, rotate
 
 
@@ -72,13 +75,43 @@ async def test_a_revoked_key_is_refused_after_the_next_poll_on_every_replica(sto
     for one in replicas:
         await one.refresh()
         await one.caller_of(text)
-        assert one.is_good(key.key_id)
+        assert one.is_good(key.caller)
     await store.revoke(key.key_id)
     for one in replicas:
         await one.refresh()
 
     assert [await refusal(one, text) for one in replicas] == ["KEY_REVOKED"] * 3
-    assert not any(one.is_good(key.key_id) for one in replicas)
+    assert not any(one.is_good(key.caller) for one in replicas)
+
+
+async def test_a_disabled_user_is_known_after_the_next_poll(database: Database, store: KeyStore, clock: Clock) -> None:
+    """By name and tenant: a key of that name, another tenant's user and an issuer's subject go on."""
+    users = UserStore(database, clock)
+    await users.create(User("ada", "acme"), "hash")
+    keyring = ring(store, clock)
+    await keyring.refresh()
+    ada = Caller("ada", "acme")
+    assert keyring.is_good(ada)
+    await users.disable("ada")
+    await keyring.refresh()
+    key, _ = await make_key(store, principal="ada", tenant="acme")
+    await keyring.refresh()
+
+    assert keyring.is_disabled(ada)
+    assert not keyring.is_good(ada)
+    assert all(keyring.is_good(one) for one in (key.caller, Caller("ada", "other"), Caller("sub|7", "acme"), Caller()))
+
+
+async def test_who_was_disabled_long_ago_is_forgotten(database: Database, store: KeyStore, clock: Clock) -> None:
+    """What they began has ended by then; a keyring does not grow by everybody who ever left."""
+    users = UserStore(database, clock)
+    await users.create(User("ada"), "hash")
+    await users.disable("ada")
+    clock.now += DISABLED_MS / 1000 + 1
+    keyring = ring(store, clock)
+    await keyring.refresh()
+
+    assert keyring.is_good(Caller("ada"))
 
 
 async def test_the_poll_carries_a_revocation(store: KeyStore, clock: Clock) -> None:

@@ -16,11 +16,13 @@ from kit import telemetry
 from kit.config import DialSettings, ServeSettings, load
 from kit.dial import dial
 from kit.errors import ConfigError, Unauthenticated, Unavailable
+from kit.identity import CallContext
 from kit.serve import Registration, Server
 from millrace.inference.v1 import access_service_pb2, access_service_pb2_grpc
 from services.inference.access import secret
 from services.inference.access.access_servicer import AccessServicer
 from services.inference.access.settings import AccessSettings
+from services.inference.access.users import User
 from services.inference.access.wiring import Access, wire
 from services.inference.config import InferenceSettings
 from services.inference.database import migrating
@@ -28,7 +30,7 @@ from services.inference.database.database import Database
 from services.inference.database.settings import DatabaseSettings
 from services.inference.quota.memory_store import MemoryStore
 from tests.fakes.certificates import Authority
-from tests.inference.access.parts import AUDIENCE, DEADLINE_S, ISSUER, Signer, jwks
+from tests.inference.access.parts import AUDIENCE, DEADLINE_S, ISSUER, ShownCall, Signer, jwks
 from tests.inference.suite import failure
 
 NAME = "millrace.inference.v1.AccessService"
@@ -87,6 +89,26 @@ async def test_the_first_start_makes_one_key_and_the_next_none(database: Databas
     assert (caller.role, caller.principal) == ("admin", "admin")
     assert mode == 0o600
     assert not path.exists()
+
+
+async def test_a_disabled_user_keeps_no_way_in(database: Database, tmp_path: Path) -> None:
+    """The token of a login before is void with the next look, though it has not expired; a first key is still made."""
+    path = tmp_path / "first-key"
+    async with started(database, tmp_path, mode="required") as access:
+        await access.users.create(User("ada", "acme"), "correct horse")
+        call = ShownCall(
+            ("authorization", f"Bearer {(await access.users.login('ada', 'correct horse', '')).access_token}")
+        )
+        context = await access.authenticator.identify(f"{NAME}/GetCaller", CallContext("r"), call)
+        await access.users.disable("ada")
+        await access.keyring.refresh()
+        with pytest.raises(Unauthenticated, match="disabled"):
+            await access.authenticator.identify(f"{NAME}/GetCaller", CallContext("r"), call)
+    async with started(database, tmp_path, first_key_path=path):
+        pass
+
+    assert context.principal == "ada"
+    assert path.exists()
 
 
 @pytest.mark.parametrize(("mode", "count"), [("open", 1), ("required", 0)])

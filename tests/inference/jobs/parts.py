@@ -82,8 +82,8 @@ class Shop:
         self.queue = queue or LocalQueue()
         self.runner = ScriptedRunner()
         items = ItemStore(database, self.settings.lease_s)
-        self.revoked: set[str] = set()
-        self.workers = Workers(items, self.queue, self.runner, self.settings, lambda key: key not in self.revoked)
+        self.shut_out: set[Caller] = set()
+        self.workers = Workers(items, self.queue, self.runner, self.settings, lambda one: one not in self.shut_out)
 
     async def job(self, *works: bytes, request_id: str = "r", caller: Caller = ANNA, keep_events: bool = False) -> Job:
         """Accepts a job and says so."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
+from kit.identity import Caller
 from services.inference.database.database import Database
 from services.inference.jobs.item_store import ItemStore
 from services.inference.jobs.job import Outcome, State
@@ -177,12 +179,17 @@ async def test_cancelling_and_working_do_not_block_each_other(database: Database
     assert not shop.workers.is_away
 
 
-async def test_a_revoked_key_ends_what_has_not_begun(database: Database) -> None:
-    """What it asked for is not done on its account any more."""
-    shop = Shop(database)
-    shop.revoked.add(ANNA.key_id)
+@pytest.mark.parametrize(("caller", "reason"), [(ANNA, b"KEY_REVOKED"), (replace(ANNA, key_id=""), b"USER_DISABLED")])
+async def test_who_may_not_call_any_more_has_nothing_done(database: Database, caller: Caller, reason: bytes) -> None:
+    """Neither what runs nor what waits goes on, on whose account it would be; others' jobs do."""
+    shop = Shop(database, concurrency=1, lease_s=600.0)
     async with shop.working():
-        job = await shop.ended(await shop.job(b"a", b"b"))
+        job = await shop.job(b"wait", b"never", caller=caller)
+        await begun(shop)
+        shop.shut_out.add(caller)
+        await shop.ended(job)
+        other = await shop.ended(await shop.job(b"a", request_id="other", caller=replace(ANNA, key_id="k2")))
 
-    assert shop.runner.works == []
-    assert await shop.results(job) == [b"KEY_REVOKED", b"KEY_REVOKED"]
+    assert await shop.results(job) == [reason, reason]
+    assert shop.runner.works == [b"wait", b"a"]
+    assert other.completed_count == 1
