@@ -204,6 +204,27 @@ async def test_the_watch_waits_for_a_database_that_is_away(
     ]
 
 
+async def test_cancelled_statements_leave_no_task_behind(database: Database) -> None:
+    """Cancelled at any step, twice at once as a server that stops does, every connection ends and others take over."""
+    await asyncio.gather(*(_cancelled(database, step) for step in range(200)))
+    before = asyncio.current_task()
+    async with asyncio.timeout(DEADLINE_S):
+        while others := asyncio.all_tasks() - {before}:
+            await asyncio.wait(others)
+
+    await database.ping()
+
+
+async def _cancelled(database: Database, step: int) -> None:
+    asking = asyncio.ensure_future(database.ping())
+    for _ in range(step):
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
 async def _until_up(database: Database) -> None:
     until = time.monotonic() + DEADLINE_S
     while True:

@@ -22,6 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from kit.errors import ConfigError, InvalidArgument, Unavailable
 from services.inference.database.settings import DatabaseSettings
+from services.inference.database.sqlite_connection import open_sqlite
 
 RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
 NOT_TEXT = "22021"  # PostgreSQL's text holds every character but NUL
@@ -164,6 +165,10 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         except OSError as error:
             raise ConfigError(f"MILLRACE_INFERENCE_DATABASE_URL: {url.database}: {error.strerror}") from None
     engine = create_async_engine(url, **options)
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def open_it(dialect: Any, entry: ConnectionPoolEntry, positional: list[Any], options: dict[str, Any]) -> None:
+        options["async_creator_fn"] = open_sqlite
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, entry: ConnectionPoolEntry) -> None:
