@@ -88,3 +88,61 @@ async def test_the_way_back_of_escaped_data(stub: Stub) -> None:
 
     assert list(redacted.texts) == ['{"to": "<EMAIL_ADDRESS_1>"}', "<EMAIL_ADDRESS_1>"]
     assert [each.original for each in redacted.placeholders] == ["bob@example.com"]
+
+
+def nested(value: object, depth: int) -> str:
+    """A value as JSON that stands in a string of JSON, and so on."""
+    text = json.dumps(value)
+    for _ in range(depth):
+        text = json.dumps({"body": text})
+    return text
+
+
+def bare(text: str, depth: int) -> object:
+    """What `nested` was given."""
+    for _ in range(depth):
+        text = json.loads(text)["body"]
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+def test_json_in_strings_is_read_too(depth: int) -> None:
+    """At every depth escapes are taken apart, and positions lead back to what each character was made of."""
+    source = nested({"to": "bob@corp.com\n", "path": "C:\\news"}, depth).replace("@", "\\" * (2**depth - 1) + "\\u0040")
+    reading = Reading(source, is_json=True)
+
+    assert 'bob@corp.com\n", "path": "C:\\news"' in reading.text
+    made_of = [source[reading.source_position(at) : reading.source_position(at + 1)] for at in range(len(reading.text))]
+    assert "".join(made_of) == source
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_json_in_strings_stays_json(depth: int) -> None:
+    """What is replaced deep inside leaves every level valid: a number becomes a string there as well."""
+    reading = Reading(nested({"to": "é bob", "n": 411, "k": 'a"b'}, depth), is_json=True)
+    first, second = (reading.text.index(found) for found in ("bob", "411"))
+
+    replaced = reading.replaced([Stretch(first, first + 3, "<A>"), Stretch(second, second + 3, "<B>")])
+    assert bare(replaced, depth) == {"to": "é <A>", "n": "<B>", "k": 'a"b'}
+
+
+@pytest.mark.parametrize("source", [r'{"p": "[C:\\users\\bob@x.com"}', r'{"p": "{\"a\": bob\\u0040x"}', r'"\\u0040"'])
+def test_what_is_no_json_inside_keeps_its_backslashes(source: str) -> None:
+    """A path, broken JSON and plain text in a string lose one level of escapes and no more."""
+    assert Reading(source, is_json=True).text == _once(source)
+
+
+def _once(source: str) -> str:
+    return source.replace("\\\\", "\\").replace('\\"', '"')
+
+
+async def test_data_deep_in_arguments_is_redacted(stub: Stub) -> None:
+    """A card and a forbidden term three strings deep are no better hidden than in plain sight."""
+    part = pb.OutputPart(kind=CALL, tool_call_index=0, text=nested({"c": 4111111111111111, "t": "a\tb"}, 3))
+    term = pb.OutputPart(kind=CALL, tool_call_index=0, text=nested({"q": TERM}, 2))
+    card, blocked = [
+        await stub.CheckOutput(pb.CheckOutputRequest(profile="default", parts=[each])) for each in (part, term)
+    ]
+
+    assert bare(card.parts[0].replacement, 3) == {"c": "<CREDIT_CARD>", "t": "a\tb"}
+    assert blocked.assessment.verdict == verdict.VERDICT_BLOCK
