@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kit.errors import NotFound
+from kit.errors import NotFound, ResourceExhausted
 from kit.identity import Caller
 from services.inference.database.database import Database
 from services.inference.jobs.job import Item, Job, JobEvent, NewItem, NewJob, State, new_id, now_ms
@@ -23,7 +23,9 @@ from services.inference.jobs.tables import events, items, jobs
 INSERT_COUNT = 500  # rows to a statement: few round trips, and no statement of many megabytes
 PAGE_COUNT = 100  # items to a page of a read: an answer is some kilobytes
 UPLOAD_TIMEOUT_S = 120.0  # for 50,000 items; a transaction like any other takes milliseconds
+RETRY_AFTER_MS = 5_000  # somewhere among thousands of jobs one ends every few seconds
 ALL_STATES = tuple(State)
+PENDING = [int(state) for state in State if not state.is_ended]
 ITEM_COLUMNS = (items.c.idx, items.c.label, items.c.state, items.c.result, items.c.attachment)
 
 
@@ -33,16 +35,22 @@ class JobStore:
     Args:
         database: Where they are.
         ttl_s: How long a job is kept, from its acceptance.
+        pending_count_max: Jobs of one caller that may wait or run.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, database: Database, ttl_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, ttl_s: float, pending_count_max: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database, self._ttl_ms, self._clock = database, int(ttl_s * 1000), clock
+        self._pending_count_max = pending_count_max
 
     async def create(self, new: NewJob, given: Sequence[NewItem]) -> Job:
         """Accepts a job, durable and whole; the same request id of the same caller gives the same job.
 
         Raises:
+            ResourceExhausted: Too many of the caller's jobs wait or run (JOBS_LIMITED). Calls that come at the same
+                moment may each see room for the last one.
             Unavailable: The database does not answer.
         """
         now = now_ms(self._clock)
@@ -54,6 +62,7 @@ class JobStore:
         async with self._database.writing(UPLOAD_TIMEOUT_S) as connection:
             if await connection.scalar(unless_known) is None:
                 return await _known(connection, new)
+            await self._check_room(connection, new.caller)
             for start in range(0, len(given), INSERT_COUNT):
                 rows = [_new_item(job_id, start + i, one) for i, one in enumerate(given[start : start + INSERT_COUNT])]
                 await connection.execute(insert(items), rows)
@@ -62,6 +71,18 @@ class JobStore:
             job = await job_row(connection, job_id)
         assert job
         return job
+
+    async def _check_room(self, connection: AsyncConnection, caller: Caller) -> None:
+        """Undoes the transaction where the caller has one job too many in it."""
+        most = self._pending_count_max
+        own = (jobs.c.tenant == caller.tenant, jobs.c.principal == caller.principal)
+        pending = select(jobs.c.job_id).where(*own, jobs.c.state.in_(PENDING)).limit(most + 1).subquery()
+        if (await connection.scalar(select(func.count()).select_from(pending)) or 0) > most:
+            raise ResourceExhausted(
+                "JOBS_LIMITED",
+                f"{most:,} of your jobs wait or run, the most allowed (JOBS_PENDING_COUNT_MAX); retry when one ends",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
 
     async def get(self, caller: Caller, job_id: str) -> Job:
         """A job.

@@ -22,6 +22,9 @@ class JobSettings(BaseModel):
         default=15.0, ge=0.1, le=600, description="Seconds after which the items of a process that died are begun anew."
     )
     tries_max: int = Field(default=5, ge=1, le=100, description="Tries of an item whose worker dies or target is away.")
+    pending_count_max: int = Field(
+        default=10_000, ge=1, description="Jobs of one caller that may wait or run; more are 429. A batch is one job."
+    )
     ttl_days: float = Field(default=30.0, gt=0, le=365, description="Days that jobs and their answers are kept.")
     file_bytes_max: int = Field(
         default=200_000_000, ge=1, le=2_000_000_000, description="Largest file that callers may keep here, in bytes."

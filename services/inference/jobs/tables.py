@@ -36,6 +36,7 @@ jobs = Table(
     Column("served_ms", BigInteger, nullable=False),  # when an item of it was last begun: jobs take turns by it
     Index("uq_jobs_tenant_principal_request_id", "tenant", "principal", "request_id", unique=True),
     Index(None, "tenant", "principal", "job_id"),
+    Index(None, "tenant", "principal", "state"),
     Index(None, "state", "served_ms"),
     Index(None, "expire_ms"),
 )

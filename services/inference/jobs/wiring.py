@@ -40,7 +40,7 @@ class Jobs:
         self._queue = _queue(settings)
         self._workers = Workers(items, self._queue, WireRunner(pipeline, embeddings), settings, is_good)
         self._task: asyncio.Task[None] | None = None
-        store = JobStore(database, settings.ttl_days * DAY_S)
+        store = JobStore(database, settings.ttl_days * DAY_S, settings.pending_count_max)
         files = FileStore(database, settings.file_bytes_max)
         self.registrations = [
             Registration(

@@ -78,7 +78,7 @@ class Shop:
     def __init__(self, database: Database, queue: Queue | None = None, **settings: object) -> None:
         given = {"poll_s": 0.05, "lease_s": 1.0, "concurrency": 2} | settings
         self.settings = JobSettings(**given)  # type: ignore[arg-type]
-        self.jobs = JobStore(database, 30 * DAY_S)
+        self.jobs = JobStore(database, 30 * DAY_S, self.settings.pending_count_max)
         self.queue = queue or LocalQueue()
         self.runner = ScriptedRunner()
         items = ItemStore(database, self.settings.lease_s)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.errors import NotFound
+from kit.errors import NotFound, ResourceExhausted
 from kit.identity import Caller
 from services.inference.database.database import Database
 from services.inference.jobs.item_store import ItemStore, Lease
@@ -18,6 +18,7 @@ from tests.inference.clocks import ManualClock
 from tests.inference.jobs.parts import ANNA, BOB, DAY_S, open_database
 
 LEASE_S = 15.0
+PENDING_COUNT_MAX = 8
 
 
 class Stores:
@@ -25,7 +26,7 @@ class Stores:
 
     def __init__(self, database: Database) -> None:
         self.clock = ManualClock(1_000_000.0)
-        self.jobs = JobStore(database, 30 * DAY_S, self.clock)
+        self.jobs = JobStore(database, 30 * DAY_S, PENDING_COUNT_MAX, self.clock)
         self.items = ItemStore(database, LEASE_S, self.clock)
 
     async def job(self, count: int = 1, request_id: str = "r", caller: Caller = ANNA, **given: object) -> Job:
@@ -47,6 +48,22 @@ async def stores(database_url: str) -> AsyncIterator[Stores]:
 
 
 DONE = Outcome(State.COMPLETED, b"answer")
+
+
+async def test_a_caller_has_so_many_jobs_at_once(stores: Stores) -> None:
+    """One more is refused and leaves nothing; items do not count, others' jobs neither, and an end makes room."""
+    made = [await stores.job(3, request_id=f"r{number}") for number in range(PENDING_COUNT_MAX)]
+    with pytest.raises(ResourceExhausted, match="8 of your jobs") as caught:
+        await stores.job(request_id="more")
+    again, other = await stores.job(3, request_id="r0"), await stores.job(caller=BOB)
+    await stores.jobs.cancel(ANNA, made[0].job_id)
+    later = await stores.job(request_id="more")
+
+    assert (caught.value.reason, caught.value.retry_after_ms) == ("JOBS_LIMITED", 5_000)
+    assert again.job_id == made[0].job_id
+    assert other.tenant == BOB.tenant
+    assert len(await stores.jobs.page(ANNA, "", 100, "")) == PENDING_COUNT_MAX + 1
+    assert later.item_count == 1
 
 
 async def test_the_same_request_gives_the_same_job(stores: Stores) -> None:
