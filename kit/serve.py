@@ -28,7 +28,7 @@ from kit.config import ServeSettings, load
 from kit.errors import ConfigError
 from kit.health import HealthServicer
 from kit.interceptors import CallInterceptor, Identify, Registrar
-from kit.process import raise_open_files
+from kit.process import calm_collector, raise_open_files
 from kit.telemetry import Telemetry
 
 # As for a bad command line: nothing was done.
@@ -249,6 +249,7 @@ class _Process:
             port = await server.start()
             _log.info("listening", extra={"host": self._settings.host, "port": port})
             await service.warm(server)
+            calm_collector()
             server.set_serving("", True)
             _log.info("ready", extra={"port": port})
             await server.ended()

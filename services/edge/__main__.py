@@ -12,7 +12,7 @@ import uvloop
 from kit import logs, telemetry
 from kit.config import load
 from kit.errors import ConfigError
-from kit.process import raise_open_files
+from kit.process import calm_collector, raise_open_files
 from services.edge.config import EdgeSettings
 from services.edge.wiring import wire
 
@@ -30,6 +30,7 @@ async def serve(settings: EdgeSettings) -> None:
         loop.add_signal_handler(number, lambda: sys.exit(1) if stopping.is_set() else stopping.set())
     try:
         port = await edge.start()
+        calm_collector()
         _log.info("serving", extra={"host": settings.host, "port": port})
         await stopping.wait()
         _log.info("draining", extra={"grace_s": settings.grace_s})
