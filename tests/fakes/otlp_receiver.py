@@ -59,7 +59,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:
         """Keeps what came."""
-        self.exports.append(request.SerializeToString())
+        self.keep(request)
         for resource_spans in request.resource_spans:
             service = next(a.value.string_value for a in resource_spans.resource.attributes if a.key == "service.name")
             for scope_spans in resource_spans.scope_spans:
@@ -67,8 +67,12 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._arrived.set()
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    async def _take_logs(self, request: Any) -> Any:
+    def keep(self, request: Any) -> None:
+        """Keeps an export as it came, of whichever kind."""
         self.exports.append(request.SerializeToString())
+
+    async def _take_logs(self, request: Any) -> Any:
+        self.keep(request)
         for group in request.resource_logs:
             for scope in group.scope_logs:
                 self.logs += scope.log_records
@@ -76,7 +80,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         return logs_service_pb2.ExportLogsServiceResponse()
 
     async def _take_metrics(self, request: Any) -> Any:
-        self.exports.append(request.SerializeToString())
+        self.keep(request)
         for group in request.resource_metrics:
             for scope in group.scope_metrics:
                 self.metrics |= {metric.name: metric for metric in scope.metrics if _point_count(metric)}

@@ -314,7 +314,8 @@ class _serve:
     """Serves one echo service without telemetry."""
 
     def __init__(self, service: EchoService) -> None:
-        self._server = Server("echo", ServeSettings(port=0), [service.registration], telemetry.off())
+        settings = ServeSettings(port=0)
+        self._server = Server("echo", settings, [service.registration], telemetry.setup("echo", settings))
 
     async def __aenter__(self):
         target = f"127.0.0.1:{await self._server.start()}"
