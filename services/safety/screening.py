@@ -22,7 +22,7 @@ from typing import NamedTuple
 from services.safety.detectors.detector import AwaitedCursor, Cursor, Detector, Match
 from services.safety.policy import Direction, Profile, Rule, Verdict
 
-# A detector sees long texts in pieces, so that a deadline can end its work and other calls get their turn.
+# A detector sees long texts in pieces, so that a deadline or a block ends all work and other calls get their turn.
 _PIECE_CODE_POINTS = 4096
 
 _PLACE = operator.attrgetter("place")
@@ -275,15 +275,23 @@ class Lane:
         findings: list[Finding] = []
         self._text += text
         arrived = self._offset + len(self._text)
-        judging = self._begin(final)
+        for end in (*range(self._read_through + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):
+            await self._read(end, final and end == arrived, released, findings)
+            if self.is_blocked:
+                break
+        # What a placeholder covers has left, as far as that placeholder reaches.
+        through = max(self._released, self._covered)
+        return Release("".join(released), through, tuple(findings), self.is_blocked)
+
+    async def _read(self, end: int, final: bool, released: list[str], findings: list[Finding]) -> None:
+        """Has models and patterns read up to a position at the same time, and lets go of what they judged."""
+        text = self._text if end == self._offset + len(self._text) else self._text[: end - self._offset]
+        judging = self._begin(text, final)
         if not judging and not final and self._waits_for_models:
-            return Release("", max(self._released, self._covered))
+            return
         try:
-            # Models read all at once, while patterns read piece by piece.
-            for end in (*range(self._read_through + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):
-                if not self.is_blocked:
-                    await self._read(end, final and end == arrived)
-                    self._let_go(self._safe, released, findings)
+            await self._read_patterns(text, final)
+            self._let_go(self._safe, released, findings)
             if judging and not self.is_blocked:
                 for run, task in judging:
                     self._take(run, await task)
@@ -293,22 +301,18 @@ class Lane:
         finally:
             for _, task in judging:
                 task.cancel()
-        # What a placeholder covers has left, as far as that placeholder reaches.
-        through = max(self._released, self._covered)
-        return Release("".join(released), through, tuple(findings), self.is_blocked)
 
-    def _begin(self, final: bool) -> list[tuple[Run, asyncio.Task[list[Match]]]]:
+    def _begin(self, text: str, final: bool) -> list[tuple[Run, asyncio.Task[list[Match]]]]:
         """Hands what has arrived to every model; most of the time that is not enough to judge."""
         return [
             (run, task)
             for run, cursor, _ in self._models
-            if run.is_live and (task := self._screening.begin(run, cursor, self._text, self._offset, final))
+            if run.is_live and (task := self._screening.begin(run, cursor, text, self._offset, final))
         ]
 
-    async def _read(self, end: int, final: bool) -> None:
-        """Has every detector of patterns read up to a position."""
-        text = self._text[: end - self._offset]
-        self._read_through = end
+    async def _read_patterns(self, text: str, final: bool) -> None:
+        """Has every detector of patterns read on."""
+        self._read_through = self._offset + len(text)
         for run, cursor in self._readers:
             if run.is_live:
                 self._take(run, await self._screening.scan(run, cursor, text, self._offset, final))

@@ -72,6 +72,17 @@ async def test_harmless_words_of_attacks_pass(serve, text):
     assert (await checked(await serve(BLOCKING), text)).verdict == verdict.VERDICT_ALLOW
 
 
+@pytest.mark.parametrize("text", [VIOLENT[::-1], " ".join(word[::-1] for word in VIOLENT.split()), ATTACK[::-1]])
+async def test_reversed_harm_is_harm(serve, text):
+    """Read from its end or word by word, and whatever stands around it is judged too."""
+    stub = await serve(BLOCKING)
+    hidden = "eht yht uoy taht siht " * 3 + VIOLENT
+
+    assert (await checked(stub, text)).verdict == verdict.VERDICT_BLOCK
+    assert (await checked(stub, hidden)).verdict == verdict.VERDICT_BLOCK
+    assert (await checked(stub, CALM[::-1])).verdict == verdict.VERDICT_ALLOW
+
+
 async def test_a_stream_releases_what_the_whole_does(serve):
     """However an answer is cut, the same text leaves before the passage that is blocked, and nothing of it."""
     stub = await serve(BLOCKING)

@@ -200,3 +200,19 @@ async def test_what_is_blocked_by_a_pattern_waits_for_no_model(serve: Serve) -> 
 
     assert assessment.verdict == verdict.VERDICT_BLOCK
     await asyncio.wait_for(given_up.wait(), 20)
+
+
+async def test_long_texts_are_judged_in_order(serve: Serve) -> None:
+    """A model is shown a long text piece by piece, and nothing behind what it blocks."""
+    calls: list[int] = []
+
+    async def second() -> list[Match]:
+        calls.append(len(calls))
+        return [Match(5_000, 5_001, "violence", 1.0)] if len(calls) == 2 else []
+
+    stub = await serve(MODELS, {"moderation": FakeModel("moderation", ("violence",), second)})
+
+    assessment = (await stub.CheckInput(prompt("a." * 200_000, profile="models"))).assessment
+
+    assert assessment.verdict == verdict.VERDICT_BLOCK
+    assert calls == [0, 1]

@@ -54,6 +54,11 @@ def found(detector: ForbiddenTerms, text: str) -> list[str]:
         ("m4k3 4 b0mb", "m4k3 4 b0mb"),
         ("MakeAPipeBomb", "MakeAPipeBomb"),
         ("now m4keapip3bombs", "m4keapip3bombs"),
+        ("now bmob epip a ekam ot", "bmob epip a ekam"),
+        ("ekam a epip bmob won", "ekam a epip bmob"),
+        ("uOy llIk", "uOy llIk"),
+        ("b m o b a e k a m", "b m o b a e k a m"),
+        ("bmobapip3kam 8m0b 3kam", "8m0b 3kam"),
     ],
 )
 def test_disguised_terms_are_found(detector: ForbiddenTerms, text: str, span: str) -> None:
@@ -65,6 +70,7 @@ def test_disguised_terms_are_found(detector: ForbiddenTerms, text: str, span: st
     "text",
     [
         "grapes and drapery",
+        "epar",
         "g r a p e s",
         "He tried to kill. You saw it.",
         "kill\n\nyou",

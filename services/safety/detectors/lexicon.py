@@ -2,13 +2,14 @@
 
 A term is a phrase of words in which a group offers alternatives: "(make|build) (a)? (pipe)? bomb". Each phrase becomes
 a small graph with an edge per word, all of them hung into one start, so that the size of the whole grows with the text
-of the phrases and not with what they multiply to. The lexicon knows nothing of texts; `terms.py` walks it.
+of the phrases and not with what they multiply to. A phrase that is long enough hangs there backwards
+too, so that reversed text costs nothing to look for. The lexicon knows nothing of texts; `terms.py` walks it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ WORDS_MAX = 16
 
 # A term of fewer letters is not looked for in spelled-out letters.
 _SPELLED_MIN = 3
+# Nor one of fewer backwards: short words are others when they are reversed.
+_BACKWARDS_MIN = 5
 # Marks edges that are compared by skeleton; no folded word contains a NUL.
 _LEET = "\0"
 _PIECE = re.compile(r"\(([^()]+)\)(\?)?|([^\s()?]+)")
@@ -86,9 +89,10 @@ class Lexicon:
             self.categories.add(category)
             phrase = parse(text)
             end = TermEnd(category, score, _shortest(phrase) == 1)
-            _hang(words, [[self._fold(option) for option in options] for options in phrase], end)
-            if _letter_count_min(phrase) >= _SPELLED_MIN:
-                _hang(letters, [[self._spell(option) for option in options] for options in phrase], end)
+            for written in (phrase, *_backwards(phrase)):
+                _hang(words, [[self._fold(option) for option in options] for options in written], end)
+                if _letter_count_min(phrase) >= _SPELLED_MIN:
+                    _hang(letters, [[self._spell(option) for option in options] for options in written], end)
         self.words = Place([words], {})
         self.letters = Place([letters], {})
 
@@ -141,6 +145,14 @@ def parse(text: str) -> Phrase:
     if not all(word.isalnum() for options in phrase for words in options for word in words):
         raise ValueError(f"{text!r}: words are letters and digits only (write dont for don't, two words for a-b)")
     return phrase
+
+
+def _backwards(phrase: Phrase) -> Iterator[Phrase]:
+    """A phrase as reversed text has it: word by word, and from its end."""
+    if _letter_count_min(phrase) >= _BACKWARDS_MIN:
+        words = [[tuple(word[::-1] for word in option) for option in options] for options in phrase]
+        yield words
+        yield [[option[::-1] for option in options] for options in reversed(words)]
 
 
 def _shortest(phrase: Phrase) -> int:

@@ -8,10 +8,12 @@ policy blocks, a stream is held until its passage is judged; where it only flags
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from services.safety.detectors.detector import Match
+from services.safety.learned.backwards import turned
 from services.safety.learned.features import Counted, Floats
 from services.safety.learned.heads import LinearHeads, pooled
 from services.safety.learned.passages import PASSAGE_MAX, Pieces
@@ -80,30 +82,32 @@ class ClassifierCursor:
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
-        if self._pieces.is_long(text, offset):
-            return self._judge_long(text, offset, final)
         complete = self._pieces.take(text, offset, final)
         return self._judge(complete) if complete else None
 
-    async def _judge_long(self, text: str, offset: int, final: bool) -> list[Match]:
-        return await self._judge(await self._pieces.take_long(text, offset, final))
-
     async def _judge(self, passages: list[str]) -> list[Match]:
-        readings = await self._reader.read(passages)
-        if len(passages) <= INLINE_PASSAGES:
-            return self._matches(passages, readings)
-        return await asyncio.to_thread(self._matches, passages, readings)
+        meant = [turned(passage) for passage in passages]
+        texts = [*passages, *itertools.chain.from_iterable(meant)]
+        readings = await self._reader.read(texts)
+        if len(texts) <= INLINE_PASSAGES:
+            return self._matches(passages, meant, readings)
+        return await asyncio.to_thread(self._matches, passages, meant, readings)
 
-    def _matches(self, passages: list[str], readings: list[Reading]) -> list[Match]:
+    def _matches(self, passages: list[str], meant: list[tuple[str, ...]], readings: list[Reading]) -> list[Match]:
         matches = []
-        for passage, reading in zip(passages, readings, strict=True):
+        rest = iter(readings[len(passages) :])
+        for passage, others, reading in zip(passages, meant, readings, strict=False):
             self._window.append((passage, reading.vector))
+            scores = self._scores(self._window)
+            for other in others:
+                alone = self._scores([(other, next(rest).vector)])
+                scores = {category: max(score, alone[category]) for category, score in scores.items()}
             end = self.safe + len(passage)
-            matches += [Match(self.safe, end, category, score) for category, score in self._scores().items()]
+            matches += [Match(self.safe, end, category, score) for category, score in scores.items()]
             self.safe = end
         return matches
 
-    def _scores(self) -> dict[str, float]:
-        counted = self._reader.counted("".join(passage for passage, _ in self._window))
-        scores = self._score(pooled([vector for _, vector in self._window]), counted)
+    def _scores(self, window: Collection[tuple[str, Floats]]) -> dict[str, float]:
+        counted = self._reader.counted("".join(passage for passage, _ in window))
+        scores = self._score(pooled([vector for _, vector in window]), counted)
         return {category: scores[head] for head, category in self._names.items()}

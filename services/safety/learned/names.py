@@ -51,13 +51,8 @@ class NamesCursor:
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
-        if self._pieces.is_long(text, offset):
-            return self._judge_long(text, offset, final)
         complete = self._pieces.take(text, offset, final)
         return self._judge(complete) if complete else None
-
-    async def _judge_long(self, text: str, offset: int, final: bool) -> list[Match]:
-        return await self._judge(await self._pieces.take_long(text, offset, final))
 
     async def _judge(self, passages: list[str]) -> list[Match]:
         matches = []

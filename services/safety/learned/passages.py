@@ -6,7 +6,6 @@ behind it, so a stream is cut like the whole text, however it arrived.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 
@@ -14,8 +13,6 @@ from collections.abc import Iterator
 PASSAGE_MIN = 160
 # Where no sentence ends, it ends behind a word. So many code points of English are 80 tokens; the encoder reads 256.
 PASSAGE_MAX = 320
-# Longer pieces are cut in a thread: a million code points take a fifth of a second, in which nobody else gets a turn.
-INLINE_CODE_POINTS = 20_000
 # The full stop of an initial or a title ends no sentence: what follows is the rest of a name.
 _STOP = r"(?<![A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)\."
 _SENTENCE_END = re.compile(rf"(?:{_STOP}|[!?…])[\"'”’)\]]*\s|[。！？]|\n")
@@ -49,14 +46,6 @@ class Pieces:
     def __init__(self) -> None:
         self._arrived = 0
         self._unread = ""
-
-    def is_long(self, text: str, offset: int) -> bool:
-        """Whether so much is new that it is for `take_long`."""
-        return offset + len(text) - self._arrived > INLINE_CODE_POINTS
-
-    async def take_long(self, text: str, offset: int, final: bool) -> list[str]:
-        """As `take`, in a thread; nothing else may be taken meanwhile."""
-        return await asyncio.to_thread(self.take, text, offset, final)
 
     def take(self, text: str, offset: int, final: bool) -> list[str]:
         """Returns the passages that have become complete; arguments as in `detector.Cursor.scan`."""
