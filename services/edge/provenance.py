@@ -13,6 +13,7 @@ from urllib.parse import quote
 from google.protobuf.duration_pb2 import Duration
 
 from millrace.inference.v1 import event_pb2 as pb
+from millrace.inference.v1.inference_service_pb2 import StreamGenerateResponse
 from services.edge.exchange import Exchange
 from services.edge.rate_limits import set_limits
 
@@ -85,6 +86,19 @@ def set_failed(exchange: Exchange, receipt: pb.Receipt) -> None:
         _set_target(exchange, made[-1].target)
     if len(made) > 1 or any(one.HasField("ttft") for one in made):
         exchange.set_header(b"x-should-retry", b"false")
+
+
+def set_step(exchange: Exchange, step: StreamGenerateResponse, made: set[int]) -> None:
+    """Sets what a step of a stream tells before its text comes; `made` has the tries so far, as `set_attempt` says."""
+    kind = step.WhichOneof("event")
+    if kind == "started":
+        set_model(exchange, step.started.model)
+        set_cache(exchange, step.started.cache)
+        set_limits(exchange, step.started.limits)
+    elif kind == "cache":
+        set_cache(exchange, step.cache)
+    elif kind == "attempt":
+        set_attempt(exchange, step.attempt.attempt, made)
 
 
 def set_model(exchange: Exchange, model: str) -> None:

@@ -15,8 +15,7 @@ from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 from services.edge.inference_client import InferenceClient
-from services.edge.provenance import set_attempt, set_cache, set_model
-from services.edge.rate_limits import set_limits
+from services.edge.provenance import set_step
 
 
 class Frames(Protocol):
@@ -75,15 +74,10 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
                 continue
             case "started":
                 frames.open(response.started)
-                set_model(exchange, response.started.model)
-                set_cache(exchange, response.started.cache)
-                set_limits(exchange, response.started.limits)
+                set_step(exchange, response, made)
                 continue
-            case "cache":
-                set_cache(exchange, response.cache)
-                continue
-            case "attempt":
-                set_attempt(exchange, response.attempt.attempt, made)
+            case "cache" | "attempt":
+                set_step(exchange, response, made)
                 continue
             case _:
                 continue

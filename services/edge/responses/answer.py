@@ -187,16 +187,17 @@ def answered(response: Response, generation: pb.Generation) -> Response:
     name = response.id.removeprefix(RESPONSE)
     output: list[OutputItem] = []
     status = item_status(choice.finish_reason)
-    if choice.reasoning:
+    is_said = bool(choice.text or choice.refusal or choice.tool_calls)
+    if choice.reasoning:  # what was cut short is what came last
         text = ReasoningText(choice.reasoning)
-        output.append(ReasoningItem(f"rs_{name}_{len(output)}", [text], "completed"))
+        output.append(ReasoningItem(f"rs_{name}_{len(output)}", [text], "completed" if is_said else status))
     content: list[OutputText | RefusalPart] = []
     if choice.text:
         content.append(OutputText(choice.text, logprobs=logprobs_of(choice.logprobs)))
     if choice.refusal:
         content.append(RefusalPart(choice.refusal))
-    if content or not choice.tool_calls:
-        output.append(Message(f"msg_{name}_{len(output)}", status, content))
+    if content:
+        output.append(Message(f"msg_{name}_{len(output)}", "completed" if choice.tool_calls else status, content))
     for call in choice.tool_calls:
         output.append(FunctionCall(f"fc_{name}_{len(output)}", call.id, call.name, call.arguments_json, status))
     done = receipt(generation.receipt, generation.route_reason)
@@ -215,7 +216,8 @@ def ended(
         output=output,
         model=model or response.model,
         usage=_usage(used),
-        completed_at=None if incomplete else int(time.time()),
+        # Reckoned, so that it is the same however often the answer is told.
+        completed_at=None if incomplete else int(response.created_at + done.duration_ms / 1000),
         millrace=done,
     )
 

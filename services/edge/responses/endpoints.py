@@ -111,19 +111,25 @@ class ResponseEndpoints:
                 await self._follow(exchange, job.job_id, -1, has_begun=bool(body.background))
                 return None
             if not body.background:
-                await self._wait(exchange, job.job_id)
+                item = await self._wait(exchange, job.job_id)
+                return _as_it_stands(item, job.job_id) if item else await self._response(exchange, job.job_id)
         except Disconnected:
             if not body.background:
                 await self._inference.abandon_job(exchange, job.job_id)
             raise
         return await self._response(exchange, job.job_id)
 
-    async def _wait(self, exchange: Exchange, job_id: str) -> None:
-        """Waits for the end of a response, and raises what it failed with."""
+    async def _wait(self, exchange: Exchange, job_id: str) -> job_pb2.JobItem | None:
+        """Waits for the end of a response, and raises what it failed with; None where it was cancelled unbegun."""
+        ended = None
         async with self._inference.follow_job(exchange, job_id) as events:
             async for event in events:
-                if event.ended_item.HasField("error"):
-                    raise error_of_item(event.ended_item.error)
+                if event.HasField("ended_item"):
+                    ended = event.ended_item
+        if ended is not None:
+            _raise_failure(exchange, ended)
+            provenance.set_all(exchange, ended.answer)
+        return ended
 
     async def get(self, exchange: Exchange, _: None) -> Response | None:
         """GET /v1/responses/{response_id}; with `stream=true` as events, from `starting_after` on."""
@@ -165,7 +171,7 @@ class ResponseEndpoints:
             has_begun: Whether the stream begins at once; else with the answer, for what fails before it is a status.
         """
         item = await self._item(exchange, job_id)
-        frames = ResponseFrames(kept.begun(item, job_id, "queued"), after)
+        frames, made = ResponseFrames(kept.begun(item, job_id, "queued"), after), set[int]()
         exchange.expect_stream(frames.failed)
         async with self._inference.follow_job(exchange, job_id) as events:
             told = frames.queue()
@@ -174,12 +180,13 @@ class ResponseEndpoints:
                 await exchange.write(told)
                 told = b""
             async for event in events:
-                if not has_begun and event.ended_item.HasField("error"):
-                    raise error_of_item(event.ended_item.error)
-                told += _told(frames, event)
-                if not has_begun and event.event.WhichOneof("event") in _BEFORE:
-                    continue
                 if not has_begun:
+                    _raise_failure(exchange, event.ended_item)
+                told += _told(frames, event)
+                if not has_begun:
+                    provenance.set_step(exchange, event.event, made)
+                    if event.event.WhichOneof("event") in _BEFORE:
+                        continue
                     await exchange.start_stream()
                     has_begun = True
                 if told:
@@ -188,13 +195,7 @@ class ResponseEndpoints:
         await exchange.end_stream(b"")
 
     async def _response(self, exchange: Exchange, job_id: str) -> Response:
-        item = await self._item(exchange, job_id)
-        response = kept.begun(item, job_id, _STATUS.get(item.state, "failed"))
-        if item.HasField("answer"):
-            return answer.answered(response, item.answer)
-        if item.HasField("error") and response.status == "failed":
-            return answer.failed(response, Fault.of(error_of_item(item.error)))
-        return response
+        return _as_it_stands(await self._item(exchange, job_id), job_id)
 
     async def _item(self, exchange: Exchange, job_id: str) -> job_pb2.JobItem:
         job = await self._inference.job(exchange, job_id)
@@ -204,6 +205,23 @@ class ResponseEndpoints:
 
     def _id(self, exchange: Exchange) -> str:
         return bare(exchange.params["response_id"], RESPONSE, "response")
+
+
+def _as_it_stands(item: job_pb2.JobItem, job_id: str) -> Response:
+    """The response of an item, as far as it has come."""
+    response = kept.begun(item, job_id, _STATUS.get(item.state, "failed"))
+    if item.HasField("answer"):
+        return answer.answered(response, item.answer)
+    if item.HasField("error") and response.status == "failed":
+        return answer.failed(response, Fault.of(error_of_item(item.error)))
+    return response
+
+
+def _raise_failure(exchange: Exchange, item: job_pb2.JobItem) -> None:
+    """Raises what an item failed with, with the headers of any call that fails so."""
+    if item.HasField("error"):
+        provenance.set_failed(exchange, item.receipt)
+        raise error_of_item(item.error)
 
 
 def _told(frames: ResponseFrames, happened: job_service_pb2.StreamJobResponse) -> bytes:

@@ -44,6 +44,7 @@ class ResponseFrames:
         self._is_open = False
         self._reason = 0
         self._output: list[OutputItem] = []
+        self._given_up_count = 0  # items at its beginning, of tries that came to nothing
         self._current: Message | ReasoningItem | None = None
         self._calls: dict[int, tuple[int, FunctionCall]] = {}
 
@@ -53,9 +54,14 @@ class ResponseFrames:
         return self._told("response.created") + self._told("response.queued")
 
     def open(self, started: pb.Started) -> bytes:
-        """The answer has begun; what was told of an earlier try of it stays, as items that are not complete."""
+        """The answer has begun.
+
+        What was told of an earlier try of it stays told, as items that are not complete. The answer is told at the
+        places behind them, under the ids that it has for whoever reads it later, and at the end stands alone.
+        """
         self._route_reason = started.route_reason
         told = self._close("incomplete") if self._output else b""
+        self._given_up_count = len(self._output)
         if not self._is_open:
             told += self._told("response.created")
         if self._response.status != "in_progress" or not self._is_open:
@@ -85,19 +91,19 @@ class ResponseFrames:
     def completed(self, completed: pb.Completed) -> bytes:
         """The response is complete, or as complete as it gets."""
         done = receipt(completed.receipt, self._route_reason)
-        model = completed.receipt.model
-        self._response = answer.ended(self._response, self._output, self._reason, completed.usage, model, done)
+        output, model = self._output[self._given_up_count :], completed.receipt.model
+        self._response = answer.ended(self._response, output, self._reason, completed.usage, model, done)
         return self._told(f"response.{self._response.status}")
 
     def failed(self, fault: Fault) -> bytes:
-        """The response failed."""
-        self._response = answer.failed(msgspec.structs.replace(self._response, output=self._output), fault)
+        """The response failed: it has no output, as for whoever reads it later."""
+        self._response = answer.failed(self._response, fault)
         return self._told("response.failed")
 
     def cancelled(self) -> bytes:
         """The response was cancelled: OpenAI's streams have no other word for it."""
         told = self._close("incomplete")
-        self._response = msgspec.structs.replace(self._response, status="cancelled", output=self._output)
+        self._response = msgspec.structs.replace(self._response, status="cancelled")
         return told + self._told("response.incomplete")
 
     def _reason_on(self, text: str) -> bytes:
@@ -196,7 +202,7 @@ class ResponseFrames:
         return next(index for index, item in enumerate(self._output) if item is self._current)
 
     def _id(self, prefix: str) -> str:
-        return f"{prefix}_{self._response.id.removeprefix(RESPONSE)}_{len(self._output)}"
+        return f"{prefix}_{self._response.id.removeprefix(RESPONSE)}_{len(self._output) - self._given_up_count}"
 
     def _told(self, kind: str) -> bytes:
         return self._event(kind, response=self._response)

@@ -40,25 +40,29 @@ class WireRunner:
 
     async def run(self, claim: Claim, tell: Callable[[bytes], None] | None) -> Outcome:
         """Does an item and tells its steps; failures are outcomes."""
-        work = job_pb2.JobWork.FromString(claim.work)
+        work, call = job_pb2.JobWork.FromString(claim.work), identity.current()
+        receipt = Receipt(call.request_id, work.generation.model or work.embedding.model)
         try:
             if work.HasField("embedding"):
-                return _done(job_pb2.JobItem(vectors=await self._embed(work.embedding)))
-            return _done(job_pb2.JobItem(answer=translate.generation(await self._generate(work, tell))))
+                return _done(job_pb2.JobItem(vectors=await self._embed(work.embedding, receipt)))
+            happened = await self._generate(work, tell, receipt)
+            return _done(job_pb2.JobItem(answer=translate.generation(happened)))
         except MillraceError as error:
-            return _failed(claim, error, is_awaited=work.awaited)
+            return _failed(claim, error, receipt, is_awaited=work.awaited)
         except Exception:  # a bug met by one item must not stop the worker
             log.exception("an item of a job failed")
             bug = Internal("INTERNAL", "internal error; the log has it all")
-            return _failed(claim, bug, is_awaited=work.awaited)
+            return _failed(claim, bug, receipt, is_awaited=work.awaited)
 
-    async def _generate(self, work: job_pb2.JobWork, tell: Callable[[bytes], None] | None) -> list[Event]:
+    async def _generate(
+        self, work: job_pb2.JobWork, tell: Callable[[bytes], None] | None, receipt: Receipt
+    ) -> list[Event]:
         call = identity.current()
         asked = translate.request(work.generation, call, call.request_id, streamed=tell is not None)
         if not work.awaited:
             asked = msgspec.structs.replace(asked, priority=min(asked.priority, PRIORITY))
         happened: list[Event] = []
-        async with aclosing(self._pipeline.run(asked)) as batches:
+        async with aclosing(self._pipeline.run(asked, receipt)) as batches:
             async for batch in batches:
                 for event in batch:
                     happened.append(event)
@@ -66,12 +70,13 @@ class WireRunner:
                         tell(translate.response(event, len(happened)).SerializeToString())
         return happened
 
-    async def _embed(self, asked: inference_service_pb2.EmbedRequest) -> inference_service_pb2.EmbedResponse:
+    async def _embed(
+        self, asked: inference_service_pb2.EmbedRequest, receipt: Receipt
+    ) -> inference_service_pb2.EmbedResponse:
         call = identity.current()
         request = Request(
             call.request_id, call.tenant, asked.model, Prompt(streamed=False), call.deadline, caller=call.caller
         )
-        receipt = Receipt(call.request_id, asked.model)
         dimension_count = asked.dimension_count if asked.HasField("dimension_count") else None
         done = await self._embeddings.embed(request, asked.texts, dimension_count, receipt)
         return inference_service_pb2.EmbedResponse(
@@ -93,9 +98,9 @@ def _done(item: job_pb2.JobItem) -> Outcome:
     return Outcome(State.COMPLETED, item.SerializeToString())
 
 
-def _failed(claim: Claim, error: MillraceError, *, is_awaited: bool) -> Outcome:
+def _failed(claim: Claim, error: MillraceError, receipt: Receipt, *, is_awaited: bool) -> Outcome:
     """What a failure comes to: another try where waiting helps, the end where it does not or somebody waits."""
-    result = refused(error)
+    result = refused(error, receipt)
     if time.time() * 1000 >= claim.deadline_ms:
         return Outcome(State.EXPIRED, result)
     is_limited = error.code is Code.RESOURCE_EXHAUSTED and error.reason not in FINAL_REASONS
@@ -106,11 +111,12 @@ def _failed(claim: Claim, error: MillraceError, *, is_awaited: bool) -> Outcome:
     return Outcome(State.FAILED, result, retry_after_s=after_s, is_a_try=not is_limited)
 
 
-def refused(error: MillraceError) -> bytes:
-    """The result of an item that has none but an error."""
+def refused(error: MillraceError, receipt: Receipt | None = None) -> bytes:
+    """The result of an item that has none but an error, with what was done for it."""
     full = status.to_proto(error)
     said = inference_service_pb2.ItemError(code=full.code, message=full.message, details=full.details)
-    return job_pb2.JobItem(error=said).SerializeToString()
+    done = translate.receipt(receipt) if receipt else None
+    return job_pb2.JobItem(error=said, receipt=done).SerializeToString()
 
 
 def job(made: Job) -> job_pb2.Job:

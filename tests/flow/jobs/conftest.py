@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -14,6 +15,7 @@ from kit.telemetry import off
 from services.edge.config import EdgeSettings, InferenceDialSettings
 from services.edge.wiring import wire
 from services.inference.jobs.settings import JobSettings
+from services.inference.quota.settings import QuotaSettings
 from tests.fakes.openai_upstream import OpenAIUpstream
 from tests.inference.suite import Suite, serve_suite
 
@@ -32,9 +34,19 @@ def _no_safety() -> None:
 
 
 @pytest.fixture
-async def suite(tmp_path: Path, upstream: OpenAIUpstream) -> AsyncIterator[Suite]:
+def limits() -> str:
+    """What each client may use; a test that wants limits has a parameter of this name."""
+    return ""
+
+
+@pytest.fixture
+async def suite(tmp_path: Path, upstream: OpenAIUpstream, limits: str) -> AsyncIterator[Suite]:
     """Inference, with workers that look often."""
-    settings = {"jobs": JobSettings(poll_s=0.05, concurrency=4)}
+    settings: dict[str, Any] = {"jobs": JobSettings(poll_s=0.05, concurrency=4)}
+    if limits:
+        quotas = tmp_path / "quotas.yaml"
+        quotas.write_text(f"version: 1\ntiers: {{few: {{client: {{{limits}}}}}}}\nroles: {{anonymous: few}}\n")
+        settings["quotas"] = QuotaSettings(file=quotas)
     async with AsyncExitStack() as stack:
         yield await serve_suite(
             stack,
@@ -44,7 +56,7 @@ async def suite(tmp_path: Path, upstream: OpenAIUpstream) -> AsyncIterator[Suite
             "",
             cache=False,
             safety=False,
-            settings=settings,  # type: ignore[arg-type]
+            settings=settings,
         )
 
 

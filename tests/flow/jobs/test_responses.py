@@ -233,6 +233,26 @@ async def test_who_waits_hears_of_a_limit_at_once(
     assert (await ended(client, waiting)).status == "completed"
 
 
+@pytest.mark.parametrize("limits", ["requests_per_minute: 1"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_kept_answer_has_the_headers_of_any_other(http: httpx.AsyncClient, stream: bool, limits: str) -> None:
+    """Where its limits stand and what was done for it, told by answers and by refusals, streamed or not."""
+    answers = {
+        store: [await http.post("/v1/responses", json={"model": "gpt", "input": "hi", "stream": stream, "store": store},
+                                headers={"x-client-id": f"stored-{store}"}) for _ in range(2)]
+        for store in (True, False)
+    }  # fmt: skip
+    names = [
+        [{name for name in one.headers if name.startswith(("x-ratelimit", "x-millrace", "retry-after"))} for one in two]
+        for two in answers.values()
+    ]
+
+    assert [[one.status_code for one in two] for two in answers.values()] == [[200, 429]] * 2
+    assert names[0] == names[1]
+    assert {"x-ratelimit-remaining", "x-ratelimit-reset-requests", "x-millrace-target"} <= names[0][0]
+    assert {"x-ratelimit-remaining", "x-ratelimit-reset-requests", "retry-after"} <= names[0][1]
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

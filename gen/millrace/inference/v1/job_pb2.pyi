@@ -84,7 +84,7 @@ class JobWork(_message.Message):
     def __init__(self, label: _Optional[str] = ..., generation: _Optional[_Union[_generation_pb2.GenerationSpec, _Mapping]] = ..., embedding: _Optional[_Union[_inference_service_pb2.EmbedRequest, _Mapping]] = ..., refused: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ..., awaited: _Optional[bool] = ...) -> None: ...
 
 class JobItem(_message.Message):
-    __slots__ = ("index", "label", "state", "answer", "vectors", "error", "attachment")
+    __slots__ = ("index", "label", "state", "answer", "vectors", "error", "attachment", "receipt")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class JobItem(_message.Message):
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     index: int
     label: str
     state: JobState
@@ -99,4 +100,5 @@ class JobItem(_message.Message):
     vectors: _inference_service_pb2.EmbedResponse
     error: _inference_service_pb2.ItemError
     attachment: bytes
-    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., answer: _Optional[_Union[_event_pb2.Generation, _Mapping]] = ..., vectors: _Optional[_Union[_inference_service_pb2.EmbedResponse, _Mapping]] = ..., error: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ...) -> None: ...
+    receipt: _event_pb2.Receipt
+    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., answer: _Optional[_Union[_event_pb2.Generation, _Mapping]] = ..., vectors: _Optional[_Union[_inference_service_pb2.EmbedResponse, _Mapping]] = ..., error: _Optional[_Union[_inference_service_pb2.ItemError, _Mapping]] = ..., attachment: _Optional[bytes] = ..., receipt: _Optional[_Union[_event_pb2.Receipt, _Mapping]] = ...) -> None: ...
