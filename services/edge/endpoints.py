@@ -21,6 +21,7 @@ from services.edge.service.cache_report import CacheReport, CacheReported, Cache
 from services.edge.service.chat import ChatEndpoints
 from services.edge.service.health import HealthEndpoints
 from services.edge.service.ledger import HistoryPage, HistoryQuery, LedgerEndpoints, UsagePage, UsageQuery
+from services.edge.service.standing import LimitsEndpoint, StandingLimits
 from services.edge.service.stats import StatsEndpoint
 from services.edge.service.text import TextEndpoints
 from services.edge.traces.endpoints import TraceEndpoints
@@ -37,6 +38,7 @@ class Endpoints:
     health: HealthEndpoints
     stats: StatsEndpoint
     ledger: LedgerEndpoints
+    limits: LimitsEndpoint
     cache_report: CacheReportEndpoint
     admin: AdminEndpoints
     tasks: TaskEndpoints
@@ -200,6 +202,7 @@ def _operations(ends: Endpoints) -> list[Route]:
             events=(LiveSnapshot,),
         ),
         _past("/history", ends.ledger.history, "Past requests, newest first.", HistoryPage, HistoryQuery),
+        Route("GET", "/v1/limits", ends.limits.limits, "What is left of your limits.", "Usage", answer=StandingLimits),
         _past("/v1/usage", ends.ledger.usage, "Tokens and cost by time.", UsagePage, UsageQuery),
         Route(
             "GET",

@@ -122,6 +122,10 @@ class InferenceClient:
         """Gets the usage of a span of time."""
         return await self._call(exchange, self._usage.GetUsage, request)
 
+    async def limits(self, exchange: Exchange) -> usage_service_pb2.ListLimitsResponse:
+        """Lists the limits of whoever asks."""
+        return await self._call(exchange, self._usage.ListLimits, usage_service_pb2.ListLimitsRequest())
+
     async def create_key(self, exchange: Exchange, key: key_pb2.Key) -> key_service_pb2.CreateKeyResponse:
         """Makes a key."""
         return await self._call(exchange, self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key=key))

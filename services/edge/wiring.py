@@ -31,6 +31,7 @@ from services.edge.service.cache_report import CacheReportEndpoint
 from services.edge.service.chat import ChatEndpoints, Defaults
 from services.edge.service.health import HealthEndpoints
 from services.edge.service.ledger import LedgerEndpoints
+from services.edge.service.standing import LimitsEndpoint
 from services.edge.service.stats import StatsEndpoint
 from services.edge.service.text import TextEndpoints
 from services.edge.traces.endpoints import TraceEndpoints
@@ -94,6 +95,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
             health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),
             stats=StatsEndpoint(inference),
             ledger=LedgerEndpoints(inference),
+            limits=LimitsEndpoint(inference),
             cache_report=CacheReportEndpoint(inference),
             admin=AdminEndpoints(inference),
             tasks=TaskEndpoints(inference, settings.default_model),

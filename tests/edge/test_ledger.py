@@ -54,6 +54,17 @@ class Ledger(FakeInference):
         lines = [usage_pb2.UsageLine(**day, model=name, totals=TOTALS) for name in ("gpt", "other")]
         return pb.GetUsageResponse(lines=lines)
 
+    async def ListLimits(self, request: pb.ListLimitsRequest, context: Any) -> pb.ListLimitsResponse:
+        minute = event_pb2.LimitState(
+            name="user_requests_per_minute", unit=event_pb2.LIMIT_UNIT_REQUESTS,
+            window=event_pb2.LIMIT_WINDOW_MINUTE, limit=20, remaining=19, reset=Duration(seconds=1, nanos=500_000_000),
+        )  # fmt: skip
+        month = event_pb2.LimitState(
+            name="tenant_usd_per_month", unit=event_pb2.LIMIT_UNIT_MICRO_USD,
+            window=event_pb2.LIMIT_WINDOW_MONTH, limit=2_500_000, remaining=1_250_000,
+        )  # fmt: skip
+        return pb.ListLimitsResponse(limits=[minute, month])
+
     async def GetStats(self, request: Any, context: Any) -> pb.GetStatsResponse:
         answer = await super().GetStats(request, context)
         answer.ledger.totals.CopyFrom(TOTALS)
@@ -116,6 +127,17 @@ async def test_usage_speaks_as_openai_does(edge: RunningEdge, ledger: Ledger) ->
     assert (first["cost_usd"], first["user_id"]) == (0.0015, None)
     assert list(ledger.asked.group_by) == [usage_pb2.USAGE_GROUP_MODEL, usage_pb2.USAGE_GROUP_KEY]
     assert (ledger.asked.bucket_width.seconds, ledger.asked.principal) == (86_400, "alice")
+
+
+async def test_limits_are_told_in_their_units(edge: RunningEdge) -> None:
+    """Each limit with what is left of it: requests as they are, money in dollars, time in seconds."""
+    minute, month = (await edge.get("/v1/limits")).json()["data"]
+
+    assert minute == {
+        "name": "user_requests_per_minute", "unit": "requests", "window": "minute",
+        "limit": 20, "remaining": 19, "reset_s": 1.5,
+    }  # fmt: skip
+    assert (month["unit"], month["window"], month["limit"], month["remaining"]) == ("usd", "month", 2.5, 1.25)
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,7 @@ class WholeRun:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Says what leaked, where it stood, and which test to look at."""
         write = terminalreporter.write_line
-        write(
-            f"telemetry: {self.text_count} distinct texts of all processes, {len(self.leaks)} places with leaks ({self.folder})"
-        )
+        write(f"telemetry: {self.text_count} distinct texts, {len(self.leaks)} places with leaks ({self.folder})")
         for where, found in sorted(self.leaks.items())[:SHOWN_COUNT_MAX]:
             test, leak = min(found)
             write(f"LEAKED {where}: {leak}, of {test}")

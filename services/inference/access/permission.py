@@ -57,7 +57,7 @@ def endpoint_of(method: str) -> str:
         return _UNLISTED
     if service == "InferenceService":
         return _ENDPOINTS.get(name, _UNLISTED)
-    if service == "AccessService" and name == "GetCaller":
+    if (service, name) in (("AccessService", "GetCaller"), ("UsageService", "ListLimits")):
         return _SELF
     return _SERVICES.get(service, _UNLISTED)
 

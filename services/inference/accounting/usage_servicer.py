@@ -19,7 +19,7 @@ from services.inference.caching.cache_port import CacheFigures
 from services.inference.caching.cache_stats_wire import cache_stats
 from services.inference.ledger.history import History, Scope
 from services.inference.ledger.sight import visible
-from services.inference.translate import duration
+from services.inference.translate import duration, limit
 
 
 class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
@@ -95,6 +95,13 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             entries=[usage_wire.entry(row) for row in rows[:size]],
             next_page_token=rows[size - 1]["id"] if len(rows) > size else "",
         )
+
+    async def ListLimits(
+        self, request: usage_service_pb2.ListLimitsRequest, context: Any
+    ) -> usage_service_pb2.ListLimitsResponse:
+        """Lists the limits of the caller and where they stand now."""
+        states = await self._admission.quotas.standing(identity.current().caller)
+        return usage_service_pb2.ListLimitsResponse(limits=[limit(one) for one in states])
 
     async def _ledger_stats(self) -> usage_pb2.LedgerStats | None:
         """What the ledger knows, as far as the caller may see it; None while the database is away."""

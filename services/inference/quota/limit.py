@@ -68,7 +68,7 @@ class Claim(msgspec.Struct, frozen=True):
     """What one request wants of several limits: all of it or nothing.
 
     Attributes:
-        id: Tells it from every other claim.
+        id: Tells it from every other claim; empty where it only asks, with amounts of 0, and nothing is held.
         slot: What all its keys share, one per tenant, so that they are in one place.
         limits: The limits.
         amounts: How much of each, in its unit.
@@ -82,7 +82,9 @@ class Claim(msgspec.Struct, frozen=True):
     @property
     def is_held(self) -> bool:
         """Whether something of it is still to be settled once the request has ended; a request that came, came."""
-        return any(limit.unit is not Unit.REQUESTS or limit.window is Window.AT_ONCE for limit in self.limits)
+        return self.id != "" and any(
+            limit.unit is not Unit.REQUESTS or limit.window is Window.AT_ONCE for limit in self.limits
+        )
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -147,7 +147,8 @@ class MemoryStore:
     def _add(self, claim: Claim, limit: Limit, meter: Meter, amount: int, now: int) -> None:
         at = _at(claim, limit)
         if limit.window is Window.AT_ONCE:
-            self._running.setdefault(at, {})[claim.id] = now + HOLD_MS
+            if amount:
+                self._running.setdefault(at, {})[claim.id] = now + HOLD_MS
             return
         used = max(0, meter.used + amount * _units(limit))
         until = now + _ceil(used, limit.maximum) if limit.window is Window.MINUTE else meter.until

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kit.errors import FailedPrecondition
+from kit.identity import Caller
 from services.inference.events import Receipt
 from services.inference.generation import Usage
 from services.inference.quota.applying import Applying, slot_of
@@ -77,6 +78,18 @@ class Quotas:
             usage = Usage(text_token_count(list(texts)))
             await self._reserve(request, route, limits, usage, receipt)
 
+    async def standing(self, caller: Caller) -> tuple[LimitState, ...]:
+        """Where the limits of a caller stand; asking counts for nothing.
+
+        Raises:
+            Unavailable: The counts are away and requests are refused then (QUOTAS_UNAVAILABLE).
+        """
+        limits = self._applying.limits_of(caller, "")
+        if not limits:
+            return ()
+        claim = Claim("", slot_of(caller.tenant), limits, (0,) * len(limits))
+        return _states(limits, await self._take(claim, caller))
+
     def _limits(self, request: Request) -> tuple[Limit, ...]:
         if request.cache.lease_id:
             return ()  # the cache has an answer made anew on its own account: whoever asked last did not ask for that
@@ -105,18 +118,20 @@ class Quotas:
         amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
         claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
         try:
-            opening = self._opening
-            standings = await (opening.take(claim, request.caller) if opening else self._store.take(claim))
+            standings = await self._take(claim, request.caller)
         except asyncio.CancelledError:
             self._keeper.wake()  # it may have been granted to nobody
             raise
-        receipt.limits = tuple(_state(limit, standing) for limit, standing in zip(limits, standings, strict=True))
+        receipt.limits = _states(limits, standings)
         if not all(standing.fits for standing in standings):
             raise quota_exceeded(limits, amounts, standings)
         if claim.is_held:
             receipt.reservation = Reservation(claim, self._keeper.end)
             receipt.reservation.progress = lambda: _so_far(receipt, route, usage)
             self._keeper.hold(receipt.reservation)
+
+    async def _take(self, claim: Claim, caller: Caller) -> tuple[Standing, ...]:
+        return await (self._opening.take(claim, caller) if self._opening else self._store.take(claim))
 
 
 def unlimited() -> Quotas:
@@ -131,6 +146,10 @@ def _so_far(receipt: Receipt, route: Route, reserved: Usage) -> tuple[Usage, int
         return None
     usage = Usage(reserved.prompt_token_count, sum(receipt.produced.values()))
     return usage, cost_micro_usd_max(route, usage) or 0
+
+
+def _states(limits: Sequence[Limit], standings: Sequence[Standing]) -> tuple[LimitState, ...]:
+    return tuple(_state(limit, standing) for limit, standing in zip(limits, standings, strict=True))
 
 
 def _state(limit: Limit, standing: Standing) -> LimitState:

@@ -90,8 +90,10 @@ for _, one in ipairs(found) do
     if one.kind == 'r' then
       put_flow(one.key, used, one.maximum)
     elseif one.kind == 'c' then
-      redis.call('ZADD', one.key, now + A[3], A[2])
-      redis.call('PEXPIRE', one.key, A[3] + SPARE_MS)
+      if one.amount > 0 then
+        redis.call('ZADD', one.key, now + A[3], A[2])
+        redis.call('PEXPIRE', one.key, A[3] + SPARE_MS)
+      end
     else
       put_window(one.key, used, one.start, one.ends)
     end

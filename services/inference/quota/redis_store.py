@@ -55,7 +55,7 @@ class RedisStore:
     async def _take(self, claim: Claim, how: str) -> tuple[Standing, ...]:
         held = claim.is_held
         how += "held" if held else "brief"
-        words: list[Any] = [self._now(), claim.id, self._hold_ms, self._record_ms, how, *self._month_starts()]
+        words: list[Any] = [self._now(), claim.id or "-", self._hold_ms, self._record_ms, how, *self._month_starts()]
         for limit, amount in zip(claim.limits, claim.amounts, strict=True):
             words += (KINDS[limit.window], limit.maximum, limit.burst, amount)
         said = await self._run(TAKE, _keys(claim), words, _ENCODER.encode(claim) if held else b"")

@@ -172,6 +172,7 @@ METHODS = {
     "InferenceService/Moderate": "moderate",
     "InferenceService/ListModels": "models",
     "UsageService/ListHistory": "usage",
+    "UsageService/ListLimits": "self",
     "JobService/CreateJob": "jobs",
     "AccessService/GetCaller": "self",
     "AccessService/CreateUser": "admin",

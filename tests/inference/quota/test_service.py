@@ -12,7 +12,7 @@ import pytest
 from kit.errors import Code
 from kit.identity import CallContext, use
 from kit.status import from_rpc_error
-from millrace.inference.v1 import event_pb2, generation_pb2
+from millrace.inference.v1 import event_pb2, generation_pb2, usage_service_pb2, usage_service_pb2_grpc
 from millrace.inference.v1 import inference_service_pb2 as pb
 from services.inference.quota.settings import QuotaSettings
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
@@ -171,3 +171,21 @@ async def test_a_named_limit_is_the_specs(limited: Any) -> None:
     assert (unknown.code, unknown.field_violations[0].field) == (Code.INVALID_ARGUMENT, "spec.limit")
     assert kinds(events)[-1] == "completed"
     assert not events[0].started.limits
+
+
+async def test_limits_can_be_looked_at(limited: Any) -> None:
+    """A caller sees all of its limits and what is left of them; looking uses nothing up, others have theirs."""
+    suite = await limited("{requests_per_minute: 2, concurrent_requests: 3, tokens_per_day: 5000}")
+    stub = usage_service_pb2_grpc.UsageServiceStub(suite.channel)
+    ask = usage_service_pb2.ListLimitsRequest()
+    with alice():
+        await suite.generate(sampling=generation_pb2.SamplingParams(max_tokens=50))
+        for _ in range(3):
+            seen = (await stub.ListLimits(ask, timeout=DEADLINE_S)).limits
+    with use(CallContext("r", "acme", "bob")):
+        others = (await stub.ListLimits(ask, timeout=DEADLINE_S)).limits
+
+    assert state(seen, "user_requests_per_minute") == (2, 1)
+    assert state(seen, "user_concurrent_requests") == (3, 3)
+    assert 0 < state(seen, "user_tokens_per_day")[1] < 5000
+    assert [one.remaining for one in others] == [one.limit for one in others]

@@ -22,6 +22,19 @@ async def remaining(store: QuotaStore, asked: Claim) -> int:
     return (await store.take(claim((first, 0))))[0].remaining
 
 
+async def test_asking_takes_nothing(store: QuotaStore, clock: HandClock) -> None:
+    """A claim without an id says where limits stand, also those on what runs at once, and is never overdue."""
+    limits = (limit(5), at_once(2), tokens(100))
+    assert await granted(store, claim(*((one, 1) for one in limits)))
+    asks = Claim("", "acme", limits, (0, 0, 0))
+
+    for _ in range(3):
+        assert [standing.remaining for standing in await store.take(asks)] == [4, 1, 99]
+    clock.now_ms += 10 * HOLD_MS
+    await store.tend(["acme"])
+    assert [standing.remaining for standing in await store.take(asks)] == [5, 2, 99]
+
+
 async def test_a_minute_gives_its_limit_and_no_more(store: QuotaStore, clock: HandClock) -> None:
     """Five of five fit, the sixth is told when it will, and comes just then and not a millisecond earlier."""
     five = limit(5)

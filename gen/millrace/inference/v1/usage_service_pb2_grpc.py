@@ -52,6 +52,11 @@ class UsageServiceStub:
                 request_serializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListHistoryResponse.FromString,
                 _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/millrace.inference.v1.UsageService/ListLimits',
+                request_serializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -81,6 +86,14 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLimits(self, request, context):
+        """Lists the limits of the caller and where they stand now; open to every role. UNAVAILABLE (QUOTAS_UNAVAILABLE) while
+        the counts are away and requests are refused for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +111,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListHistoryRequest.FromString,
                     response_serializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListHistoryResponse.SerializeToString,
+            ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListLimitsRequest.FromString,
+                    response_serializer=millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +202,33 @@ class UsageService:
             '/millrace.inference.v1.UsageService/ListHistory',
             millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListHistoryRequest.SerializeToString,
             millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.inference.v1.UsageService/ListLimits',
+            millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListLimitsRequest.SerializeToString,
+            millrace_dot_inference_dot_v1_dot_usage__service__pb2.ListLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

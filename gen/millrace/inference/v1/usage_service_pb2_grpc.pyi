@@ -42,6 +42,10 @@ class UsageServiceStub:
     """Gets the usage of a span of time from the ledger."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListHistoryRequest, _usage_service_pb2.ListHistoryResponse]
     """Lists past requests from the ledger, newest first."""
+    ListLimits: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListLimitsRequest, _usage_service_pb2.ListLimitsResponse]
+    """Lists the limits of the caller and where they stand now; open to every role. UNAVAILABLE (QUOTAS_UNAVAILABLE) while
+    the counts are away and requests are refused for it.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -57,6 +61,10 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Gets the usage of a span of time from the ledger."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListHistoryRequest, _usage_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """Lists past requests from the ledger, newest first."""
+    ListLimits: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListLimitsRequest, _usage_service_pb2.ListLimitsResponse]  # type: ignore[assignment]
+    """Lists the limits of the caller and where they stand now; open to every role. UNAVAILABLE (QUOTAS_UNAVAILABLE) while
+    the counts are away and requests are refused for it.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was used, by whom, for how much. Admins see all; others what they themselves have used, and callers without a
@@ -87,5 +95,15 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.ListHistoryResponse, _abc.Awaitable[_usage_service_pb2.ListHistoryResponse]]:
         """Lists past requests from the ledger, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListLimits(
+        self,
+        request: _usage_service_pb2.ListLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListLimitsResponse, _abc.Awaitable[_usage_service_pb2.ListLimitsResponse]]:
+        """Lists the limits of the caller and where they stand now; open to every role. UNAVAILABLE (QUOTAS_UNAVAILABLE) while
+        the counts are away and requests are refused for it.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
