@@ -76,9 +76,10 @@ def _describe(span: trace.Span, exchange: Exchange, method: str) -> None:
     if exchange.route:
         span.update_name(f"{method} {exchange.route}")
         span.set_attribute(names.HTTP_ROUTE, exchange.route)
+        # The template: what callers write into a path can be anything, a key that they meant for a header included.
+        span.set_attribute(names.URL_PATH, exchange.route)
     span.set_attribute(names.HTTP_REQUEST_METHOD, method)
     span.set_attribute(names.URL_SCHEME, exchange.scheme)
-    span.set_attribute(names.URL_PATH, exchange.path)
     span.set_attribute(names.HTTP_RESPONSE_STATUS_CODE, exchange.status)
     span.set_attribute(names.REQUEST_ID, exchange.request_id)
     if exchange.disconnected:

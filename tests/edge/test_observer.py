@@ -90,6 +90,15 @@ async def test_what_a_span_says(traced, spans):
     assert "secret" not in span.to_json()
 
 
+@pytest.mark.parametrize("path", ["/v1/models/mr_a-key-that-somebody-put-here", "/mr_a-key-that-somebody-put-here"])
+async def test_what_callers_write_into_a_path_is_in_no_span(traced, spans, path):
+    """A path is told as the route's template, and not at all where there is no route."""
+    await traced.get(path)
+    await ended(spans)
+
+    assert "somebody" not in server_span(spans).to_json()
+
+
 @pytest.mark.parametrize(
     ("model", "status", "state"),
     [

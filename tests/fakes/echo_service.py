@@ -21,7 +21,7 @@ from kit.serve import Registration
 
 NAME = "test.echo.v1.EchoService"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream", "Written")
-SECRET = "the prompt of a user"
+SECRET = "/var/lib/echo/whatever-the-cause-says"
 TRAILERS = (("x-text", "a"), ("x-bytes-bin", b"\xff\x00"))
 
 

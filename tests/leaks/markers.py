@@ -19,8 +19,9 @@ SHINGLE = 3
 # Names of what carries a prompt or an answer; what they hold counts whole, however short.
 _CARRIERS = {"content", "prompt", "input", "text"}
 _LENGTH_MIN = 4
+_LOGGED = {"debug", "info", "warning", "error", "exception"}
 # What libraries say in the product's name, and tests expect.
-_OF_LIBRARIES = ("must be a valid integer",)
+_OF_LIBRARIES = ("must be a valid integer", "must be a valid dictionary", "must be greater than or equal to")
 # A word stands between spaces: names such as `rpc.server.call` and FAKE_ERROR are no sentences.
 _WORD = re.compile(r"(?<!\S)[^\w\s]*([^\W\d_]+(?:['’][^\W\d_]+)?)[^\w\s]*(?!\S)")
 _SHAPES = {
@@ -102,16 +103,17 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def _texts(tree: ast.AST) -> Iterator[str]:
-    """Every string of a module but its docstrings."""
-    said = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    """Every string of a module but its docstrings, and what it logs or raises by itself."""
+    own: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+        is_raised = isinstance(node, ast.Raise)
+        is_logged = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOGGED
+        if is_raised or is_logged:
+            own.update(id(within) for within in ast.walk(node))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            own.add(id(node.value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in own:
             yield node.value
 
 
