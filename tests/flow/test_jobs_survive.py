@@ -20,6 +20,7 @@ from tests.fakes.redis_server import RedisServer
 from tests.flow.conftest import Suite
 from tests.flow.replicas import ServiceProcess
 from tests.flow.upstream import Upstream
+from tests.inference.jobs.parts import eventually
 from tests.inference.postgres import PostgresServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,6 +86,34 @@ async def test_a_batch_survives_its_service(suite: Suite, upstream: Upstream) ->
     assert batch["request_counts"] == {"total": COUNT, "completed": COUNT, "failed": 0}
     assert sorted(json.loads(line)["custom_id"] for line in answers) == sorted(f"r{n}" for n in range(COUNT))
     assert len(upstream.requests) <= COUNT + 2 * 4  # at most what ran at each kill was begun anew
+
+
+async def test_a_response_that_was_begun_anew_is_told_once_in_the_end(suite: Suite, upstream: Upstream) -> None:
+    """Inference is killed in the middle of an answer: the broken try stays told, and the last event is what is read."""
+    body = {"model": "fake-slow", "input": "hi", "background": True}
+    async with httpx.AsyncClient(base_url=suite.url, timeout=30, trust_env=False) as http:
+        made = (await http.post("/v1/responses", json=body)).json()
+        path = f"/v1/responses/{made['id']}"
+        async with http.stream("GET", path, params={"stream": "true"}) as stream:
+            async for line in stream.aiter_lines():
+                if "output_text.delta" in line:
+                    break
+        await suite.kill("inference")
+        await suite.start("inference")
+
+        async def look() -> Any:
+            now = (await http.get(path)).raise_for_status().json()
+            return now if now["status"] == "completed" else None
+
+        read = await eventually(look)
+        told = (await http.get(path, params={"stream": "true"})).text
+    events = [json.loads(line.removeprefix("data: ")) for line in told.splitlines() if line.startswith("data: ")]
+    done = [event["item"]["status"] for event in events if event["type"] == "response.output_item.done"]
+
+    assert done == ["incomplete", "completed"]
+    assert events[-1]["type"] == "response.completed"
+    assert events[-1]["response"] == read
+    assert [item["content"][0]["text"] for item in read["output"]] == ["The quick brown fox jumps over the lazy dog."]
 
 
 @pytest.fixture(scope="module")
