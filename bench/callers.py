@@ -70,15 +70,15 @@ class Caller(Protocol):
 class EdgeCaller:
     """Speaks OpenAI's protocol."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, streamed: bool) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, streamed: bool, model: str = MODEL) -> None:
         self.name = "edge, streamed" if streamed else "edge, whole"
-        self.streamed = streamed
+        self.streamed, self._model = streamed, model
         self._session, self._url = session, f"{url}/v1/chat/completions"
 
     async def ask(self, question: str, heard: Heard, timeout_s: float, priority: int = 0) -> None:
         """See `Caller.ask`."""
         messages = [{"role": "user", "content": question}]
-        body = {"model": MODEL, "messages": messages, "stream": self.streamed}
+        body = {"model": self._model, "messages": messages, "stream": self.streamed}
         headers = {"X-Request-Timeout-Ms": str(int(timeout_s * 1000))}
         try:
             async with self._session.post(self._url, json=body, headers=headers) as answer:
@@ -97,9 +97,9 @@ class EdgeCaller:
 class GrpcCaller:
     """Calls the inference service itself."""
 
-    def __init__(self, stub: InferenceServiceAsyncStub, streamed: bool) -> None:
+    def __init__(self, stub: InferenceServiceAsyncStub, streamed: bool, model: str = MODEL) -> None:
         self.name = "gRPC, streamed" if streamed else "gRPC, whole"
-        self.streamed = streamed
+        self.streamed, self._model = streamed, model
         self._stub = stub
 
     async def ask(self, question: str, heard: Heard, timeout_s: float, priority: int = 0) -> None:
@@ -108,7 +108,7 @@ class GrpcCaller:
         messages = [generation.Message(role=generation.ROLE_USER, parts=parts)]
         conversation = generation.Conversation(messages=messages)
         routing = generation.RoutingPolicy(priority=priority)
-        spec = generation.GenerationSpec(model=MODEL, conversation=conversation, routing=routing)
+        spec = generation.GenerationSpec(model=self._model, conversation=conversation, routing=routing)
         try:
             await (self._stream if self.streamed else self._whole)(spec, heard, timeout_s)
         except grpc.aio.AioRpcError as failed:

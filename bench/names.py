@@ -19,19 +19,22 @@ _HEADER = struct.Struct("!6H")
 class Names(asyncio.DatagramProtocol):
     """Serves names on a free port.
 
+    Args:
+        host: The address to serve them on.
+
     Attributes:
         addresses: What each name stands for now; change it at will.
         port: Where it listens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.addresses: dict[str, list[str]] = {}
-        self.port = 0
+        self.host, self.port = host, 0
         self._transport: asyncio.DatagramTransport | None = None
 
     async def __aenter__(self) -> Names:
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, ("127.0.0.1", 0))
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, (self.host, 0))
         self.port = self._transport.get_extra_info("sockname")[1]
         return self
 
@@ -41,7 +44,7 @@ class Names(asyncio.DatagramProtocol):
 
     def target(self, name: str, port: int) -> str:
         """The gRPC target of every address of a name."""
-        return f"dns://127.0.0.1:{self.port}/{name}:{port}"
+        return f"dns://{self.host}:{self.port}/{name}:{port}"
 
     def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
         """Answers one question."""

@@ -26,6 +26,10 @@ Script = Callable[["Exchange"], Awaitable[None]]
 class Upstream:
     """Answers every request as the script says.
 
+    Args:
+        script: What to do with each.
+        host: The address to listen on.
+
     Attributes:
         url: Base URL of the API.
         connection_count: Connections that are open.
@@ -33,8 +37,8 @@ class Upstream:
         in_progress: Requests whose script still runs; after the callers have gone each of them is a leak.
     """
 
-    def __init__(self, script: Script) -> None:
-        self.url = ""
+    def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
+        self.url, self._host = "", host
         self.connection_count = self.asked_count = 0
         self.in_progress: set[Exchange] = set()
         self._script = script
@@ -43,8 +47,8 @@ class Upstream:
 
     async def __aenter__(self) -> Upstream:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", PORT_ANY, backlog=4096)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        self._server = await loop.create_server(lambda: _Connection(self), self._host, PORT_ANY, backlog=4096)
+        self.url = f"http://{self._host}:{self._server.sockets[0].getsockname()[1]}/v1"
         return self
 
     async def __aexit__(

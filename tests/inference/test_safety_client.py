@@ -21,8 +21,15 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import safety_service_pb2_grpc
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
-from services.inference.screening.safety_client import SafetyClient, SafetyStream
-from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
+from services.inference.screening.safety_client import SafetyClient
+from services.inference.screening.safety_port import (
+    Assessment,
+    ChoiceJudged,
+    Judged,
+    OutputPiece,
+    OutputStream,
+    Released,
+)
 from services.inference.screening.segments import Segment
 from services.safety import wiring
 from services.safety.config import SafetySettings
@@ -42,6 +49,7 @@ class Running:
     client: SafetyClient
     channel: Channel
     server: Server
+    port: int
 
 
 async def serve(registrations: tuple[Registration, ...]) -> Running:
@@ -50,7 +58,7 @@ async def serve(registrations: tuple[Registration, ...]) -> Running:
     server.set_serving("", True)
     channel = dial(f"127.0.0.1:{port}", service=wiring.FULL_NAME)
     await channel.channel_ready()
-    return Running(SafetyClient(channel, LIMIT_S), channel, server)
+    return Running(SafetyClient(channel, LIMIT_S), channel, server, port)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -119,7 +127,7 @@ def end(choice: int = 0) -> OutputPiece:
     return OutputPiece(choice, "text", end_of_choice=True)
 
 
-async def judged(stream: SafetyStream, *sends: Sequence[OutputPiece]) -> list[Decision]:
+async def judged(stream: OutputStream, *sends: Sequence[OutputPiece]) -> list[Decision]:
     """Sends everything, half-closes and reads to the end."""
     for send in sends:
         await stream.send(send)
@@ -286,6 +294,34 @@ async def test_sending_to_a_stream_that_has_ended(client: SafetyClient) -> None:
     with pytest.raises(Unavailable):
         await stream.send(pieces("b"))
     await stream.done()
+
+
+async def test_answers_outlive_a_replica(service: wiring.SafetyService) -> None:
+    """Of two replicas one is lost in the middle of the answers that both judge: each is judged to its end, once."""
+    both = [await serve(service.registrations) for _ in range(2)]
+    ports = ",".join(f"127.0.0.1:{one.port}" for one in both)
+    async with dial(f"ipv4:{ports}", service=wiring.FULL_NAME) as channel:
+        await channel.channel_ready()
+        client = SafetyClient(channel, LIMIT_S)
+        streams = [client.stream_output("default", 1) for _ in range(4)]
+        readers = [aiter(one) for one in streams]
+        heard = []
+        for stream, reader in zip(streams, readers, strict=True):
+            await stream.send(pieces("hello there. "))
+            heard.append(list(await anext(reader)))
+        await both[0].server.stop(0)
+        for stream, reader, decisions in zip(streams, readers, heard, strict=True):
+            await stream.send([*pieces(f"My card is {CARD}."), end()])
+            await stream.done()
+            async with asyncio.timeout(LIMIT_S):
+                decisions += [one async for some in reader for one in some]
+            assert text_of(decisions) == "hello there. My card is <CREDIT_CARD>."
+            assert [type(one) for one in decisions[-2:]] == [ChoiceJudged, Assessment]
+        said = [await client.check_input("default", user("hello")) for _ in range(4)]
+        assert [one.verdict for one in said] == [Verdict.ALLOW] * 4
+    for one in both:
+        await one.channel.close()
+        await one.server.stop(0)
 
 
 async def test_a_service_that_goes_away_ends_the_stream(running: Running) -> None:

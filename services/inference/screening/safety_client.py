@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 
 from kit import identity, status
-from kit.errors import Unavailable
+from kit.errors import MillraceError, Unavailable
 from millrace.safety.v1 import safety_service_pb2 as pb2
 from millrace.safety.v1 import safety_service_pb2_grpc, verdict_pb2
-from services.inference.events import Finding, Verdict
+from services.inference.events import Finding, Redacted, Verdict
 from services.inference.generation import Role
+from services.inference.screening.rejudging import TRIES, Rejudged
 from services.inference.screening.restoring import WayBack
 from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
 from services.inference.screening.segments import Segment
@@ -30,8 +32,10 @@ KINDS = {
     "reasoning": verdict_pb2.OUTPUT_KIND_REASONING,
     "refusal": verdict_pb2.OUTPUT_KIND_REFUSAL,
     "tool_arguments": verdict_pb2.OUTPUT_KIND_TOOL_ARGUMENTS,
+    "tool_name": verdict_pb2.OUTPUT_KIND_TOOL_NAME,
 }
 KIND_NAMES = {number: name for name, number in KINDS.items()}
+_LATE_WRITE = "Internal error from Core"
 
 
 class SafetyClient:
@@ -67,16 +71,26 @@ class SafetyClient:
         said = answer.assessment
         return {one.category: (one.score, one.flagged) for one in said.scores}, said.policy_version
 
-    def stream_output(self, profile: str, choice_count: int) -> SafetyStream:
+    def stream_output(self, profile: str, choice_count: int) -> Rejudged:
         """See `SafetyPort.stream_output`."""
-        call = self._stub.StreamCheckOutput(timeout=identity.remaining_s(86_400))
-        return SafetyStream(call, pb2.StreamStart(profile=profile, choice_count=choice_count))
+
+        def call() -> SafetyStream:
+            opened = self._stub.StreamCheckOutput(timeout=identity.remaining_s(86_400))
+            return SafetyStream(opened, pb2.StreamStart(profile=profile, choice_count=choice_count))
+
+        return Rejudged(call)
 
     async def _call(self, method: Any, request: Any) -> Any:
-        try:
-            return await method(request, timeout=identity.at_most_s(self._timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from error
+        """Asks another replica where one is lost: a judgement changes nothing, and so may be asked for again."""
+        ends_at = time.monotonic() + identity.at_most_s(self._timeout_s)
+        tries_left = TRIES
+        while True:
+            tries_left -= 1
+            try:
+                return await method(request, timeout=max(0.0, ends_at - time.monotonic()))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or not tries_left:
+                    raise status.from_rpc_error(error) from error
 
 
 class SafetyStream:
@@ -107,7 +121,7 @@ class SafetyStream:
         try:
             await self._call.write(pb2.StreamCheckOutputRequest(start=start, deltas=deltas))
         except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from error
+            raise _failure(error) from error
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:  # the call is over: reading it tells why
             raise Unavailable("SAFETY_ENDED", "the safety service ended its stream") from error
 
@@ -118,22 +132,29 @@ class SafetyStream:
         try:
             await self._call.done_writing()
         except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from error
+            raise _failure(error) from error
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Released | Judged | ChoiceJudged | Assessment]]:
         try:
             async for answer in self._call:
                 yield [_event(one) for one in answer.events]
         except grpc.aio.AioRpcError as error:
-            raise status.from_rpc_error(error) from error
+            raise _failure(error) from error
 
     def cancel(self) -> None:
         """Ends the call; harmless when it is over."""
         self._call.cancel()
 
 
+def _failure(error: grpc.aio.AioRpcError) -> MillraceError:
+    """What a stream failed with. A write into a connection that is gone makes grpc's own client call it INTERNAL."""
+    if error.code() is grpc.StatusCode.INTERNAL and error.details() == _LATE_WRITE:
+        return Unavailable("SAFETY_ENDED", "the safety service ended its stream")
+    return status.from_rpc_error(error)
+
+
 def _call_index(piece: OutputPiece) -> int | None:
-    return piece.tool_call_index if piece.kind == "tool_arguments" else None
+    return piece.tool_call_index if piece.kind.startswith("tool_") else None
 
 
 def _event(event: pb2.OutputEvent) -> Released | Judged | ChoiceJudged | Assessment:
@@ -167,6 +188,8 @@ def _assessment(
 
 
 def _finding(one: verdict_pb2.Finding) -> Finding:
-    return Finding(
-        one.category, one.score, one.detector, one.span.start, one.span.end, one.segment_index, Verdict(one.action)
-    )
+    span = one.span
+    said = (one.category, one.score, one.detector, span.start, span.end, one.segment_index, Verdict(one.action))
+    # Who joined two texts replaces what lies over their seam.
+    is_replaced = one.direction == verdict_pb2.DIRECTION_INPUT and one.placeholder
+    return Redacted(*said, one.placeholder) if is_replaced else Finding(*said)
