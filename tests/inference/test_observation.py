@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode
 
 from kit import names
-from kit.telemetry import off
 from millrace.inference.v1 import generation_pb2 as pb
 from millrace.inference.v1 import inference_service_pb2 as service_pb
 from services.inference.attempts.observation import AttemptObserver
@@ -138,7 +137,7 @@ def test_nobody_watches_where_nothing_is_recorded() -> None:
     """Without an exporter an attempt costs no attributes."""
     way = route()
     asked = request()
-    observe = AttemptObserver(off().tracer).observe
+    observe = AttemptObserver(NoOpTracer()).observe
     with observe(asked, way.targets[0], Attempt(1, "local", "t")) as observation, observation.current():
         observation.see(DONE)
     assert not hasattr(observation, "_span")
