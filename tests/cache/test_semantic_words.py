@@ -84,12 +84,24 @@ def test_long_texts_keep_both_ends():
     assert words.tokens[-1] == "finally"
 
 
-@pytest.mark.parametrize("text", ["", "   ", "?!", "🙂", "\u200b", "²", "a" * 32_768, "1.2.3.4 10:30 3/4", "٣ كتب"])
+# The longest that a lookup may bring, without a space: each pattern must read it once, not once from each character on.
+LONGEST = [(unit * 32_768)[:32_768] for unit in ("a", "a.", "$1,", "`a", "ab(", "`")]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "?!", "🙂", "\u200b", "²", "1.2.3.4 10:30 3/4", "٣ كتب", *LONGEST])
 def test_any_text_is_parsed(text):
     """No text is too strange: all parts stay side by side."""
     words = parse(text)
 
     assert len(words.tokens) == len(words.stems)
+
+
+def test_code_is_told_from_words():
+    """Backticks and signs of code make it, a semicolon where it ends a line; each piece is kept as it stands."""
+    text = "run `ls -l` and foo::bar; or a.b(c) x -> y\nreturn z;\nthen; wait e.g. 5.0 `"
+
+    assert parse(text).code == ("->", "`ls -l`", "a.b(c)", "foo::bar;", "z;")
+    assert parse("call print()`a b`{x}").code == ("`a b`", "print()", "{x}")
 
 
 def test_signs_that_are_no_words_are_kept_apart():
