@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from kit import identity, names, telemetry
@@ -179,12 +178,10 @@ class _Calls:
         caller = identity.active()
         headers = grpc.aio.Metadata(*(metadata or ()), *identity.to_metadata(caller or identity.current()))
         recording = self._telemetry.recording
-        span: Span = trace.INVALID_SPAN
-        context: Context | None = None
+        span: Span | None = None
         if recording:
             span = self._telemetry.tracer.start_span(self._method, None, SpanKind.CLIENT, self._attributes)
-            context = trace.set_span_in_context(span)
-        for key, value in telemetry.inject(context):
+        for key, value in telemetry.inject(span=span):
             headers.add(key, value)
         if self._current is not None and (line := self._current()) is not self._line:
             self.follow(line)
@@ -192,7 +189,7 @@ class _Calls:
         if self._current is not None:
             self._line.begin(call)
         if recording or self._telemetry.calls is not None:
-            call.add_done_callback(_Ending(self._telemetry, self._method, span))
+            call.add_done_callback(_Ending(self._telemetry, self._method, span or trace.INVALID_SPAN))
         return call
 
     def _timeout(self, caller: identity.CallContext | None, timeout: float | None) -> float | None:

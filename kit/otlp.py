@@ -1,7 +1,7 @@
 """Telemetry on its way out, by OTLP over gRPC: a bounded queue and a thread of its own for each destination.
 
 Whoever records never waits: what a slow or dead collector does not take is dropped, oldest first, and counted. Batches
-are cut by count and time. The thread sends bytes that were encoded there, off the event loop.
+are cut by count and time. The thread puts them together and sends them, off the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # What a minute of about a hundred requests a second leaves, and at most some 10 MB.
 QUEUE_COUNT_MAX: Final = 16_384
-BATCH_COUNT_MAX: Final = 512
+BATCH_COUNT_MAX: Final = 2048
 # How long a batch is tried, and so how long a collector that is down can delay the end of a process.
 TIMEOUT_S: Final = 3.0
 _PAUSE_S, _PAUSE_S_MAX = 1.0, 30.0

@@ -2,8 +2,7 @@
 
 The SDK's span takes 20 to 50 us to begin, fill and end, and a request through four services has sixteen: with it,
 tracing would cost more than serving. These hold what the suite writes (a name, attributes, a status, a parent) and
-nothing else: events and links are ignored. They are made and ended on the event loop and read by the exporter's thread
-once they have ended.
+nothing else: events and links are ignored. They are made and ended on the event loop and handed on as they end.
 
 Which of them are exported is decided per trace. A trace that is sampled at its head is exported as its spans end; of
 the others each process holds its own part back until that part's first span ends, and exports it all the same where
@@ -12,14 +11,14 @@ something failed or took long.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import getrandbits
+from time import time_ns
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util import types
 from opentelemetry.util._decorator import _agnosticcontextmanager
 
@@ -41,10 +40,13 @@ class Span(trace.Span):
     """One span.
 
     Attributes:
+        trace_id: Of the request that it is part of, 128 bits.
+        span_id: Its own, 64 bits.
+        parent_id: Of the span that it is part of; 0 at the root of a trace.
+        flags: Whether the trace is sampled.
+        state: What the callers of the trace want to be passed on.
         name: Low in cardinality: a method, a route, an operation and a model.
         kind: Who waits for whom.
-        context: Its own ids.
-        parent: The span that it is part of; None at the root of a trace.
         attributes: What is known of it.
         start_time: In nanoseconds since the epoch.
         end_time: Likewise; 0 while it is open.
@@ -53,17 +55,27 @@ class Span(trace.Span):
     """
 
     __slots__ = (
-        "_tracer", "attributes", "context", "end_time", "held", "kind", "name", "parent", "root", "start_time",
-        "status_code", "status_text",
+        "_context", "_tracer", "attributes", "end_time", "flags", "held", "kind", "name", "parent_id", "root",
+        "span_id", "start_time", "state", "status_code", "status_text", "trace_id",
     )  # fmt: skip
 
     def __init__(
-        self, tracer: SpanTracer, name: str, context: SpanContext, parent: SpanContext | None, kind: SpanKind
+        self,
+        tracer: SpanTracer,
+        name: str,
+        kind: SpanKind,
+        trace_id: int,
+        parent_id: int,
+        flags: TraceFlags,
+        state: TraceState | None,
+        start_time: int | None,
     ) -> None:
-        self._tracer = tracer
-        self.name, self.context, self.parent, self.kind = name, context, parent, kind
+        self._tracer, self.name, self.kind = tracer, name, kind
+        self.trace_id, self.parent_id, self.flags, self.state = trace_id, parent_id, flags, state
+        self.span_id = getrandbits(64) or 1
+        self._context: SpanContext | None = None
         self.attributes: dict[str, Any] = {}
-        self.start_time = 0
+        self.start_time = start_time or time_ns()
         self.end_time = 0
         self.status_text = ""
         self.status_code = StatusCode.UNSET
@@ -72,18 +84,36 @@ class Span(trace.Span):
         self.held: list[Span] | None = None
 
     @property
+    def context(self) -> SpanContext:
+        """Its ids, as OpenTelemetry has them: made when somebody asks, for most spans nobody does."""
+        if self._context is None:
+            self._context = SpanContext(self.trace_id, self.span_id, False, self.flags, self.state)
+        return self._context
+
+    @property
+    def parent(self) -> SpanContext | None:
+        """The span that it is part of; None at the root of a trace."""
+        return SpanContext(self.trace_id, self.parent_id, False, self.flags, self.state) if self.parent_id else None
+
+    @property
+    def traceparent(self) -> str:
+        """What tells the next service of it. https://www.w3.org/TR/trace-context/"""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+
+    @property
     def is_error(self) -> bool:
         """Whether it is marked as failed."""
         return self.status_code is StatusCode.ERROR
 
     def child(self, name: str, start_time: int | None = None) -> Span:
         """Begins a span below it, now or at an instant in nanoseconds since the epoch."""
-        return self._tracer.start_span(name, trace.set_span_in_context(self, Context()), start_time=start_time)
+        return self._tracer.below(self, name, SpanKind.INTERNAL, start_time)
 
     def sibling(self, name: str, start_time: int) -> Span:
         """Begins a span beside it, at an instant in nanoseconds since the epoch: for what came just before."""
-        above = trace.NonRecordingSpan(self.parent or trace.INVALID_SPAN_CONTEXT)
-        span = self._tracer.start_span(name, trace.set_span_in_context(above, Context()), start_time=start_time)
+        span = Span(
+            self._tracer, name, SpanKind.INTERNAL, self.trace_id, self.parent_id, self.flags, self.state, start_time
+        )
         span.root = self.root
         return span
 
@@ -140,7 +170,7 @@ class Span(trace.Span):
     def end(self, end_time: int | None = None) -> None:
         """Ends it, now or at an instant in nanoseconds since the epoch; once."""
         if not self.end_time:
-            self.end_time = end_time or time.time_ns()
+            self.end_time = end_time or time_ns()
             self._tracer.ended(self)
 
 
@@ -171,21 +201,28 @@ class SpanTracer(trace.Tracer):
     ) -> Span:
         """Begins a span under the current one, or under that of a context."""
         above = trace.get_current_span(context)
-        parent = above.get_span_context()
-        if parent.trace_id:
-            trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-        else:
-            trace_id = random.getrandbits(128) or 1
-            flags = _SAMPLED if trace_id & _RATIO_MASK < self._sampled_below else _UNSAMPLED
-            state = None
-        own = SpanContext(trace_id, random.getrandbits(64) or 1, False, flags, state)
-        span = Span(self, name, own, parent if parent.trace_id else None, kind)
         if isinstance(above, Span):
-            span.root = above.root
+            span = self.below(above, name, kind, start_time)
+        else:
+            span = self._first(name, kind, above.get_span_context(), start_time)
         if attributes:
             span.attributes.update(attributes)
-        span.start_time = start_time or time.time_ns()
         return span
+
+    def below(self, above: Span, name: str, kind: SpanKind, start_time: int | None) -> Span:
+        """Begins a span below another of this process."""
+        span = Span(self, name, kind, above.trace_id, above.span_id, above.flags, above.state, start_time)
+        span.root = above.root
+        return span
+
+    def _first(self, name: str, kind: SpanKind, parent: SpanContext, start_time: int | None) -> Span:
+        """Begins this process's part of a trace."""
+        if parent.trace_id:
+            trace_id, parent_id, flags, state = parent.trace_id, parent.span_id, parent.trace_flags, parent.trace_state
+            return Span(self, name, kind, trace_id, parent_id, flags, state, start_time)
+        trace_id = getrandbits(128) or 1
+        flags = _SAMPLED if trace_id & _RATIO_MASK < self._sampled_below else _UNSAMPLED
+        return Span(self, name, kind, trace_id, 0, flags, None, start_time)
 
     @_agnosticcontextmanager
     def start_as_current_span(
@@ -207,7 +244,7 @@ class SpanTracer(trace.Tracer):
 
     def ended(self, span: Span) -> None:
         """Exports a span, holds it back or forgets it."""
-        if span.context.trace_flags & TraceFlags.SAMPLED:
+        if span.flags & TraceFlags.SAMPLED:
             self._export(span)
             return
         root = span.root

@@ -27,12 +27,13 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kit import identity, names, otlp, otlp_logs, otlp_spans, signals
+from kit import identity, names, otlp, otlp_logs, signals
 from kit.config import ServeSettings
 from kit.errors import ConfigError
 from kit.histogram import Histogram
 from kit.otlp import Destination, Exporter
 from kit.otlp_metrics import MetricExporter
+from kit.otlp_spans import SpanEncoder
 from kit.spans import Export, Span, SpanTracer
 
 # From a cached answer (under a millisecond) to a long generation.
@@ -140,7 +141,7 @@ def setup(
     dropped = _Dropped(registry)
     if settings.metrics_port is not None:
         closers.append(_serve_metrics(settings.host, settings.metrics_port, registry))
-    exports = [_at_once(exporter)] if exporter else list(_exports(service_name, settings, closers, dropped))
+    exports = [_at_once(exporter)] if exporter else _exports(service_name, settings, closers, dropped)
     if not exports:
         return Telemetry(service_name, registry=registry, calls=calls, closers=tuple(closers))
     tracer = SpanTracer(exports, settings.trace_sample_ratio, settings.trace_slow_s)
@@ -176,26 +177,36 @@ def inject_trace() -> dict[str, str]:
     return {name: value for name, value in inject() if name != "baggage"}
 
 
-def inject(context: Context | None = None) -> Iterable[tuple[str, str]]:
-    """Returns the headers that carry the current, or the given, trace context and baggage on."""
-    span = trace.get_current_span(context).get_span_context()
-    if not span.trace_id or span.trace_state or baggage.get_all(context):
-        headers: dict[str, str] = {}
-        _PROPAGATOR.inject(headers, context)
-        return headers.items()
-    return (("traceparent", f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"),)
+def inject(context: Context | None = None, span: trace.Span | None = None) -> Iterable[tuple[str, str]]:
+    """Returns the headers that carry the current, or the given, trace context and baggage on.
+
+    Args:
+        context: In place of the current one.
+        span: In place of the context's own.
+    """
+    above = span or trace.get_current_span(context)
+    if not baggage.get_all(context):
+        # What nearly every call has, written in a fifth of the time.
+        if isinstance(above, Span) and not above.state:
+            return (("traceparent", above.traceparent),)
+        if above is trace.INVALID_SPAN:
+            return ()
+    headers: dict[str, str] = {}
+    _PROPAGATOR.inject(headers, trace.set_span_in_context(above, context))
+    return headers.items()
 
 
 def _exports(
     service_name: str, settings: ServeSettings, closers: list[Callable[[], object]], dropped: _Dropped
-) -> Iterator[Callable[[Span], None]]:
-    """Opens the ways out, of metrics and logs as well, adds what closes them and yields those for spans."""
+) -> list[Export]:
+    """Opens the ways out, of metrics and logs as well, adds what closes them and returns that for spans, if any."""
     resource = _resource(service_name)
-    encode = otlp_spans.encoder(resource, "millrace")
+    encoder = SpanEncoder(resource, "millrace")
+    ways: list[Exporter[bytes]] = []
     if settings.otlp_endpoint is not None:
         headers = settings.otlp_headers.get_secret_value() if settings.otlp_headers else ""
         collector, delay_s = Destination(settings.otlp_endpoint, pairs(headers)), settings.otlp_delay_ms / 1000
-        spans = Exporter(collector.sender(otlp.TRACES), encode, delay_s, "spans")
+        spans = Exporter(collector.sender(otlp.TRACES), encoder.request, delay_s, "spans")
         lines = Exporter(collector.sender(otlp.LOGS), otlp_logs.encoder(resource), delay_s, "logs")
         handler = otlp_logs.LogHandler(lines.offer)
         logging.getLogger().addHandler(handler)
@@ -205,13 +216,25 @@ def _exports(
         closers += (lambda: logging.getLogger().removeHandler(handler), spans.shutdown, lines.shutdown)
         closers += (metrics.shutdown, collector.close)
         dropped.exporters += (("spans", spans), ("logs", lines))
-        yield spans.offer
+        ways.append(spans)
     if settings.span_store is not None:
         store = Destination(f"http://{settings.span_store}")
-        spans = Exporter(store.sender(otlp.TRACES), encode, _STORE_DELAY_S, "spans")
+        spans = Exporter(store.sender(otlp.TRACES), encoder.request, _STORE_DELAY_S, "spans")
         closers += (spans.shutdown, store.close)
         dropped.exporters.append(("spans", spans))
-        yield spans.offer
+        ways.append(spans)
+
+    def export(span: Span) -> None:
+        try:
+            encoded = encoder.span(span)
+        except (TypeError, ValueError):  # an attribute that OTLP knows nothing like: no request fails for that
+            for way in ways:
+                way.dropped_count += 1
+            return
+        for way in ways:
+            way.offer(encoded)
+
+    return [export] if ways else []
 
 
 def _resource(service_name: str) -> dict[str, str]:

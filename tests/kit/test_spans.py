@@ -8,8 +8,9 @@ from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.trace import SpanKind, StatusCode
 
-from kit import otlp, otlp_spans
+from kit import otlp
 from kit.otlp import Destination, Exporter
+from kit.otlp_spans import SpanEncoder
 from kit.spans import Span, SpanTracer, step
 
 
@@ -66,7 +67,8 @@ def test_what_is_written_is_what_opentelemetry_reads() -> None:
         span = tracer.start_span("below", kind=SpanKind.CLIENT, attributes=attributes)
         span.set_status(StatusCode.ERROR, "WHY")
         span.end()
-    data = otlp_spans.encoder({"service.name": "echo"}, "millrace")(kept)
+    encoder = SpanEncoder({"service.name": "echo"}, "millrace")
+    data = encoder.request([encoder.span(one) for one in kept])
     (group,) = trace_service_pb2.ExportTraceServiceRequest.FromString(data).resource_spans
     below, root = group.scope_spans[0].spans
     assert group.resource.attributes[0].value.string_value == "echo"

@@ -86,6 +86,16 @@ def test_a_collector_that_is_not_there_does_not_hold_up_the_end() -> None:
     assert time.perf_counter() - started < 5
 
 
+def test_a_span_that_cannot_be_encoded_is_dropped_and_counted() -> None:
+    """An attribute that OTLP has no type for costs its span, and never whoever recorded it."""
+    made = telemetry.setup("echo", ServeSettings(otlp_endpoint="http://127.0.0.1:1"))
+    with made.tracer.start_as_current_span("work", attributes={"odd": object()}):
+        pass
+
+    assert made.registry.get_sample_value("millrace_telemetry_dropped_total", {"signal": "spans"}) == 1
+    made.shutdown()
+
+
 @pytest.mark.parametrize(("ratio", "sampled"), [(0.0, False), (1.0, True)])
 def test_new_traces_are_sampled_as_configured(sink, ratio: float, sampled: bool) -> None:
     """The ratio decides for traces that start here; a caller's decision is kept either way."""
