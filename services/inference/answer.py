@@ -42,6 +42,8 @@ class WholeChoice(msgspec.Struct):
         if kind == "tool_arguments":
             call = self.tool_calls[call_index]
             self.tool_calls[call_index] = ToolCallDelta(call_index, call.id, call.name, text)
+        elif kind == "tool_name":
+            self.tool_calls[call_index] = msgspec.structs.replace(self.tool_calls[call_index], name=text)
         else:
             setattr(self, kind, text)
             self.logprobs = ()

@@ -72,6 +72,12 @@ class Finding(msgspec.Struct, frozen=True):
     action: Verdict = Verdict.FLAG
 
 
+class Redacted(Finding, frozen=True):
+    """A finding that was replaced: by "<CATEGORY>", or by a numbered token where there is a way back."""
+
+    placeholder: str = ""
+
+
 class SafetyEvent(msgspec.Struct, frozen=True, tag_field="is", tag="safety", omit_defaults=True):
     """What safety found, or that text went unscreened."""
 

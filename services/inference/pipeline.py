@@ -195,7 +195,8 @@ class Pipeline:
     async def _make(self, call: _Call) -> Batches:
         """A new answer, which is kept if it may be."""
         request = msgspec.structs.replace(call.request, prompt=call.screened.prompt)
-        screen = Screen(self._safety, call.profile, call.route.rules.safety, request.prompt.sampling.n)
+        tools = [tool.name for tool in request.prompt.tools]
+        screen = Screen(self._safety, call.profile, call.route.rules.safety, request.prompt.sampling.n, tools)
         flight = None if _is_unscreened(call.screened) else self._depart(call)
         try:
             async with aclosing(self._generate(request, call.route, call.receipt, screen)) as batches:

@@ -107,10 +107,10 @@ def part_key(field: str, part: pb.OutputPart | pb.OutputDelta, choices_max: int)
         raise InvalidArgument(f"{field}.choice_index", f"must be 0 to {choices_max - 1}")
     kind = _KINDS.get(part.kind)
     if kind is None:
-        raise InvalidArgument(f"{field}.kind", "must be TEXT, REASONING, REFUSAL or TOOL_ARGUMENTS")
-    if kind is not OutputKind.TOOL_ARGUMENTS:
+        raise InvalidArgument(f"{field}.kind", "must be TEXT, REASONING, REFUSAL, TOOL_ARGUMENTS or TOOL_NAME")
+    if kind not in (OutputKind.TOOL_ARGUMENTS, OutputKind.TOOL_NAME):
         if part.HasField("tool_call_index"):
-            raise InvalidArgument(f"{field}.tool_call_index", "goes with tool-call arguments only")
+            raise InvalidArgument(f"{field}.tool_call_index", "goes with tool calls only")
         return PartKey(part.choice_index, kind)
     if not 0 <= part.tool_call_index < TOOL_CALLS_MAX:
         raise InvalidArgument(f"{field}.tool_call_index", f"must be 0 to {TOOL_CALLS_MAX - 1}")

@@ -33,6 +33,7 @@ class OutputKind(enum.IntEnum):
     REASONING = 2
     REFUSAL = 3
     TOOL_ARGUMENTS = 4
+    TOOL_NAME = 5
 
 
 class PartKey(NamedTuple):
@@ -145,12 +146,12 @@ class OutputStream:
         return events
 
     def _waiting(self) -> list[tuple[_Choice, PartKey, _Part]]:
-        """The parts whose text may be shown as it grows; arguments of a tool call wait for their end."""
+        """The parts whose text may be shown as it grows; what makes up a tool call waits for its end."""
         return [
             (choice, key, part)
             for choice in self._choices
             for key, part in choice.parts.items()
-            if not part.has_ended and key.kind is not OutputKind.TOOL_ARGUMENTS
+            if not part.has_ended and key.tool_call_index is None
         ]
 
     async def _take(self, delta: Delta, events: list[Event]) -> None:
@@ -182,7 +183,7 @@ class OutputStream:
     async def _push(
         self, choice: _Choice, key: PartKey, part: _Part, text: str, final: bool, events: list[Event]
     ) -> None:
-        is_call = key.kind is OutputKind.TOOL_ARGUMENTS
+        is_call = key.tool_call_index is not None
         release = await (_push_arguments(part, text, final) if is_call else part.lane.push(text, final))
         part.has_ended = final
         choice.verdict = max(choice.verdict, part.lane.verdict)

@@ -16,6 +16,7 @@ from services.inference.screening.held import Held, pieces_of
 from services.inference.screening.safety_port import REFUSAL, Judged, OutputPiece, Released
 from tests.inference.parts import DONE, STOP
 
+TOOLS = ("look", "stop")
 REFUSED = [Delta(refusal=REFUSAL), ChoiceFinished(0, FinishReason.CONTENT_FILTER)]
 
 
@@ -36,9 +37,10 @@ def tokens_of(delta: Delta) -> list[str]:
 
 
 def test_safety_sees_every_text() -> None:
-    """Text, reasoning, refusal and arguments, and where a choice ends; what is empty is not sent."""
-    held = Held(2)
-    delta = Delta(1, "a", "b", "c", (ToolCallDelta(3, "id", "name", "d"), ToolCallDelta(4, "id", "name")))
+    """Text, reasoning, refusal, arguments and names of unknown tools, and where a choice ends; nothing empty."""
+    held = Held(2, TOOLS)
+    calls = (ToolCallDelta(3, "id", "look", "d"), ToolCallDelta(4, "id", "name"))
+    delta = Delta(1, "a", "b", "c", calls)
 
     pieces = held.take([AttemptEvent(Attempt(1, "e", "t")), delta, Delta(0), STOP, DONE])
 
@@ -47,14 +49,15 @@ def test_safety_sees_every_text() -> None:
         OutputPiece(1, "reasoning", "b"),
         OutputPiece(1, "refusal", "c"),
         OutputPiece(1, "tool_arguments", "d", 3),
+        OutputPiece(1, "tool_name", "name", 4, end_of_part=True),
         OutputPiece(0, "text", end_of_choice=True),
     ]
-    assert pieces_of(Delta(1)) == []
+    assert pieces_of(Delta(1), ()) == []
 
 
 def test_what_was_released_is_not_held() -> None:
     """Released text is safety's, which may differ; the rest of the original is still here, by code points."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="a😀me@x.y"), Delta(text=" end")])
 
     assert held.release(released("a😀<EMAIL>", 8)) == Delta(text="a😀<EMAIL>")
@@ -64,7 +67,7 @@ def test_what_was_released_is_not_held() -> None:
 
 def test_what_waits_is_told_by_the_longest_text() -> None:
     """Safety holds so much of each text: two choices that wait for it are no sign of trouble, nor are arguments."""
-    held = Held(2)
+    held = Held(2, TOOLS)
     held.take([Delta(0, "a" * 300), Delta(1, "b" * 310), Delta(0, reasoning="c" * 20), call(0, "{" * 900)])
     assert held.text_code_point_count_max == 310
 
@@ -74,7 +77,7 @@ def test_what_waits_is_told_by_the_longest_text() -> None:
 
 def test_a_release_beyond_what_is_held_takes_what_there_is() -> None:
     """A watermark that went back, or too far, neither repeats nor invents text."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="abcd")])
     held.release(released("abc", 3))
     held.release(released("", 1))
@@ -87,7 +90,7 @@ def test_a_release_beyond_what_is_held_takes_what_there_is() -> None:
 
 def test_a_call_is_named_once() -> None:
     """With its first arguments, or, without any, when its choice ends; in the order of the calls."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([call(1, "", "c1", "stop"), call(0, "{", "c0", "look"), call(0, "}")])
     assert held.release(released("{", 1, "tool_arguments")) == call(0, "{", "c0", "look")
     assert held.release(released("}", 2, "tool_arguments")) == call(0, "}")
@@ -98,7 +101,7 @@ def test_a_call_is_named_once() -> None:
 
 def test_a_call_whose_name_is_repeated() -> None:
     """Some upstreams send id and name with every fragment: they leave once all the same."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([call(0, "{", "c0"), call(0, "", "c0", "look")])
     assert held.release(released("{", 1, "tool_arguments")) == call(0, "{", "c0", "look")
     held.take([call(0, "}", "c0", "look"), STOP])
@@ -107,9 +110,30 @@ def test_a_call_whose_name_is_repeated() -> None:
     assert held.end(0, Verdict.ALLOW) == [STOP]
 
 
+def test_a_name_that_nobody_declared_is_judged_once() -> None:
+    """It leaves as safety released it, with its arguments; repeating it tells nothing new."""
+    held = Held(1, TOOLS)
+    pieces = held.take([call(0, "{", "c0", "me@x.y"), call(0, "}", "c0", "me@x.y")])
+    held.rename(released("<EMAIL>", 6, "tool_name"))
+
+    assert [(piece.kind, piece.text) for piece in pieces] == [
+        ("tool_name", "me@x.y"), ("tool_arguments", "{"), ("tool_arguments", "}"),
+    ]  # fmt: skip
+    assert held.release(released("{}", 2, "tool_arguments")) == call(0, "{}", "c0", "<EMAIL>")
+    assert held.flush() == []
+
+
+def test_a_name_that_was_not_judged_leaves_once() -> None:
+    """Where the policy fails open, with its arguments and no part of its own."""
+    held = Held(1)
+    held.take([call(0, "{}", "c0", "odd")])
+
+    assert held.flush() == [call(0, "{}", "c0", "odd")]
+
+
 def test_logprobs_leave_with_their_text() -> None:
     """When all of a delta's text has left, not before."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="ab", logprobs=(token("a"), token("b"))), Delta(text="cd", logprobs=(token("cd"),))])
 
     assert tokens_of(held.release(released("a", 1))) == []
@@ -119,7 +143,7 @@ def test_logprobs_leave_with_their_text() -> None:
 
 def test_logprobs_of_redacted_text_never_leave() -> None:
     """Those of a delta that overlaps it by one code point stay; its neighbours leave."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     for text in ("ab", "cd", "ef", "gh"):
         held.take([Delta(text=text, logprobs=(token(text),))])
     held.judged(Judged(0, "text", Verdict.REDACT, Finding("EMAIL", 1, "pii", 3, 6)))
@@ -131,7 +155,7 @@ def test_logprobs_of_redacted_text_never_leave() -> None:
 
 def test_counts_go_with_what_leaves() -> None:
     """The running usage of a choice is what the engine said last."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="ab", completion_token_count=1), Delta(text="cd", completion_token_count=2)])
 
     assert held.release(released("a", 1)).completion_token_count == 2
@@ -139,7 +163,7 @@ def test_counts_go_with_what_leaves() -> None:
 
 def test_a_block_ends_a_choice_once() -> None:
     """With a refusal; what the engine goes on saying is neither sent to safety nor let go."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="good evil")])
     assert held.end(0, Verdict.BLOCK) == REFUSED
     assert held.end(0, Verdict.ALLOW) == []
@@ -151,7 +175,7 @@ def test_a_block_ends_a_choice_once() -> None:
 
 def test_one_block_is_not_all() -> None:
     """The other choice goes on."""
-    held = Held(2)
+    held = Held(2, TOOLS)
     held.take([Delta(0, "evil"), Delta(1, "good")])
     held.end(0, Verdict.BLOCK)
 
@@ -162,7 +186,7 @@ def test_one_block_is_not_all() -> None:
 
 def test_a_flush_lets_everything_go() -> None:
     """Each choice in the order of its parts, its end, and the end of the answer once."""
-    held = Held(2)
+    held = Held(2, TOOLS)
     held.take([Delta(0, "b", reasoning="a"), Delta(1, "x"), call(0, "{}", "c", "f"), call(1, "", "d", "g"), STOP, DONE])
 
     assert held.flush() == [
@@ -179,7 +203,7 @@ def test_a_flush_lets_everything_go() -> None:
 
 def test_an_answer_is_over_when_nothing_is_missing() -> None:
     """Neither the engine's end alone nor safety's is enough."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="a"), STOP])
     assert not held.is_over
     held.end(0, Verdict.ALLOW)
@@ -187,14 +211,14 @@ def test_an_answer_is_over_when_nothing_is_missing() -> None:
     held.take([DONE])
     assert held.is_over
 
-    other = Held(1)
+    other = Held(1, TOOLS)
     other.take([STOP, DONE])
     assert not other.is_over
 
 
 def test_an_answer_that_was_stopped_is_counted() -> None:
     """Where the engine could not say what it used, its pieces are counted, and marked as estimated."""
-    held = Held(1)
+    held = Held(1, TOOLS)
     held.take([Delta(text="a"), Delta(text="b"), Delta(text="c")])
 
     assert held.completed() == EngineCompleted(Usage(0, 3, estimated=True))

@@ -66,7 +66,7 @@ class Pass:
 
 def screen(safety: FakeSafety, open_: bool = False, n: int = 1) -> Screen:
     rule = SafetyRule(on_unavailable="open" if open_ else "closed")
-    return Screen(safety, "default", rule, n)
+    return Screen(safety, "default", rule, n, ("look", "stop"))
 
 
 async def batches_of(engine: FakeEngine) -> AsyncGenerator[Batch, None]:

@@ -29,7 +29,7 @@ from services.inference.generation import (
 )
 from services.inference.routing.rules import SafetyRule
 from services.inference.screening.safety_port import OFF, Assessment, InputScreen, blocked, screen_prompt, unreachable
-from services.inference.screening.segments import Segment, segments_of, with_texts
+from services.inference.screening.segments import TOOL_NAMES, Segment, segments_of, with_texts
 from tests.inference.parts import FakeSafety
 
 CLOSED, OPEN = SafetyRule(), SafetyRule(on_unavailable="open")
@@ -84,19 +84,20 @@ async def test_arguments_of_earlier_calls_are_judged() -> None:
     """What a model was told to do in an earlier turn goes upstream again; what replaces it stays JSON."""
     calls = (ToolCall("c1", "now", ""), ToolCall("c2", "call", '{"number": 2125550147}'))
     asked = Prompt(messages=(Message(Role.ASSISTANT, (TextPart("on it"),), tool_calls=calls),))
-    safety = FakeSafety(said(Verdict.REDACT, replacements=(None, '{"number": <PHONE_NUMBER_1>}')))
+    safety = FakeSafety(said(Verdict.REDACT, replacements=(None, None, None, '{"number": <PHONE_NUMBER_1>}')))
 
     screen = await screen_prompt(safety, asked, "default", CLOSED)
 
-    assert safety.segments[1] == Segment(Role.ASSISTANT, '{"number": 2125550147}', 0, 1, "arguments")
+    assert [one.text for one in safety.segments[:3]] == ["on it", "now", "call"]
+    assert safety.segments[3] == Segment(Role.ASSISTANT, '{"number": 2125550147}', 0, 1, "arguments")
     changed = screen.prompt.messages[0]
     assert changed.parts == (TextPart("on it"),)
     assert [call.arguments_json for call in changed.tool_calls] == ["", '{"number": "<PHONE_NUMBER_1>"}']
 
 
 EVERYWHERE = Prompt(
-    messages=(Message(Role.ASSISTANT, (TextPart("t0"),), "t1", (ToolCall("c", "f", '"t2"'),), refusal="t3"),),
-    tools=(Tool("f", "t4", '{"t5": 1}'),),
+    messages=(Message(Role.ASSISTANT, (TextPart("t0"),), "t1", (ToolCall("c", "t15", '"t2"'),), refusal="t3"),),
+    tools=(Tool("t16", "t4", '{"t5": 1}'),),
     sampling=Sampling(stop=("t6", "t7")),
     output_format=OutputFormat("json_schema", "x", "t8", '{"t9": 1}', regex="t10", choices=("t11",)),
     end_user_id="t12",
@@ -107,7 +108,7 @@ EVERYWHERE = Prompt(
 def test_nothing_written_is_left_out() -> None:
     """Names, refusals, tools, schemas, stop strings, and what upstreams keep of the caller."""
     texts = [segment.text for segment in segments_of(EVERYWHERE)]
-    order = (0, 2, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
+    order = (0, 15, 2, 1, 3, 16, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
 
     assert all(f"t{number}" in text for number, text in zip(order, texts, strict=True))
 
@@ -117,10 +118,23 @@ def test_what_is_replaced_leaves_the_prompt() -> None:
     new = {segment.place: f'"new {index}"' for index, segment in enumerate(segments_of(EVERYWHERE))}
     changed = with_texts(EVERYWHERE, new)
 
-    assert not any("t" in segment.text.replace("text", "") for segment in segments_of(changed))
+    left = [segment for segment in segments_of(changed) if segment.field not in TOOL_NAMES]
+    assert not any("t" in segment.text.replace("text", "") for segment in left)
     assert (changed.messages[0].name, changed.end_user_id, changed.metadata) == (None, None, {})
     assert len(segments_of(changed)) == len(segments_of(EVERYWHERE)) - 4
     assert with_texts(EVERYWHERE, {}) == EVERYWHERE
+
+
+async def test_a_tool_that_would_be_renamed_is_refused() -> None:
+    """Its caller knows it by its name, so nothing can stand in for that; a declared one is judged once."""
+    calls = (ToolCall("c", "me@x.y", ""),)
+    asked = Prompt(messages=(Message(Role.ASSISTANT, tool_calls=calls),), tools=(Tool("me@x.y"),))
+    assert [(one.text, one.field) for one in segments_of(asked)] == [("me@x.y", "tool_name")]
+    found = Finding("EMAIL_ADDRESS", 1.0, "pii", 0, 6, 0, Verdict.REDACT)
+
+    with pytest.raises(FailedPrecondition) as caught:
+        await screened(Assessment(Verdict.REDACT, (found,), (Verdict.REDACT,), ("<EMAIL_ADDRESS>",)), asked)
+    assert caught.value.metadata == {"categories": "EMAIL_ADDRESS"}
 
 
 async def test_a_raw_prompt_is_the_users() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from kit.errors import FailedPrecondition
-from services.inference.events import Finding, Verdict
-from services.inference.generation import Message, Prompt, Role, TextPart
+from services.inference.events import Finding, Redacted, Verdict
+from services.inference.generation import Delta, Message, Prompt, Role, TextPart
 from services.inference.routing.rules import SafetyRule
+from services.inference.screening.restoring import WayBack
 from services.inference.screening.safety_port import LISTED_FINDINGS_MAX, Assessment, screen_prompt
 from services.inference.screening.seams import REACH, Seam, seams_of
 from services.inference.screening.segments import Segment, segments_of
@@ -133,3 +135,38 @@ def test_long_texts_are_read_near_their_seams_only() -> None:
 
 def _spans(seam: Seam, start: int, end: int) -> list[tuple[Segment, int, int]]:
     return seam.spans(Finding("word", 1.0, "terms", start, end))
+
+
+class Numbering(Searching):
+    """Replaces what it finds with a way back, over all texts of a call."""
+
+    async def check_input(self, profile: str, segments: Sequence[Segment]) -> Assessment:
+        said = await super().check_input(profile, segments)
+        found = tuple(
+            Redacted(**msgspec.structs.asdict(one), placeholder=f"<WORD_{self.calls}>") for one in said.findings
+        )
+        texts = tuple(text and text.replace("<WORD_1>", f"<WORD_{self.calls}>") for text in said.replacements)
+        return msgspec.structs.replace(
+            said, findings=found, replacements=texts, way_back=WayBack([(f"<WORD_{self.calls}>", self.word)])
+        )
+
+
+async def test_what_is_cut_out_of_a_seam_has_a_way_back() -> None:
+    """Its placeholder stands in the prompt, and the answer gets the whole of it back, beside those of the texts."""
+    screen = await screen_prompt(
+        Numbering("secret", Verdict.REDACT), parts("one sec", "ret, secret"), "p", SafetyRule()
+    )
+
+    assert texts_of(screen.prompt) == ["one <WORD_1>", ", <WORD_2>"]
+    assert screen.way_back
+    answer = screen.way_back.restorer()([Delta(0, "<WORD_1> and <word_2>")])
+    assert [event.text for event in answer if isinstance(event, Delta)] == ["secret and secret"]
+
+
+async def test_a_seam_alone_has_a_way_back() -> None:
+    """Also where the texts that are left hold nothing to replace."""
+    screen = await screen_prompt(Numbering("secret", Verdict.REDACT), parts("sec", "ret"), "p", SafetyRule())
+
+    assert texts_of(screen.prompt) == ["<WORD_1>", ""]
+    assert screen.way_back
+    assert screen.way_back.restorer()([Delta(0, "<WORD_1>")]) == [Delta(0, "secret")]

@@ -6,7 +6,7 @@ can still let it go, exactly once and in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -24,7 +24,7 @@ from services.inference.generation import (
 from services.inference.screening.safety_port import REFUSAL, Judged, OutputPiece, Released
 
 TEXT_KINDS = ("text", "reasoning", "refusal")
-ARGUMENTS = "tool_arguments"
+ARGUMENTS, NAME = "tool_arguments", "tool_name"
 
 
 class _Part(msgspec.Struct):
@@ -68,15 +68,20 @@ class _Choice(msgspec.Struct):
         """Keeps a call's id and name until its arguments leave; some upstreams repeat them with each fragment."""
         is_new = (ARGUMENTS, call.index) not in self.parts
         if is_new or call.index in self.calls:
-            known = self.calls.get(call.index, call)
+            known = self.calls.get(call.index, ToolCallDelta(call.index))
             self.calls[call.index] = ToolCallDelta(call.index, known.id or call.id, known.name or call.name)
         self.part(ARGUMENTS, call.index)
 
+    def is_news(self, piece: OutputPiece) -> bool:
+        """Whether safety has not been told of it: a name that comes again says nothing."""
+        return piece.kind != NAME or (NAME, piece.tool_call_index) not in self.parts
+
 
 class Held:
-    """The held text of every choice of one answer."""
+    """The held text of every choice of one answer; `tools` are the names that calls may have unjudged."""
 
-    def __init__(self, choice_count: int) -> None:
+    def __init__(self, choice_count: int, tools: Collection[str] = ()) -> None:
+        self._tools = tools
         self._choices = [_Choice() for _ in range(choice_count)]
         self._completed: EngineCompleted | None = None
         self._is_told = False
@@ -125,7 +130,7 @@ class Held:
         start = choice.part("text").end
         for call in delta.tool_calls:
             choice.name_call(call)
-        pieces = pieces_of(delta)
+        pieces = [piece for piece in pieces_of(delta, self._tools) if choice.is_news(piece)]
         for piece in pieces:
             choice.part(piece.kind, piece.tool_call_index).unreleased += piece.text
         if delta.logprobs:
@@ -136,6 +141,11 @@ class Held:
         """Remembers which text was replaced: log probabilities would tell it."""
         if said.verdict is Verdict.REDACT and said.kind == "text":
             self._choices[said.choice_index].redacted.append((said.finding.start, said.finding.end))
+
+    def rename(self, said: Released) -> None:
+        """Takes the name of a tool call that safety released; it leaves with the arguments."""
+        calls = self._choices[said.choice_index].calls
+        calls[said.tool_call_index] = msgspec.structs.replace(calls[said.tool_call_index], name=said.text)
 
     def release(self, said: Released) -> Delta:
         """The delta for text that safety released."""
@@ -185,6 +195,8 @@ class Held:
                 continue
             for (kind, call_index), part in choice.parts.items():
                 text = part.release(part.end)
+                if kind == NAME:
+                    continue  # it is with its call
                 if text or (kind == ARGUMENTS and call_index in choice.calls):
                     events.append(self._delta(choice, index, kind, call_index, text))
             if choice.finished:
@@ -200,10 +212,12 @@ class Held:
         return self._completed or EngineCompleted(counted)
 
 
-def pieces_of(delta: Delta) -> list[OutputPiece]:
-    """The texts of a delta that safety must see."""
+def pieces_of(delta: Delta, tools: Collection[str]) -> list[OutputPiece]:
+    """The texts of a delta that safety must see; of calls of declared tools, the names were judged with the prompt."""
     pieces = [OutputPiece(delta.choice_index, kind, text) for kind in TEXT_KINDS if (text := getattr(delta, kind))]
     for call in delta.tool_calls:
+        if call.name and call.name not in tools:
+            pieces.append(OutputPiece(delta.choice_index, NAME, call.name, call.index, end_of_part=True))
         if call.arguments_json:
             pieces.append(OutputPiece(delta.choice_index, ARGUMENTS, call.arguments_json, call.index))
     return pieces

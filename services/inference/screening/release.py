@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from services.inference.attempts.attempts import Batch
 from services.inference.events import AttemptEvent, Direction, SafetyEvent, Verdict
 from services.inference.generation import EngineCompleted, EngineEvent, FinishReason
 from services.inference.routing.rules import SafetyRule
-from services.inference.screening.held import Held, pieces_of
+from services.inference.screening.held import NAME, Held, pieces_of
 from services.inference.screening.safety_port import (
     REFUSAL,
     Assessment,
@@ -39,10 +39,13 @@ HELD_CODE_POINTS_MAX = 512
 
 
 class Screen:
-    """How the answer of one request is judged."""
+    """How the answer of one request is judged; `tools` are the names that its prompt declares."""
 
-    def __init__(self, port: SafetyPort, profile: str, rule: SafetyRule, choice_count: int) -> None:
+    def __init__(
+        self, port: SafetyPort, profile: str, rule: SafetyRule, choice_count: int, tools: Collection[str] = ()
+    ) -> None:
         self._port, self.profile, self._rule, self._choice_count = port, profile, rule, choice_count
+        self._tools = frozenset(tools)
         self.policy_version = ""
 
     async def whole(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[ScreenedBatch, None]:
@@ -54,7 +57,7 @@ class Screen:
                     yield told
                 events += [event for event in batch if not isinstance(event, AttemptEvent)]
         choices = put_together(events)
-        pieces = [piece for choice in choices for piece in pieces_of(choice.delta())]
+        pieces = [piece for choice in choices for piece in pieces_of(choice.delta(), self._tools)]
         try:
             said = await self._port.check_output(self.profile, pieces) if pieces else Assessment(Verdict.ALLOW)
         except MillraceError as error:
@@ -74,7 +77,7 @@ class Screen:
             yield [self.failed(error)]
             screened: AsyncGenerator[Batch, None] | AsyncGenerator[ScreenedBatch, None] = batches
         else:
-            screened = _Relay(self, stream, Held(self._choice_count)).run(batches)
+            screened = _Relay(self, stream, Held(self._choice_count, self._tools)).run(batches)
         async with aclosing(screened):
             async for batch in screened:
                 yield batch
@@ -228,6 +231,8 @@ class _Relay:
         events: list[EngineEvent | SafetyEvent] = []
         for said in decisions:
             match said:
+                case Released(kind=kind) if kind == NAME:
+                    self._held.rename(said)
                 case Released():
                     events.append(self._held.release(said))
                 case Judged():

@@ -30,17 +30,24 @@ _STRING_OR_PLACEHOLDER = re.compile(r'"(?:[^"\\]|\\.)*"|(<[A-Z][A-Z0-9_]{0,126}>
 class WayBack:
     """The placeholders of one prompt and what they stand for. It shows itself in no log."""
 
-    __slots__ = ("_in_json", "_in_text")
+    __slots__ = ("_in_json", "_in_text", "_originals")
 
     def __init__(self, placeholders: Iterable[tuple[str, str]]) -> None:
         """Takes tokens ("<EMAIL_ADDRESS_1>") and originals."""
         originals = {token[1:-1].lower(): original for token, original in placeholders}
+        self._originals = originals
         escaped = {name: json.dumps(original, ensure_ascii=False)[1:-1] for name, original in originals.items()}
         self._in_text = _Way(originals, _PLACEHOLDER, _BRACKETS[:1])
         self._in_json = _Way(escaped, _IN_JSON, _BRACKETS)
 
     def __repr__(self) -> str:
         return "<WayBack>"
+
+    def joined(self, other: WayBack | None, tokens: Iterable[str]) -> WayBack:
+        """Leads back from its own placeholders, and from those of another that are named."""
+        others = other._originals if other else {}
+        taken = {name: others[name] for token in tokens if (name := token[1:-1].lower()) in others}
+        return WayBack((f"<{name}>", original) for name, original in {**taken, **self._originals}.items())
 
     def restorer(self) -> Restorer:
         """Begins an answer."""

@@ -16,16 +16,17 @@ from services.inference.events import Direction, Finding, SafetyEvent, Verdict
 from services.inference.generation import Prompt
 from services.inference.routing.rules import SafetyRule
 from services.inference.screening.restoring import WayBack
-from services.inference.screening.seams import findings_over, seams_of, without
-from services.inference.screening.segments import Segment, segments_of, with_texts
+from services.inference.screening.seams import findings_over, placeholder_of, seams_of, without
+from services.inference.screening.segments import TOOL_NAMES, Segment, segments_of, with_texts
 
 OFF = "off"
+GUESSED = frozenset({"PERSON", "LOCATION"})  # kinds that a model guesses, so that in a tool's name they are told only
 LISTED_FINDINGS_MAX = 1000  # safety counts the rest
 REFUSAL = "I can't share this answer: it was stopped by the safety policy."
 
 
 class OutputPiece(msgspec.Struct):
-    """A piece of an answer to be judged; `kind` is text, reasoning, refusal or tool_arguments."""
+    """A piece of an answer to be judged; `kind` is text, reasoning, refusal, tool_arguments or tool_name."""
 
     choice_index: int
     kind: str
@@ -141,7 +142,10 @@ Split = Sequence[tuple[Segment, Finding]]
 async def _screened(
     port: SafetyPort, prompt: Prompt, profile: str, rule: SafetyRule, over: Sequence[Split] = ()
 ) -> InputScreen:
-    """Judges texts and seams; what is redacted over a seam is cut out first, and the rest judged once more."""
+    """Judges texts and seams; what is redacted over a seam is cut out first, and the rest judged once more.
+
+    The placeholders of seams stand in the texts by then, so their numbers are not given away again.
+    """
     segments = segments_of(prompt)
     if profile == OFF or not segments:
         return InputScreen(prompt)
@@ -156,7 +160,12 @@ async def _screened(
         own = [(segments[one.message_index], one) for one in said.findings if one.message_index < len(segments)]
         over = list(findings_over(zip(seams, _by_seam(said, len(segments), len(seams)), strict=True), own))
         if new := without(over):
-            return await _screened(port, with_texts(prompt, new), profile, rule, over)
+            screen = await _screened(port, with_texts(prompt, new), profile, rule, over)
+            tokens = [placeholder_of(pieces[0][1]) for pieces in over]
+            way_back = (screen.way_back or WayBack(())).joined(said.way_back, tokens) if said.way_back else None
+            return msgspec.structs.replace(screen, way_back=way_back or screen.way_back)
+    if told := [one for one in said.findings if one.action is Verdict.REDACT and _is_in_tool_name(segments, one)]:
+        raise blocked(told)
     new = {
         segment.place: text
         for segment, text in zip(segments, said.replacements, strict=False)  # seams' own are of no use
@@ -164,6 +173,12 @@ async def _screened(
     }
     event = _event(said, segments, over, profile)
     return InputScreen(with_texts(prompt, new) if new else prompt, event, said.policy_version, said.way_back)
+
+
+def _is_in_tool_name(segments: Sequence[Segment], finding: Finding) -> bool:
+    """Whether it stands in a name that nothing can replace, for the caller knows the tool by it; "Jira" is nobody's."""
+    index = finding.message_index
+    return index < len(segments) and segments[index].field in TOOL_NAMES and finding.category not in GUESSED
 
 
 def _by_seam(said: Assessment, first: int, count: int) -> list[list[Finding]]:
@@ -232,6 +247,6 @@ def unreachable(error: MillraceError, profile: str, rule: SafetyRule, direction:
 
 def blocked(findings: Sequence[Finding]) -> FailedPrecondition:
     """The refusal of a prompt; it names the categories that blocked it, never words."""
-    categories = ",".join(sorted({one.category for one in findings if one.action is Verdict.BLOCK})) or "unscreened"
+    categories = ",".join(sorted({one.category for one in findings if one.action >= Verdict.REDACT})) or "unscreened"
     message = "the prompt was refused by the safety policy"
     return FailedPrecondition("CONTENT_BLOCKED", message, metadata={"categories": categories})

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from services.inference.events import Finding, Verdict
+from services.inference.events import Finding, Redacted, Verdict
 from services.inference.screening.segments import TEXT, Place, Segment
 
 REACH = 400  # code points on either side of a seam; no detector reads a longer passage at once
@@ -86,10 +86,16 @@ def without(found: Iterable[Sequence[tuple[Segment, Finding]]]) -> dict[Place, s
     for pieces in found:
         for number, (segment, finding) in enumerate(pieces):
             if finding.action is Verdict.REDACT:
-                placeholder = "" if number else f"<{finding.category.upper()}>"
+                placeholder = "" if number else placeholder_of(finding)
                 texts[segment.place] = segment.text
                 spans.setdefault(segment.place, []).append((finding.start, finding.end, placeholder))
     return {place: _cut(text, sorted(spans[place])) for place, text in texts.items()}
+
+
+def placeholder_of(finding: Finding) -> str:
+    """What stands in the place of something redacted."""
+    named = finding.placeholder if isinstance(finding, Redacted) else ""
+    return named or f"<{finding.category.upper()}>"
 
 
 def _cut(text: str, spans: Sequence[tuple[int, int, str]]) -> str:

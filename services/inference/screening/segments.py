@@ -6,7 +6,7 @@ shape of the answer, stop strings, and what upstreams keep of the caller. It dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -15,6 +15,7 @@ from services.inference.screening.restoring import quoted
 
 Place = tuple[int, int, str]
 TEXT = "text"
+TOOL_NAMES = frozenset({"tool_name", "call_name"})
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -41,15 +42,18 @@ def segments_of(prompt: Prompt) -> list[Segment]:
     if prompt.raw_prompt is not None:
         found = [Segment(Role.USER, prompt.raw_prompt, 0, 0)]
     else:
-        found = [one for index, message in enumerate(prompt.messages) for one in _of_message(message, index)]
+        known = {tool.name for tool in prompt.tools}
+        found = [one for index, message in enumerate(prompt.messages) for one in _of_message(message, index, known)]
     return [one for one in [*found, *_beside(prompt)] if one.text]
 
 
-def _of_message(message: Message, index: int) -> Iterator[Segment]:
+def _of_message(message: Message, index: int, known: Collection[str]) -> Iterator[Segment]:
     for part_index, part in enumerate(message.parts):
         if isinstance(part, TextPart):
             yield Segment(message.role, part.text, index, part_index)
     for call_index, call in enumerate(message.tool_calls):
+        if call.name not in known:
+            yield Segment(message.role, call.name, index, call_index, "call_name")
         yield Segment(message.role, call.arguments_json, index, call_index, "arguments")
     yield Segment(message.role, message.name or "", index, 0, "name")
     yield Segment(message.role, message.refusal or "", index, 0, "refusal")
@@ -57,6 +61,7 @@ def _of_message(message: Message, index: int) -> Iterator[Segment]:
 
 def _beside(prompt: Prompt) -> Iterator[Segment]:
     for index, tool in enumerate(prompt.tools):
+        yield Segment(Role.SYSTEM, tool.name, 0, index, "tool_name")
         yield Segment(Role.SYSTEM, tool.description, 0, index, "tool_description")
         yield Segment(Role.SYSTEM, tool.parameters_json, 0, index, "tool_parameters")
     for index, stop in enumerate(prompt.sampling.stop):

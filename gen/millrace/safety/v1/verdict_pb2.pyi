@@ -40,6 +40,7 @@ class OutputKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_KIND_REASONING: _ClassVar[OutputKind]
     OUTPUT_KIND_REFUSAL: _ClassVar[OutputKind]
     OUTPUT_KIND_TOOL_ARGUMENTS: _ClassVar[OutputKind]
+    OUTPUT_KIND_TOOL_NAME: _ClassVar[OutputKind]
 
 class ExecutionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -67,6 +68,7 @@ OUTPUT_KIND_TEXT: OutputKind
 OUTPUT_KIND_REASONING: OutputKind
 OUTPUT_KIND_REFUSAL: OutputKind
 OUTPUT_KIND_TOOL_ARGUMENTS: OutputKind
+OUTPUT_KIND_TOOL_NAME: OutputKind
 EXECUTION_STATE_UNSPECIFIED: ExecutionState
 EXECUTION_STATE_OK: ExecutionState
 EXECUTION_STATE_SKIPPED: ExecutionState
