@@ -124,6 +124,16 @@ def test_a_request_that_came_by_grpc_is_found_by_its_spans() -> None:
     assert store.find("direc") is None
 
 
+def test_what_is_no_export_has_no_spans() -> None:
+    """Bytes that hold the ids and are nothing else of a trace do not keep the spans beside them from being found."""
+    store = TraceStore()
+    store.take(export((ROOT, b""), request_id="req"))
+    store.take(b"\xff" + TRACE + b"req")
+    request = store.find("req")
+    assert request is not None
+    assert list(store.trace(request).spans) == [ROOT]
+
+
 def test_the_store_is_bounded_in_bytes_and_in_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """The eldest exports and requests go first."""
     monkeypatch.setattr(store_module, "BYTES_MAX", 10_000)

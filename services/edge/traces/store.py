@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -135,7 +136,7 @@ class TraceStore:
             self._requests.popitem(last=False)
 
     def take(self, export: bytes) -> None:
-        """Takes an encoded ExportTraceServiceRequest."""
+        """Takes an encoded ExportTraceServiceRequest, unread."""
         self._exports.append((self._clock(), export))
         self._count += 1
         self._size_bytes += len(export)
@@ -217,8 +218,12 @@ class TraceStore:
 
 
 def _spans(export: bytes) -> Iterator[StoredSpan]:
-    """The spans of an export, which the receiver has found to be one."""
-    for group in trace_service_pb2.ExportTraceServiceRequest.FromString(export).resource_spans:
+    """The spans of an export; none where it is no export."""
+    try:
+        request = trace_service_pb2.ExportTraceServiceRequest.FromString(export)
+    except DecodeError:
+        return
+    for group in request.resource_spans:
         service = next((one.value.string_value for one in group.resource.attributes if one.key == "service.name"), "")
         for scope in group.scope_spans:
             for span in scope.spans:
