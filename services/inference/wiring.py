@@ -231,7 +231,7 @@ async def build(
         pipeline, embeddings, router, fleet, safety, cache, time.time(), settings.batch_concurrency
     )
     access = access_wiring.wire(settings.access, database, limiting.attempts)
-    jobs = Jobs(settings.jobs, database, pipeline, embeddings, access.keyring.is_good)
+    jobs = Jobs(settings.jobs, database, pipeline, embeddings, access.keyring.is_good, router)
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count, cache.figures)
     figures = LiveFigures(lambda: router.catalog, targets.snapshot, maker.kv_cache_used)
     watching = Watching(figures, cache.figures)

@@ -41,7 +41,7 @@ class NoHistory:
     page = sums
 
 
-async def no_keys() -> int:
+async def no_keys(_: object) -> int:
     return 0
 
 

@@ -5,7 +5,9 @@ A line that is no request at all refuses the whole file, by its number. A reques
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from io import BytesIO
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,6 +30,8 @@ from services.edge.responses import kept
 from services.edge.responses import request as response_request
 
 LINE_COUNT_MAX = 50_000
+SLICE_S = 0.01  # of reading: nobody else waits for longer
+_BOM = b"\xef\xbb\xbf"
 _CHAT = BodyReader(chat_request.ChatRequest, chat_request.REFUSED)
 _COMPLETION = BodyReader(completion_request.CompletionRequest, completion_request.REFUSED)
 _EMBEDDING = BodyReader(EmbeddingRequest)
@@ -47,18 +51,23 @@ class RequestLine(Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(RequestLine).decode
 
 
-def works(data: bytes, endpoint: str, exchange: Exchange) -> list[job_pb2.JobWork]:
-    """The items that a file asks for.
+async def works(data: bytes, endpoint: str, exchange: Exchange) -> list[job_pb2.JobWork]:
+    """The items that a file asks for; what else the process serves goes on meanwhile.
 
     Raises:
         Fault: 400, naming the line that is no request for this endpoint.
     """
     found: list[job_pb2.JobWork] = []
     seen: set[str] = set()
-    for number, text in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    for number, text in enumerate(BytesIO(data), 1):
+        if clock() - began > SLICE_S:
+            await asyncio.sleep(0)
+            began = clock()
         if not text.strip():
             continue
-        line = _line(text, number, endpoint)
+        line = _line(text.removeprefix(_BOM) if number == 1 else text, number, endpoint)
         if line.custom_id in seen:
             raise _bad(number, f"custom_id {line.custom_id[:64]!r} comes twice")
         if len(found) == LINE_COUNT_MAX:
@@ -75,6 +84,8 @@ def _line(text: bytes, number: int, endpoint: str) -> RequestLine:
         line = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(number, str(error)) from None
+    if "\0" in line.custom_id:
+        raise _bad(number, "custom_id must not hold the character NUL")
     if line.url != endpoint:
         raise _bad(number, f"url must be the batch's endpoint, {endpoint}")
     return line

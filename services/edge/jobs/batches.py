@@ -96,12 +96,13 @@ class BatchEndpoints:
 
     async def create(self, exchange: Exchange, body: NewBatch) -> Batch:
         """POST /v1/batches: reads the whole file first, so that a line that is no request refuses it."""
+        await self._inference.jobs(exchange, KIND, 1, "")  # who may have no batch is told that, not which file it has
         file_id = bare(body.input_file_id, FILE, "file")
         kept = await self._inference.file(exchange, file_id)
         if kept.purpose != "batch":
             raise Fault.invalid("The file was not uploaded with the purpose `batch`.", "input_file_id")
         data = b"".join([piece async for piece in self._inference.read_file(exchange, file_id)])
-        works = batch_file.works(data, body.endpoint, exchange)
+        works = await batch_file.works(data, body.endpoint, exchange)
         labels = {"endpoint": body.endpoint, "input_file_id": body.input_file_id}
         labels |= {METADATA + key: value for key, value in (body.metadata or {}).items()}
         options = job_service_pb2.JobOptions(kind=KIND, labels=labels, time_max=Duration(seconds=WINDOW_S))

@@ -41,7 +41,7 @@ class FileObject(Struct):
 
 
 class FileList(Struct):
-    """Files, newest first; `after` the last of them goes on."""
+    """Files, newest first unless asked otherwise; `after` the last of them goes on."""
 
     data: list[FileObject]
     has_more: bool
@@ -56,7 +56,7 @@ class FileQuery(Struct, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
     after: Annotated[str, Meta(max_length=64)] = ""
     purpose: Annotated[str, Meta(max_length=64)] = ""
-    order: Literal["desc"] = "desc"
+    order: Literal["asc", "desc"] = "desc"
 
 
 class Deleted(Struct):
@@ -112,7 +112,9 @@ class FileEndpoints:
         """GET /v1/files: what was uploaded; files of batches are found by their batch."""
         asked = query.read(exchange, FileQuery)
         after = bare(asked.after, FILE, "file") if asked.after else ""
-        page = await self._inference.files(exchange, asked.purpose, min(asked.limit, 100), after)
+        page = await self._inference.files(
+            exchange, asked.purpose, min(asked.limit, 100), after, oldest_first=asked.order == "asc"
+        )
         data = [_object(one) for one in page.files]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return FileList(data, bool(page.next_page_token), first, last)
@@ -157,10 +159,7 @@ async def batch_of(inference: JobClient, exchange: Exchange, job_id: str) -> job
     Raises:
         Fault: 404: the caller has no such batch.
     """
-    job = await inference.job(exchange, job_id)
-    if job.kind != KIND:
-        raise Fault(404, "There is no such batch of yours.", code="batch_not_found")
-    return job
+    return await inference.job(exchange, job_id, KIND, "batch")
 
 
 def _derived(file_id: str) -> str:

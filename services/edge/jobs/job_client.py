@@ -9,12 +9,13 @@ from typing import Any
 
 import grpc
 
-from kit.errors import Unavailable
+from kit.errors import MillraceError, Unavailable
 from millrace.inference.v1 import file_service_pb2, job_pb2, job_service_pb2, stored_file_pb2
 from millrace.inference.v1.file_service_pb2_grpc import FileServiceStub
 from millrace.inference.v1.job_service_pb2_grpc import JobServiceStub
 from services.edge.credentials import metadata_of
 from services.edge.exchange import Exchange
+from services.edge.fault import Fault
 from services.edge.inference_client import EventStream, InferenceClient, failure, time_left_s
 
 CHUNK_BYTES = 1 << 20
@@ -54,11 +55,22 @@ class JobClient(InferenceClient):
         answer: job_service_pb2.UploadJobResponse = await self._upload(exchange, self._jobs.UploadJob, pieces())
         return answer.job
 
-    async def job(self, exchange: Exchange, job_id: str) -> job_pb2.Job:
-        """Gets a job."""
+    async def job(self, exchange: Exchange, job_id: str, kind: str, what: str) -> job_pb2.Job:
+        """Gets a job of a kind.
+
+        Raises:
+            Fault: 404, in the caller's word for it: it has no such job.
+        """
         request = job_service_pb2.GetJobRequest(job_id=job_id)
-        answer: job_service_pb2.GetJobResponse = await self._call(exchange, self._jobs.GetJob, request)
-        return answer.job
+        try:
+            answer: job_service_pb2.GetJobResponse = await self._call(exchange, self._jobs.GetJob, request)
+        except MillraceError as error:
+            if error.reason != "JOB_NOT_FOUND":
+                raise
+        else:
+            if answer.job.kind == kind:
+                return answer.job
+        raise Fault(404, f"There is no such {what} of yours.", code=f"{what}_not_found")
 
     async def jobs(self, exchange: Exchange, kind: str, limit: int, after: str) -> job_service_pb2.ListJobsResponse:
         """Lists jobs of a kind."""
@@ -123,10 +135,12 @@ class JobClient(InferenceClient):
         return answer.file
 
     async def files(
-        self, exchange: Exchange, purpose: str, limit: int, after: str
+        self, exchange: Exchange, purpose: str, limit: int, after: str, *, oldest_first: bool = False
     ) -> file_service_pb2.ListFilesResponse:
         """Lists files."""
-        request = file_service_pb2.ListFilesRequest(page_size=limit, page_token=after, purpose=purpose)
+        request = file_service_pb2.ListFilesRequest(
+            page_size=limit, page_token=after, purpose=purpose, oldest_first=oldest_first
+        )
         return await self._call(exchange, self._files.ListFiles, request)
 
     async def read_file(self, exchange: Exchange, file_id: str) -> AsyncIterator[bytes]:

@@ -90,10 +90,7 @@ class TaskEndpoints:
         return await self.status(exchange, None)
 
     async def _job(self, exchange: Exchange) -> job_pb2.Job:
-        job = await self._inference.job(exchange, exchange.params["task_id"])
-        if job.kind != KIND:
-            raise Fault(404, "There is no such task of yours.", code="job_not_found")
-        return job
+        return await self._inference.job(exchange, exchange.params["task_id"], KIND, "task")
 
 
 def _task(job: job_pb2.Job) -> Task:

@@ -66,6 +66,8 @@ class ResponseEndpoints:
 
     async def create(self, exchange: Exchange, body: ResponseRequest) -> Response | None:
         """POST /v1/responses."""
+        if body.background and body.store is False:
+            raise Fault.invalid("What is made in the background is kept: leave it out, or say true.", "store")
         items, before = input_items(body), await self._before(exchange, body.previous_response_id)
         asked = apply_controls(exchange, chat_spec(chat_request(body, [*before, *items])))
         if body.is_kept(self._keeps):
@@ -73,8 +75,11 @@ class ResponseEndpoints:
                 return await self._keep(exchange, body, asked, items, before)
             except PermissionDenied as error:
                 # A caller that may have nothing kept gets its answer all the same, unless it asks for it to be kept.
-                if body.background or body.store or error.reason not in _NO_JOBS:
+                if error.reason not in _NO_JOBS:
                     raise
+                if body.background or body.store:
+                    message = f"{error.message}. Without `background`, and with `store` false, it is answered"
+                    raise PermissionDenied(error.reason, message) from error
         response = answer.begun(body, exchange.request_id, is_kept=False)
         if body.stream:
             await relay(exchange, self._inference, asked, RelayedFrames(response))
@@ -198,9 +203,7 @@ class ResponseEndpoints:
         return _as_it_stands(await self._item(exchange, job_id), job_id)
 
     async def _item(self, exchange: Exchange, job_id: str) -> job_pb2.JobItem:
-        job = await self._inference.job(exchange, job_id)
-        if job.kind != KIND:
-            raise Fault(404, "There is no such response of yours.", code="response_not_found")
+        await self._inference.job(exchange, job_id, KIND, "response")
         return await self._inference.first_item(exchange, job_id)
 
     def _id(self, exchange: Exchange) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from kit.identity import Caller
 from services.inference.access import tables
 from services.inference.access.key import Key, KeyDraft, Secret, key_of
 from services.inference.database.database import Database
@@ -92,11 +93,13 @@ class KeyStore:
         async with self._database.reading() as connection:
             return [_key(row) for row in (await connection.execute(query)).all()]
 
-    async def count(self) -> int:
-        """Returns how many keys are in force."""
+    async def count(self, owner: Caller | None = None) -> int:
+        """Returns how many keys are in force, of one principal or in all."""
         keys = tables.keys.c
         lasts = or_(keys.expire_time_ms.is_(None), keys.expire_time_ms > self._now_ms())
         query = select(func.count()).where(keys.revoke_time_ms.is_(None), lasts)
+        if owner is not None:
+            query = query.where(keys.tenant == owner.tenant, keys.principal == owner.principal)
         async with self._database.reading() as connection:
             found: int = (await connection.execute(query)).scalar_one()
             return found

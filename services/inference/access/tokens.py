@@ -23,6 +23,8 @@ from services.inference.access.lru import Lru
 ISSUER = "millrace"
 AUDIENCE = "millrace"
 CHARS_MAX = 4_096  # a header that carries more is refused before anything reads it
+TIME_CLAIMS = ("exp", "nbf", "iat")
+TIME_MAX_S = 253_402_300_799  # the end of the year 9999
 REQUIRED_CLAIMS = ["exp", "iss", "aud", "sub"]
 # What was verified is known by its hash for a while: a signature of RS256 costs 30 us and more. After that it is
 # verified anew, and so finds out that its issuer has let go of the key.
@@ -164,7 +166,7 @@ async def _verified(token: str, issuer: Issuer, kid: str) -> dict[str, Any]:
     if key is None:
         raise _invalid("names a key that its issuer does not have")
     try:
-        return jwt.decode(
+        claims = jwt.decode(
             token,
             key,
             algorithms=list(issuer.algorithms),
@@ -177,6 +179,14 @@ async def _verified(token: str, issuer: Issuer, kid: str) -> dict[str, Any]:
         raise Unauthenticated("TOKEN_EXPIRED", "the token has expired; get another one") from None
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
         raise _invalid(_WORDS.get(type(error), "is not valid")) from None
+    # PyJWT takes whatever `int` does: texts, and instants that no clock will ever show.
+    if not all(_is_time(claims[name]) for name in TIME_CLAIMS if name in claims):
+        raise _invalid("has a time that is none")
+    return claims
+
+
+def _is_time(claim: Any) -> bool:
+    return type(claim) in (int, float) and 0 <= claim <= TIME_MAX_S
 
 
 def looks_like_token(text: str) -> bool:

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from kit import identity
 from kit.errors import Unavailable
+from kit.identity import Caller
 from millrace.inference.v1 import usage_pb2, usage_service_pb2, usage_service_pb2_grpc
 from services.inference.accounting import usage_wire
 from services.inference.accounting.settlement import Settlement, Totals, percentile
@@ -30,7 +31,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         admission: Knows what runs.
         targets: Know how they fare.
         history: Reads the ledger.
-        count_keys: Counts the API keys in force.
+        count_keys: Counts the API keys in force, of one principal or in all.
         cache_figures: Tells what the cache counts.
     """
 
@@ -40,7 +41,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         admission: Admission,
         targets: Targets,
         history: History,
-        count_keys: Callable[[], Awaitable[int]],
+        count_keys: Callable[[Caller | None], Awaitable[int]],
         cache_figures: Callable[[], Awaitable[CacheFigures | None]],
     ) -> None:
         self._settlement, self._admission, self._targets = settlement, admission, targets
@@ -110,7 +111,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         try:
             by_key = await self._history.sums(scope, None, ["key_name"])
             durations_ms, ttfts_ms = await self._history.recent(scope)
-            key_count = await self._count_keys() if sees_all else 0
+            key_count = await self._count_keys(None if sees_all else caller)
         except Unavailable:
             return None
         return usage_pb2.LedgerStats(

@@ -45,7 +45,9 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
     async def ListFiles(self, request: pb2.ListFilesRequest, context: Any) -> pb2.ListFilesResponse:
         """Lists the caller's files."""
         count = page_size(request.page_size)
-        found = await self._store.page(me(), request.purpose, count + 1, request.page_token)
+        found = await self._store.page(
+            me(), request.purpose, count + 1, request.page_token, oldest_first=request.oldest_first
+        )
         token = found[count - 1].file_id if len(found) > count else ""
         return pb2.ListFilesResponse(files=[_file(one) for one in found[:count]], next_page_token=token)
 

@@ -86,12 +86,15 @@ class FileStore:
             raise NotFound("FILE_NOT_FOUND", f"there is no file {file_id[:64]!r} of yours")
         return StoredFile(*row)
 
-    async def page(self, caller: Caller, purpose: str, count: int, before: str) -> list[StoredFile]:
-        """The caller's files for a purpose, or all, newest first, older than the one of id `before`."""
+    async def page(
+        self, caller: Caller, purpose: str, count: int, after: str, *, oldest_first: bool = False
+    ) -> list[StoredFile]:
+        """The caller's files for a purpose, or all, newest first unless asked otherwise, behind that of id `after`."""
+        by = files.c.file_id
         wanted = [_own(caller)]
         wanted += [files.c.purpose == purpose] if purpose else []
-        wanted += [files.c.file_id < before] if before else []
-        statement = select(*COLUMNS).where(*wanted).order_by(files.c.file_id.desc()).limit(count)
+        wanted += [by > after if oldest_first else by < after] if after else []
+        statement = select(*COLUMNS).where(*wanted).order_by(by if oldest_first else by.desc()).limit(count)
         async with self._database.reading() as connection:
             return [StoredFile(*row) for row in await connection.execute(statement)]
 

@@ -13,13 +13,14 @@ from kit.errors import InvalidArgument
 from kit.identity import Caller
 from millrace.inference.v1 import job_pb2, job_service_pb2_grpc
 from millrace.inference.v1 import job_service_pb2 as pb2
-from services.inference import limits
-from services.inference.access.permission import check_method
+from services.inference import limits, translate
+from services.inference.access.permission import check_method, check_model, check_named, check_route
 from services.inference.jobs import job_wire
 from services.inference.jobs.job import JobEvent, NewItem, NewJob, State
 from services.inference.jobs.job_store import ALL_STATES, JobStore
 from services.inference.jobs.queue import Queue
 from services.inference.jobs.worker import Workers
+from services.inference.routing.router import Router
 from services.inference.translate import seconds
 
 CREATE_COUNT_MAX = 100
@@ -34,17 +35,38 @@ TIME_DEFAULT_S = 24 * 3600.0
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
-    """Serves the jobs of one store."""
+    """Serves the jobs of one store.
 
-    def __init__(self, store: JobStore, queue: Queue, workers: Workers) -> None:
-        self._store, self._queue, self._workers = store, queue, workers
+    Args:
+        store: Keeps them.
+        queue: Tells workers of them.
+        workers: Those of this process.
+        router: Knows the models.
+    """
+
+    def __init__(self, store: JobStore, queue: Queue, workers: Workers, router: Router) -> None:
+        self._store, self._queue, self._workers, self._router = store, queue, workers, router
 
     async def CreateJob(self, request: pb2.CreateJobRequest, context: Any) -> pb2.CreateJobResponse:
         """Accepts a job."""
         if not 1 <= len(request.items) <= CREATE_COUNT_MAX:
             raise InvalidArgument("items", f"must have 1 to {CREATE_COUNT_MAX} items; more go through UploadJob")
         given = [_new_item(one, index) for index, one in enumerate(request.items)]
+        if len(request.items) == 1:
+            self._check_model(request.items[0])
         return pb2.CreateJobResponse(job=await self._accept(request.request_id, request.options, given))
+
+    def _check_model(self, work: job_pb2.JobWork) -> None:
+        """Refuses what no try could do: a model that is unknown, or out of the caller's scope."""
+        call = identity.current()
+        with self._router.hold():
+            if work.HasField("generation"):
+                asked = translate.request(work.generation, call, call.request_id, streamed=False)
+                check_named(asked)
+                check_route(asked, self._router.choose(asked))
+            elif work.HasField("embedding"):
+                check_model(call.caller, [work.embedding.model])
+                self._router.choose_embedding(work.embedding.model)
 
     async def UploadJob(self, requests: AsyncIterator[pb2.UploadJobRequest], context: Any) -> pb2.UploadJobResponse:
         """Accepts a job of many items."""

@@ -21,6 +21,7 @@ from services.inference.jobs.queue import LocalQueue, Queue
 from services.inference.jobs.settings import JobSettings
 from services.inference.jobs.worker import Workers
 from services.inference.pipeline import Pipeline
+from services.inference.routing.router import Router
 
 DAY_S = 24 * 3600.0
 
@@ -35,6 +36,7 @@ class Jobs:
         pipeline: Pipeline,
         embeddings: Embeddings,
         is_good: Callable[[Caller], bool],
+        router: Router,
     ) -> None:
         items = ItemStore(database, settings.lease_s)
         self._queue = _queue(settings)
@@ -46,7 +48,7 @@ class Jobs:
             Registration(
                 job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
                 job_service_pb2_grpc.add_JobServiceServicer_to_server,
-                JobServicer(store, self._queue, self._workers),
+                JobServicer(store, self._queue, self._workers, router),
             ),
             Registration(
                 file_service_pb2.DESCRIPTOR.services_by_name["FileService"].full_name,

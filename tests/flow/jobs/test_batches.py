@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,8 @@ import httpx
 import openai
 import pytest
 
+from services.edge.exchange import Exchange
+from services.edge.jobs import batch_file
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.fakes.openai_wire import validator
 from tests.inference.jobs.parts import eventually
@@ -119,6 +122,36 @@ async def test_a_batch_can_be_cancelled(client: openai.AsyncOpenAI, upstream: Op
     assert {one["error"]["code"] for one in failed} == {"batch_cancelled"}
 
 
+async def test_files_are_listed_in_either_order(client: openai.AsyncOpenAI) -> None:
+    """The SDK walks over all pages, oldest first where it asks for that."""
+    made = [(await client.files.create(file=("in.jsonl", b"x"), purpose="batch")).id for _ in range(3)]
+
+    assert [one.id async for one in client.files.list(limit=2, order="asc")] == made
+    assert [one.id async for one in client.files.list(limit=2)] == made[::-1]
+
+
+async def test_reading_a_large_batch_lets_others_go_on() -> None:
+    """What else the process serves has its turn again and again while the lines of a file are read."""
+    turn_count = 0
+
+    async def take_turns() -> None:
+        nonlocal turn_count
+        while True:
+            turn_count += 1
+            await asyncio.sleep(0)
+
+    async def unused(*_: object) -> None:
+        raise AssertionError("nobody reads or writes")
+
+    scope = {"scheme": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    others = asyncio.create_task(take_turns())
+    works = await batch_file.works(jsonl(*(line(f"r{n}") for n in range(5_000))), CHAT, Exchange(scope, unused, unused))
+    others.cancel()
+
+    assert len(works) == 5_000
+    assert turn_count > 2
+
+
 async def test_batches_are_listed_from_the_newest(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
     """The SDK walks over all pages."""
     made = [(await start(client, line("a"))).id for _ in range(3)]
@@ -135,6 +168,7 @@ async def test_batches_are_listed_from_the_newest(client: openai.AsyncOpenAI, ht
         ((line("a"), line("a")), "comes twice"),
         ((line("a", url="/v1/embeddings"),), "endpoint"),
         (({**line("a"), "method": "GET"},), "Line 1"),
+        ((line("a"), line("b\0")), "Line 2: custom_id"),
     ],
 )
 async def test_a_file_that_is_no_batch_is_refused(client: openai.AsyncOpenAI, lines: Any, why: str) -> None:

@@ -209,13 +209,17 @@ async def test_a_conversation_goes_on(client: openai.AsyncOpenAI, upstream: Open
 
 async def test_failures_are_told(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
     """At once as an error, in the background as a response that failed, and what was cut as incomplete."""
-    with pytest.raises(openai.NotFoundError):
-        await client.responses.create(model="nothing", input="hi")
-    failed = await ended(client, await client.responses.create(model="nothing", input="hi", background=True))
+    for background in (False, True):
+        with pytest.raises(openai.NotFoundError, match="nothing"):
+            await client.responses.create(model="nothing", input="hi", background=background)
+    upstream.replies["gpt"] = Reply(status=400)
+    failed = await ended(client, await client.responses.create(model="gpt", input="hi", background=True))
+    with pytest.raises(openai.NotFoundError, match="response"):
+        await client.responses.retrieve("resp_" + "0" * 32)
     upstream.replies["gpt"] = Reply(finish="length")
     cut = await client.responses.create(model="gpt", input="hi")
 
-    assert (failed.status, failed.error.code) == ("failed", "server_error")
+    assert (failed.status, failed.error.code) == ("failed", "invalid_prompt")
     assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
@@ -262,6 +266,7 @@ async def test_a_kept_answer_has_the_headers_of_any_other(http: httpx.AsyncClien
         ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "hi", "prompt": {"id": "x"}}, "prompt"),
         ({"input": "hi", "nonsense": 1}, "nonsense"),
+        ({"input": "hi", "background": True, "store": False}, "store"),
     ],
 )
 async def test_bad_bodies_are_refused_by_field(http: httpx.AsyncClient, body: Any, param: str) -> None:

@@ -29,12 +29,15 @@ async def test_a_message_is_answered_later(http: httpx.AsyncClient) -> None:
     assert task["completed_at"] >= task["created_at"]
 
 
-async def test_a_failure_is_told(http: httpx.AsyncClient) -> None:
-    """With the code that the same message would have failed with at once."""
-    started = (await http.post("/chat-async", json={"message": "hi", "model": "nothing"})).json()
+async def test_a_failure_is_told(http: httpx.AsyncClient, upstream: OpenAIUpstream) -> None:
+    """With the code that the same message would have failed with at once; what could never be done, at once."""
+    upstream.replies["gpt"] = Reply(status=400)
+    started = (await http.post("/chat-async", json={"message": "hi"})).json()
     task = await ended(http, started["task_id"])
+    unknown = await http.post("/chat-async", json={"message": "hi", "model": "nothing"})
 
-    assert (task["status"], task["error"]["code"]) == ("failed", "model_not_found")
+    assert (task["status"], task["error"]["code"]) == ("failed", "upstream_bad_request")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
 async def test_a_task_can_be_cancelled(http: httpx.AsyncClient, upstream: OpenAIUpstream) -> None:
@@ -52,4 +55,4 @@ async def test_what_is_no_task_is_404(http: httpx.AsyncClient) -> None:
     """In the error envelope, whatever was asked for."""
     answer = await http.get("/chat-status/nothing")
 
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "task_not_found")

@@ -318,6 +318,31 @@ async def test_who_may_have_nothing_kept_is_answered(door: Door, fields: dict[st
     for wish in ({"store": True}, {"background": True}):
         refused = await door.edge.post("/v1/responses", {**body, **wish}, headers=bearer(text))
         assert refused.status_code == 403
+        assert "`store` false" in refused.json()["error"]["message"]
+    batch = {"input_file_id": "file-x", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    assert (await door.edge.post("/v1/batches", batch, headers=bearer(text))).status_code == 403
+
+
+async def test_work_for_later_is_refused_at_once(door: Door) -> None:
+    """A model out of scope is 403 in the background as it is for whoever waits."""
+    _, text = await door.make(models=["gpt"])
+    later = {"model": "vectors", "input": "hi", "background": True}
+    answers = [
+        await door.edge.post("/v1/responses", later, headers=bearer(text)),
+        await door.edge.post("/chat-async", {"message": "hi", "model": "nothing"}, headers=bearer(text)),
+    ]
+
+    assert [code_of(answer) for answer in answers] == [(403, "model_not_allowed")] * 2
+
+
+async def test_a_user_counts_its_own_keys(door: Door) -> None:
+    """In /stats, as everything else there; an administrator sees them all."""
+    _, text = await door.make(role="user", principal="ada")
+    await door.make(role="user", principal="ada")
+    await door.make(role="user", principal="bob")
+    own = (await door.edge.get("/stats", headers=bearer(text))).json()
+
+    assert own["total_api_keys"] == 2
 
 
 @pytest.mark.parametrize("role", ["user", "guest", "service"])

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from millrace.inference.v1 import stored_file_pb2 as millrace_dot_inference_dot_v1_dot_stored__file__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(millrace/inference/v1/file_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\'millrace/inference/v1/stored_file.proto\"l\n\x11UploadFileRequest\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"E\n\x12UploadFileResponse\x12/\n\x04\x66ile\x18\x01 \x01(\x0b\x32!.millrace.inference.v1.StoredFile\"!\n\x0eGetFileRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\"B\n\x0fGetFileResponse\x12/\n\x04\x66ile\x18\x01 \x01(\x0b\x32!.millrace.inference.v1.StoredFile\"J\n\x10ListFilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\"^\n\x11ListFilesResponse\x12\x30\n\x05\x66iles\x18\x01 \x03(\x0b\x32!.millrace.inference.v1.StoredFile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x0fReadFileRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"$\n\x11\x44\x65leteFileRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFileResponse2\xee\x03\n\x0b\x46ileService\x12\x63\n\nUploadFile\x12(.millrace.inference.v1.UploadFileRequest\x1a).millrace.inference.v1.UploadFileResponse(\x01\x12X\n\x07GetFile\x12%.millrace.inference.v1.GetFileRequest\x1a&.millrace.inference.v1.GetFileResponse\x12^\n\tListFiles\x12\'.millrace.inference.v1.ListFilesRequest\x1a(.millrace.inference.v1.ListFilesResponse\x12]\n\x08ReadFile\x12&.millrace.inference.v1.ReadFileRequest\x1a\'.millrace.inference.v1.ReadFileResponse0\x01\x12\x61\n\nDeleteFile\x12(.millrace.inference.v1.DeleteFileRequest\x1a).millrace.inference.v1.DeleteFileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(millrace/inference/v1/file_service.proto\x12\x15millrace.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\'millrace/inference/v1/stored_file.proto\"l\n\x11UploadFileRequest\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"E\n\x12UploadFileResponse\x12/\n\x04\x66ile\x18\x01 \x01(\x0b\x32!.millrace.inference.v1.StoredFile\"!\n\x0eGetFileRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\"B\n\x0fGetFileResponse\x12/\n\x04\x66ile\x18\x01 \x01(\x0b\x32!.millrace.inference.v1.StoredFile\"`\n\x10ListFilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x14\n\x0coldest_first\x18\x04 \x01(\x08\"^\n\x11ListFilesResponse\x12\x30\n\x05\x66iles\x18\x01 \x03(\x0b\x32!.millrace.inference.v1.StoredFile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x0fReadFileRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\" \n\x10ReadFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"$\n\x11\x44\x65leteFileRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFileResponse2\xee\x03\n\x0b\x46ileService\x12\x63\n\nUploadFile\x12(.millrace.inference.v1.UploadFileRequest\x1a).millrace.inference.v1.UploadFileResponse(\x01\x12X\n\x07GetFile\x12%.millrace.inference.v1.GetFileRequest\x1a&.millrace.inference.v1.GetFileResponse\x12^\n\tListFiles\x12\'.millrace.inference.v1.ListFilesRequest\x1a(.millrace.inference.v1.ListFilesResponse\x12]\n\x08ReadFile\x12&.millrace.inference.v1.ReadFileRequest\x1a\'.millrace.inference.v1.ReadFileResponse0\x01\x12\x61\n\nDeleteFile\x12(.millrace.inference.v1.DeleteFileRequest\x1a).millrace.inference.v1.DeleteFileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,17 +42,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFILERESPONSE']._serialized_start=356
   _globals['_GETFILERESPONSE']._serialized_end=422
   _globals['_LISTFILESREQUEST']._serialized_start=424
-  _globals['_LISTFILESREQUEST']._serialized_end=498
-  _globals['_LISTFILESRESPONSE']._serialized_start=500
-  _globals['_LISTFILESRESPONSE']._serialized_end=594
-  _globals['_READFILEREQUEST']._serialized_start=596
-  _globals['_READFILEREQUEST']._serialized_end=630
-  _globals['_READFILERESPONSE']._serialized_start=632
-  _globals['_READFILERESPONSE']._serialized_end=664
-  _globals['_DELETEFILEREQUEST']._serialized_start=666
-  _globals['_DELETEFILEREQUEST']._serialized_end=702
-  _globals['_DELETEFILERESPONSE']._serialized_start=704
-  _globals['_DELETEFILERESPONSE']._serialized_end=724
-  _globals['_FILESERVICE']._serialized_start=727
-  _globals['_FILESERVICE']._serialized_end=1221
+  _globals['_LISTFILESREQUEST']._serialized_end=520
+  _globals['_LISTFILESRESPONSE']._serialized_start=522
+  _globals['_LISTFILESRESPONSE']._serialized_end=616
+  _globals['_READFILEREQUEST']._serialized_start=618
+  _globals['_READFILEREQUEST']._serialized_end=652
+  _globals['_READFILERESPONSE']._serialized_start=654
+  _globals['_READFILERESPONSE']._serialized_end=686
+  _globals['_DELETEFILEREQUEST']._serialized_start=688
+  _globals['_DELETEFILEREQUEST']._serialized_end=724
+  _globals['_DELETEFILERESPONSE']._serialized_start=726
+  _globals['_DELETEFILERESPONSE']._serialized_end=746
+  _globals['_FILESERVICE']._serialized_start=749
+  _globals['_FILESERVICE']._serialized_end=1243
 # @@protoc_insertion_point(module_scope)
