@@ -1,6 +1,6 @@
 """How long a sentence embedding takes: the encoder of the services beside torch's, on the same texts.
 
-    python -m bench.encoder [--threads 1] [--rounds 200] [--json OUT]
+    python -m bench.encoder [--threads 1] [--precision int8_blocks] [--rounds 200] [--json OUT]
 
 Reports milliseconds of one text of 12 words, of the same among 16 callers at once, and of one of 250 tokens, the memory
 that the encoder adds to a process, and how far its vectors are from those of sentence-transformers at most.
@@ -13,13 +13,16 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from bench.figures import quantile, rounded
 from kit import minilm
-from kit.encoder import Encoder
+from kit.encoder import Encoder, load
+from kit.sentence_model import Precision
 
 TEXT = "how do I change the email address on my bank account today"
 LONG_TEXT = "word " * 248
@@ -31,20 +34,21 @@ def main() -> None:
     """Measures, prints, and writes the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    records = asyncio.run(measure(options.threads, options.rounds))
+    records = asyncio.run(measure(options.threads, options.precision, options.rounds))
     for record in records:
         print("  ".join(f"{name} {value}" for name, value in record.items()))
     if options.json:
         options.json.write_text(json.dumps(records, indent=1))
 
 
-async def measure(threads: int, rounds: int) -> list[Record]:
+async def measure(threads: int, precision: Precision, rounds: int) -> list[Record]:
     """Runs the encoder alone, then torch, and compares their vectors."""
     before_mib = _resident_mib()
-    encoder = Encoder(threads=threads)
+    encoder = Encoder(threads=threads, load=partial(load, precision=precision))
     await encoder.warm()
     memory_mib = _resident_mib() - before_mib
     records: list[Record] = [

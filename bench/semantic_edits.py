@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.semantic_sets import rows
-from kit.encoder import Encoder
+from services.cache.semantic.encoding import text_model
 from services.cache.semantic.guards import objection
 from services.cache.semantic.words import parse
 
@@ -227,7 +227,7 @@ def made(edit: Edit, texts: Sequence[str], count: int, chance: random.Random) ->
 
 async def cosines(pairs: Sequence[tuple[str, str]]) -> list[float]:
     """The similarity of each pair."""
-    encoder = Encoder()
+    encoder = text_model()
     await encoder.warm()
     try:
         left, right = [await encoder.encode([text[:1000] for text in side]) for side in zip(*pairs, strict=True)]

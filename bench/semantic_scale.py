@@ -27,13 +27,12 @@ import numpy as np
 from bench.cache_stand import CacheProcess
 from bench.figures import quantile, rounded
 from bench.semantic_sets import rows, vectors_of
-from kit.encoder import Encoder
 from millrace.cache.v1 import entry_pb2
 from millrace.cache.v1.cache_service_pb2 import LookupRequest, LookupResponse
 from millrace.cache.v1.lookup_pb2 import Query, SemanticQuery
 from services.cache.entry import Entry
 from services.cache.key import EntryKey, KeySpace, Namespace
-from services.cache.semantic.encoding import Floats, to_bytes
+from services.cache.semantic.encoding import Floats, text_model, to_bytes
 from services.cache.semantic.index_partitions import SIZES
 from services.cache.sqlite_store import SqliteStore
 
@@ -139,7 +138,7 @@ async def measure(options: argparse.Namespace, stock: Stock, asked: Sequence[str
 
 async def fill(path: Path, stock: Stock) -> float:
     """Writes the entries, and says how long it took."""
-    encoder = Encoder()
+    encoder = text_model()
     await encoder.warm()
     version = encoder.version
     await encoder.close()

@@ -20,8 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kit.encoder import Encoder
-from services.cache.semantic.encoding import Floats
+from services.cache.semantic.encoding import Floats, text_model
 
 # Texts that go to the encoder at once: fewer than it lets wait.
 ENCODED_AT_ONCE: Final = 128
@@ -109,7 +108,7 @@ def vectors_of(texts: Iterable[str], kept: Path | None) -> dict[str, Floats]:
 
 
 async def _encoded(texts: Sequence[str]) -> Floats:
-    encoder = Encoder()
+    encoder = text_model()
     await encoder.warm()
     try:
         parts = [texts[begin : begin + ENCODED_AT_ONCE] for begin in range(0, len(texts), ENCODED_AT_ONCE)]

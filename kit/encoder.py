@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -73,13 +73,15 @@ Loaded = tuple[SentenceModel, Network]
 def load(name: str, threads: int, precision: Precision = "float32") -> Loaded:
     """Loads a model and runs it once; slow, and for the thread that will run it.
 
+    A model whose kind is not computed in `int8_blocks` is loaded in float32, and its version says so: the vectors are
+    nearly the same. Those of `int8` are not, so there it is refused.
+
     Raises:
         FailedPrecondition: MODEL_NOT_LOADABLE or MODEL_NOT_GENUINE.
     """
     begin = time.monotonic()
     try:
-        model = find(name, precision)
-        network = _network(model, threads)
+        model, network = _load(find(name, precision), threads)
         network.tokenizer.no_truncation()
         network.tokenizer.no_padding()
         for text in WARM_UP:
@@ -264,15 +266,17 @@ def _encoded(vector: Floats, states: Floats, encoding: Encoding) -> Encoded:
     return Encoded(vector, states, np.array(encoding.offsets, np.int32))
 
 
-def _network(model: SentenceModel, threads: int) -> Network:
+def _load(model: SentenceModel, threads: int) -> Loaded:
     """Chooses what runs a model. The libraries are imported here, in the thread, for they take seconds."""
     from kit import bert_onnx, sentence_torch
 
+    if not bert_onnx.runs(model) and model.precision == "int8_blocks":
+        model = replace(model, precision="float32")
     if bert_onnx.runs(model):
-        return bert_onnx.BertOnnx(model, threads)
+        return model, bert_onnx.BertOnnx(model, threads)
     if model.precision != "float32":
         raise ValueError(f"its kind is not computed in {model.precision}")
-    return sentence_torch.SentenceTorch(model, threads)
+    return model, sentence_torch.SentenceTorch(model, threads)
 
 
 def _shutting_down() -> Unavailable:

@@ -22,7 +22,7 @@ SUFFIXES = (".json", ".txt", ".model", ".safetensors", ".bin")
 HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json", "*/model.safetensors"]
 
 Pooling = Literal["mean", "cls"]
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "int8", "int8_blocks"]
 
 
 @dataclass(frozen=True, slots=True)

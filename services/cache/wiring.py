@@ -102,7 +102,7 @@ async def build(
 
 def build_semantics(settings: CacheSettings, store: EntryStore, model: Model | None) -> Semantics:
     """Makes what finds answers to similar questions; imported here, for its libraries take time and memory."""
-    from kit.encoder import Encoder
+    from services.cache.semantic.encoding import text_model
     from services.cache.semantic.matcher import Bounds
     from services.cache.semantic.semantics import Semantics, SemanticSettings
 
@@ -113,7 +113,7 @@ def build_semantics(settings: CacheSettings, store: EntryStore, model: Model | N
         settings.semantic_guards,
     )
     limits = SemanticSettings(bounds, settings.semantic_held_share_max, settings.semantic_entries_max)
-    model = model or Encoder(settings.embedding_model, threads=settings.embedding_threads)
+    model = model or text_model(settings.embedding_model, threads=settings.embedding_threads)
     return Semantics(model, store, limits, now_ms, random.random)
 
 

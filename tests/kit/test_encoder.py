@@ -118,6 +118,19 @@ async def test_in_8_bits_vectors_are_near_and_their_own(encoder: Encoder) -> Non
     await small.close()
 
 
+async def test_in_blocks_of_8_bits_vectors_are_nearly_the_same(encoder: Encoder) -> None:
+    """A vector in blocks of 8 bits differs from that in float32 by little, and not at all by its company."""
+    blocks = Encoder(load=partial(load, precision="int8_blocks"))
+    await blocks.warm()
+    together = await blocks.encode(TEXTS)
+    alone = np.concatenate([await blocks.encode([text]) for text in TEXTS])
+
+    assert (await encoder.encode(TEXTS) * together).sum(axis=1).min() > 0.997
+    assert np.array_equal(together, alone)
+    assert blocks.version != encoder.version
+    await blocks.close()
+
+
 async def test_tokens_come_with_their_places(encoder: Encoder) -> None:
     """Each token's offsets cut its characters out of the text, and the mean of the states is the vector."""
     text = "Zürich costs 12 francs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedModel
 
 from kit import bert_onnx, minilm
-from kit.encoder import Encoder
+from kit.encoder import Encoder, load
 from kit.sentence_model import find
 
 TEXTS = ["one two three", "x", "a longer text of some more words, with an end"]
@@ -73,6 +74,21 @@ async def test_vectors_are_those_of_the_reference(tmp_path: Path, network, pooli
     assert np.abs(np.stack([each.vector for each in encoded]) - wanted).max() < 1e-5
     assert [each.states.shape for each in encoded] == [(len(each.offsets), 24) for each in encoded]
     await encoder.close()
+
+
+async def test_what_is_not_computed_in_blocks_is_in_float32(tmp_path: Path) -> None:
+    """A model whose kind or widths allow no blocks of 8 bits has the vectors and the version of float32."""
+    save(tmp_path, bert(), "mean", normalises=True)
+    name = str(tmp_path / "model")
+    encoders = [Encoder(name), Encoder(name, load=partial(load, precision="int8_blocks"))]
+    for encoder in encoders:
+        await encoder.warm()
+    wanted, found = [await encoder.encode(TEXTS) for encoder in encoders]
+
+    assert np.array_equal(wanted, found)
+    assert encoders[0].version == encoders[1].version
+    for encoder in encoders:
+        await encoder.close()
 
 
 def test_the_version_is_that_of_the_files(tmp_path: Path) -> None:
