@@ -1,8 +1,8 @@
 """Fits linear heads and says what they are worth on rows that they have not seen.
 
 A head is the sum of two logistic regressions, one over vector and hints and one over hashed words and letter groups:
-fitted together, the many rare groups would drown the few dense numbers. Folds decide how the sum is turned into a
-probability, so that nothing is calibrated on what was fitted.
+fitted together, the many rare groups would drown the few dense numbers. Some add a support vector machine over the
+vector. Folds decide how the sum is turned into a probability, so that nothing is calibrated on what was fitted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import scipy.sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.svm import SVC
 
 from services.safety.learned.features import BUCKET_COUNT, Floats
-from services.safety.learned.heads import LinearHeads
+from services.safety.learned.heads import GAMMA, Anchors, Heads
 from tools.safety_rows import Row
 
 # Found by cross-validation on moderation-openai-half.
@@ -26,6 +27,10 @@ DENSE_C, SPARSE_C = 0.1, 5.0
 VECTOR_SCALE, HINTS_SCALE = 4.0, 3.0
 SPARSE_SHARE = 0.7
 HINT_SPREAD_MIN = 0.1
+# Whose heads have anchors, and how much these count beside the rest. By folds of three seeds self-harm rose from 0.74
+# to 0.83; sexual fell from 0.942 to 0.932.
+ANCHOR_SHARES = {"self-harm": 2.0}
+ANCHOR_C = 3.0
 # How far the weight of rare positives is raised towards that of the negatives; 1 is all the way.
 BALANCE = 0.75
 FOLD_COUNT = 5
@@ -65,7 +70,7 @@ class Lesson:
         return at[self.weights[at] == self.weights[at].max()]
 
 
-def fit(lesson: Lesson, names: Sequence[str], at: Any | None = None, whether: int = -1) -> LinearHeads:
+def fit(lesson: Lesson, names: Sequence[str], at: Any | None = None, whether: int = -1) -> Heads:
     """Fits heads to the rows at some places, or to all. Their sums are logits of no scale yet.
 
     What is usual in a text, by which features are scaled, is learned from the rows of the greatest weight alone: those
@@ -87,15 +92,16 @@ def fit(lesson: Lesson, names: Sequence[str], at: Any | None = None, whether: in
     columns = [_column(lesson, number, dense, sparse, at) for number in range(len(names))]
     weights = np.stack([column[0] for column in columns], axis=1) * scale[:, None]
     bias = np.array([column[2] for column in columns]) - mean @ weights
-    return LinearHeads(
-        tuple(names), weights, np.stack([column[1] for column in columns], axis=1), rarity, bias, whether
-    )
+    sparse_weights = np.stack([column[1] for column in columns], axis=1)
+    anchors, shifts = _anchors(lesson, names, at, mean[:vector_size])
+    return Heads(tuple(names), weights, sparse_weights, rarity, bias + shifts, whether, anchors)
 
 
-def logits(heads: LinearHeads, lesson: Lesson, at: Any) -> Floats:
+def logits(heads: Heads, lesson: Lesson, at: Any) -> Floats:
     """Computes the sums of all heads for many rows at once, shape (rows, categories)."""
     sparse = weighted(lesson.sparse[at], heads.rarity)
-    return np.asarray(lesson.dense[at] @ heads.dense + sparse @ heads.sparse + heads.bias)
+    sums = np.asarray(lesson.dense[at] @ heads.dense + sparse @ heads.sparse + heads.bias)
+    return sums + heads.anchors.logits(lesson.dense[at, : heads.anchors.centre.size]) if heads.anchors else sums
 
 
 def unseen_logits(lesson: Lesson, names: Sequence[str]) -> Floats:
@@ -106,7 +112,7 @@ def unseen_logits(lesson: Lesson, names: Sequence[str]) -> Floats:
     return cast("Floats", result)
 
 
-def calibrated(heads: LinearHeads, lesson: Lesson, unseen: Floats, judges: Any) -> tuple[LinearHeads, Floats]:
+def calibrated(heads: Heads, lesson: Lesson, unseen: Floats, judges: Any) -> tuple[Heads, Floats]:
     """Scales heads so that their sums are log odds on the rows that `judges` picks; the unseen sums alike."""
     slopes, shifts = np.ones(len(heads.names)), np.zeros(len(heads.names))
     for number in range(len(heads.names)):
@@ -115,7 +121,8 @@ def calibrated(heads: LinearHeads, lesson: Lesson, unseen: Floats, judges: Any) 
         slopes[number], shifts[number] = model.coef_[0, 0], model.intercept_[0]
     dense, sparse = cast("Floats", heads.dense * slopes), cast("Floats", heads.sparse * slopes)
     bias = cast("Floats", heads.bias * slopes + shifts)
-    scaled = replace(heads, dense=dense, sparse=sparse, bias=bias)
+    anchors = heads.anchors and replace(heads.anchors, weights=cast("Floats", heads.anchors.weights * slopes))
+    scaled = replace(heads, dense=dense, sparse=sparse, bias=bias, anchors=anchors)
     return scaled, cast("Floats", unseen * slopes + shifts)
 
 
@@ -137,13 +144,41 @@ def _rarity(sparse: Any) -> Floats:
     return np.asarray(TfidfTransformer().fit(sparse).idf_, np.float32)
 
 
-def _column(lesson: Lesson, number: int, dense: Floats, sparse: Any, at: Any) -> tuple[Floats, Floats, float]:
-    """Fits one head: its dense weights, its sparse weights and its bias."""
+def _known(lesson: Lesson, number: int, at: Any) -> tuple[Any, Any, Any]:
+    """The rows at some places that say something of a category, their labels and weights."""
     rows = at[lesson.labels[at, number] != UNKNOWN]
     labels = lesson.labels[rows, number]
     weights = lesson.weights[rows].copy()
     positive = weights[labels == 1].sum()
     weights[labels == 1] *= (weights[labels == 0].sum() / positive) ** BALANCE
+    return rows, labels, weights
+
+
+def _anchors(lesson: Lesson, names: Sequence[str], at: Any, centre: Floats) -> tuple[Anchors | None, Floats]:
+    """Fits what some heads have besides, and what that adds to each bias."""
+    shifts = np.zeros(len(names))
+    machines = {}
+    points = lesson.dense[:, : centre.size] - centre
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    for number, name in enumerate(names):
+        if name in ANCHOR_SHARES:
+            rows, labels, weights = _known(lesson, number, at)
+            machine = SVC(C=ANCHOR_C, gamma=GAMMA).fit(points[rows], labels, weights)
+            share = ANCHOR_SHARES[name] / machine.decision_function(points[lesson.foremost(rows)]).std()
+            shifts[number] = machine.intercept_[0] * share
+            machines[number] = rows[machine.support_], machine.dual_coef_[0] * share
+    if not machines:
+        return None, cast("Floats", shifts)
+    chosen = np.unique(np.concatenate([rows for rows, _ in machines.values()]))
+    weights = np.zeros((len(chosen), len(names)))
+    for number, (rows, values) in machines.items():
+        weights[np.searchsorted(chosen, rows), number] = values
+    return Anchors(centre, points[chosen], cast("Floats", weights)), cast("Floats", shifts)
+
+
+def _column(lesson: Lesson, number: int, dense: Floats, sparse: Any, at: Any) -> tuple[Floats, Floats, float]:
+    """Fits one head: its dense weights, its sparse weights and its bias."""
+    rows, labels, weights = _known(lesson, number, at)
     first = LogisticRegression(C=DENSE_C, max_iter=300).fit(dense[rows], labels, weights)
     second = LogisticRegression(C=SPARSE_C, solver="liblinear", dual=True, tol=0.01, random_state=0).fit(
         sparse[rows], labels, weights

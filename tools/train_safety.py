@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from services.safety.learned.features import Floats
-from services.safety.learned.heads import ARRAYS, LinearHeads, probabilities
+from services.safety.learned.heads import ARRAYS, Heads, probabilities
 from tools.safety_fit import UNKNOWN, Lesson, calibrated, fit, logits, unseen_logits
 from tools.safety_rows import Numbers, Row, injection_lessons, moderation_lessons, read_rows
 
@@ -96,7 +96,7 @@ def injection_rows(injection: Path, everyday: Sequence[Path], seed: int) -> list
     return rows
 
 
-def write(kinds: Mapping[str, LinearHeads], path: Path = ARRAYS) -> None:
+def write(kinds: Mapping[str, Heads], path: Path = ARRAYS) -> None:
     """Writes all heads in half precision, and the digest of the file."""
     arrays: dict[str, Any] = {}
     for kind, heads in kinds.items():
@@ -105,6 +105,8 @@ def write(kinds: Mapping[str, LinearHeads], path: Path = ARRAYS) -> None:
         arrays[f"{kind}.bias"] = heads.bias.astype(np.float32)
         for part in ("dense", "sparse", "rarity"):
             arrays[f"{kind}.{part}"] = getattr(heads, part).astype(np.float16)
+        for part in ("centre", "points", "weights") if heads.anchors else ():
+            arrays[f"{kind}.{part}"] = getattr(heads.anchors, part).astype(np.float16)
     np.savez_compressed(path, **arrays)
     path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
     print(f"{path}: {path.stat().st_size:,} bytes")
@@ -115,7 +117,7 @@ def _labels(labels: Mapping[str, int]) -> dict[str, int]:
     return known | {"any": int(any(labels.values()))}
 
 
-def _learn(numbers: Numbers, rows: Sequence[Row], names: Sequence[str], weights: Mapping[str, float]) -> LinearHeads:
+def _learn(numbers: Numbers, rows: Sequence[Row], names: Sequence[str], weights: Mapping[str, float]) -> Heads:
     numbers.fill(rows)
     lesson = Lesson.of(rows, names, weights)
     _report_transfer(lesson, names)

@@ -8,7 +8,7 @@ import pytest
 from kit.errors import FailedPrecondition
 from services.safety.learned.assembly import INJECTION_NAMES, MODERATION_NAMES
 from services.safety.learned.features import BUCKET_COUNT, Counted
-from services.safety.learned.heads import ARRAYS, LinearHeads, load_heads, probabilities
+from services.safety.learned.heads import ARRAYS, GAMMA, Anchors, Heads, load_heads, probabilities
 
 
 def test_the_shipped_heads_know_every_category_that_is_reported():
@@ -17,7 +17,7 @@ def test_the_shipped_heads_know_every_category_that_is_reported():
 
     assert MODERATION_NAMES.keys() <= set(heads["moderation"].names)
     assert INJECTION_NAMES.keys() <= set(heads["injection"].names)
-    assert ARRAYS.stat().st_size < 2_000_000
+    assert ARRAYS.stat().st_size < 3_000_000
 
 
 def test_changed_arrays_are_refused(tmp_path):
@@ -38,12 +38,21 @@ def test_a_score_is_the_sum_of_its_parts():
     """Vector, hints, words and letters add up to the log odds; each kind of hashed feature has length 1."""
     sparse = np.zeros((2 * BUCKET_COUNT, 1), np.float32)
     sparse[3], sparse[BUCKET_COUNT + 5] = 2, 4
-    heads = LinearHeads(
+    heads = Heads(
         ("harm",), np.ones((3, 1), np.float32), sparse, np.ones(2 * BUCKET_COUNT, np.float32), np.float32([-8])
     )
     counted = Counted(np.array([3, BUCKET_COUNT + 5]), np.float32([7, 9]), np.float32([0.5]))
 
     assert heads.score(np.float32([0.5, 1]), counted)["harm"] == pytest.approx(0.5)
+
+
+def test_anchors_have_a_say_as_great_as_they_are_near():
+    """One in the direction of the vector adds its whole weight, one at a right angle what distance leaves of it."""
+    anchors = Anchors(np.float32([1, 1]), np.float32([[1, 0], [0, 1]]), np.float32([[3, 0], [5, 2]]))
+    faded = np.exp(-2 * GAMMA)
+
+    assert anchors.logits(np.float32([3, 1])) == pytest.approx([3 + 5 * faded, 2 * faded])
+    assert anchors.logits(np.float32([[1, 1]])).shape == (1, 2)
 
 
 def test_the_likeliest_category_meets_the_head_that_knows_whether():

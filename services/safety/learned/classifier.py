@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from services.safety.detectors.detector import Match
 from services.safety.learned.backwards import turned
 from services.safety.learned.features import Counted, Floats
-from services.safety.learned.heads import LinearHeads, pooled
+from services.safety.learned.heads import Heads, pooled
 from services.safety.learned.passages import PASSAGE_MAX, Pieces
 from services.safety.learned.reading import Reader, Reading
 
@@ -46,7 +46,7 @@ class Classifier:
     def __init__(
         self,
         name: str,
-        heads: LinearHeads,
+        heads: Heads,
         names: Mapping[str, str],
         reader: Reader,
         window_passages: int = WINDOW_PASSAGES,

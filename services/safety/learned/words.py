@@ -62,16 +62,17 @@ def _touches(span: Span, others: Sequence[Span]) -> bool:
 
 def _states(spans: Sequence[Span], encoded: Encoded) -> Floats:
     """The mean state of each word's tokens; zeros for a word of which the encoder made none."""
-    states = np.zeros((len(spans), encoded.states.shape[1]), np.float32)
     if not spans:
-        return states
+        return np.zeros((0, encoded.states.shape[1]), np.float32)
     starts, ends = np.array(spans).T
     begins = encoded.offsets[:, 0]
     places = np.searchsorted(starts, begins, side="right") - 1
     inside = (encoded.offsets[:, 1] > begins) & (places >= 0) & (begins < ends[places])
-    np.add.at(states, places[inside], encoded.states[inside])
-    counts = np.bincount(places[inside], minlength=len(spans))
-    return np.asarray(states / np.maximum(counts, 1)[:, None], np.float32)
+    # A product with a matrix of shares takes a tenth of the time that sums at places do.
+    shares = np.zeros((len(spans), len(begins)), np.float32)
+    shares[places[inside], np.flatnonzero(inside)] = 1
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1)
+    return np.asarray(shares @ encoded.states, np.float32)
 
 
 def _shape(text: str, start: int, end: int) -> tuple[float, ...]:
