@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
@@ -155,7 +156,7 @@ class RedisLane:
         self._aboard = aboard
         timer = loop.call_later(self._timeout_s, loop.call_later, LAST_LOOK_S, self._leave_behind, aboard)
         try:
-            answers = [await self._single(commands[0])] if len(commands) == 1 else await self._several(commands)
+            answers = await self._exchange(commands)
         except BaseException as error:
             self._lose(aboard)
             if not isinstance(error, (RedisError, OSError)):
@@ -192,19 +193,22 @@ class RedisLane:
                     answer.set_exception(StoreLost(sent=sent))
         self._breaker.fail()
 
-    async def _single(self, command: Command) -> Any:
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
+        """Sends commands and returns what Redis says to each."""
+        if isinstance(self._client, RedisCluster):
+            async with self._client.pipeline() as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers: list[Any] = await pipeline.execute(raise_on_error=False)
+                return answers
+        # As a pipeline does it, for a fifth of the time: 45 us for eight scripts in place of 230.
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
         try:
-            return await self._client.execute_command(*command)
-        except ResponseError as error:
-            return error
-
-    async def _several(self, commands: list[Command]) -> list[Any]:
-        cluster = isinstance(self._client, RedisCluster)
-        async with self._client.pipeline() if cluster else self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
-            return answers
+            await connection.send_packed_command(b"".join(map(hiredis.pack_command, commands)), check_health=False)
+            return [await _answer(connection) for _ in commands]
+        finally:
+            await pool.release(connection)
 
     async def _try_anew(self) -> None:
         """Drops the connections that lie idle, for they may lead nowhere any more, and tries Redis once."""
@@ -224,11 +228,25 @@ class RedisLane:
 
 
 def redis_client(url: str, cluster: bool) -> Redis | RedisCluster:
-    """A client that never retries; its own timeouts only bound what nobody waits for any more."""
-    kind = RedisCluster if cluster else Redis
-    return kind.from_url(
-        url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-    )
+    """A client that never retries. Its own timeouts only bound what nobody waits for any more.
+
+    To one Redis it has none once it is connected: it would begin a task and several timers for each trip, which the
+    lane ends as it is.
+    """
+    retry = Retry(NoBackoff(), 0)
+    if cluster:
+        return RedisCluster.from_url(
+            url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S, retry=retry
+        )
+    return Redis.from_url(url, socket_connect_timeout=SOCKET_TIMEOUT_S, socket_timeout=None, retry=retry)
+
+
+async def _answer(connection: Any) -> Any:
+    """The next answer; an error that Redis tells is one. The connection closes itself where it cannot be read on."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _checked(answer: Any) -> Any:
