@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Exemplar, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kit.spans import Span
+
 # Beyond it a new set of labels counts as `other`, whatever a caller can make up.
 SERIES_COUNT_MAX: Final = 1_000
 OTHER: Final = "other"
@@ -45,9 +47,9 @@ class Histogram(Collector):
         bucket = bisect_left(self._buckets, value)
         series.counts[bucket] += 1
         series.total += value
-        context = trace.get_current_span().get_span_context()
-        if context.trace_flags & trace.TraceFlags.SAMPLED:
-            series.examples[bucket] = (context.trace_id, value, time.time())
+        span = trace.get_current_span()
+        if isinstance(span, Span) and span.flags & trace.TraceFlags.SAMPLED:
+            series.examples[bucket] = (span.trace_id, value, time.time())
 
     def describe(self) -> list[Metric]:
         """The metric without values."""

@@ -207,15 +207,15 @@ class _Record:
     def begin(self, context: Any) -> CallContext:
         """Enters the identity and the trace. The task is the call's own: what is entered dies with it."""
         if self._telemetry.calls is not None:
-            self._telemetry.calls.active.inc()
-        metadata = context.invocation_metadata()
-        parent = telemetry.extract(dict(metadata))
+            self._telemetry.calls.active_count += 1
+        metadata = dict(context.invocation_metadata())
+        parent = telemetry.extract(metadata)
         if self._telemetry.recording:
             self._span = self._telemetry.tracer.start_span(self._method, parent, SpanKind.SERVER)
             parent = trace.set_span_in_context(self._span, parent)
         if parent:
             otel_context.attach(parent)
-        call = identity.from_metadata(metadata, context.time_remaining())
+        call = identity.from_metadata(metadata.items(), context.time_remaining())
         self.enter(call)
         return call
 
@@ -267,7 +267,7 @@ class _Record:
                 self._span.set_status(StatusCode.ERROR)
             self._span.end()
         if (calls := self._telemetry.calls) is not None:
-            calls.active.dec()
+            calls.active_count -= 1
             calls.served(self._method, self._code.name, time.perf_counter() - self._started)
 
 

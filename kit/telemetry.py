@@ -55,7 +55,11 @@ class Takes(Protocol):
 
 
 class CallMetrics:
-    """Counts and times calls. Labels are the methods that exist and the canonical codes: both bounded."""
+    """Counts and times calls. Labels are the methods that exist and the canonical codes: both bounded.
+
+    Attributes:
+        active_count: Calls being served.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def histogram(name: str) -> Histogram:
@@ -64,7 +68,9 @@ class CallMetrics:
 
         self._server = histogram(names.RPC_SERVER_CALL_DURATION)
         self._client = histogram(names.RPC_CLIENT_CALL_DURATION)
-        self.active = Gauge(names.RPC_SERVER_ACTIVE_CALLS, "Calls being served.", registry=registry)
+        self.active_count = 0
+        active = Gauge(names.RPC_SERVER_ACTIVE_CALLS, "Calls being served.", registry=registry)
+        active.set_function(lambda: self.active_count)
 
     def served(self, method: str, code: str, seconds: float) -> None:
         """Records a call that this process served."""

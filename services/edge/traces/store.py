@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -31,16 +31,14 @@ QUIET_S: Final = 0.5
 MISSING_S: Final = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSpan:
+class StoredSpan(NamedTuple):
     """A span, and the service whose it is."""
 
     service: str
     span: trace_pb2.Span
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """The edge's own span of a request, from its beginning.
 
     Attributes:
@@ -56,8 +54,7 @@ class Root:
     is_joined: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request whose trace can be looked for.
 
     Attributes:
