@@ -115,7 +115,7 @@ def _operation(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [route.tag],
         "parameters": parameters,
-        "responses": {"200": _success(route, refs), **_failures(route, refs)},
+        "responses": {"200": _success(route, refs), **_empty(route), **_failures(route, refs)},
     }
     if route.body is not None:
         content = {"application/json": {"schema": refs[_key(route.body)]}}
@@ -155,6 +155,10 @@ def _success(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
         content[route.text] = {"schema": {} if route.text == "application/json" else {"type": "string"}}
     headers = _ANSWER_HEADERS if route.body else _HEADERS
     return {"description": "The answer.", "headers": headers, "content": content}
+
+
+def _empty(route: Route) -> dict[str, Any]:
+    return {"204": {"description": route.empty, "headers": _HEADERS}} if route.empty else {}
 
 
 def _event(kinds: list[dict[str, Any]]) -> dict[str, Any]:

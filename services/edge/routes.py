@@ -30,6 +30,7 @@ class Route:
         refused: Known fields that are not supported, with what to do instead.
         errors: Statuses besides 200 that the endpoint itself gives.
         form: Schema of the multipart form that the endpoint reads by itself, where it takes one.
+        empty: When the answer is 204, without a body; None where it never is.
         explains: Whether errors may carry keys beside OpenAI's four; only the suite's own endpoints do.
     """
 
@@ -47,6 +48,7 @@ class Route:
     explains: bool = False
     query: type | None = None
     form: Mapping[str, Any] | None = None
+    empty: str | None = None
 
 
 class Router:

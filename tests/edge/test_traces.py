@@ -16,6 +16,7 @@ from services.edge.traces import store as store_module
 from services.edge.traces.endpoints import TraceEndpoints
 from services.edge.traces.owners import Owners
 from services.edge.traces.store import Request, Root, TraceStore
+from tests.edge.conftest import RunningEdge
 
 TRACE, ROOT = b"t" * 16, b"r" * 8
 
@@ -81,6 +82,12 @@ async def test_a_trace_is_its_makers_and_the_admins(asker: str, role: str, sees:
     with pytest.raises(Fault) as unknown:
         await ends.trace(exchange(asker, "nobody"), None)
     assert (refused.value.status, json.loads(refused.value.body())) == (404, json.loads(unknown.value.body()))
+
+
+async def test_an_edge_that_keeps_no_spans_says_so_without_an_error(edge: RunningEdge) -> None:
+    """The events of any request are 204: a page asks for them beside every answer, and browsers log what failed."""
+    answer = await edge.get("/v1/traces/any/events")
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 def test_owners_are_kept_as_hashes_of_this_process() -> None:

@@ -2,7 +2,7 @@
 
 import { tab } from "./store.js";
 
-const LIMIT_KINDS = ["requests", "tokens"];
+const RENEW_S = 30; // before a login's token ends it is traded for the next
 
 /** A call that failed: what the server said of it, or that it said nothing (`status` 0). */
 export class ApiError extends Error {
@@ -12,16 +12,46 @@ export class ApiError extends Error {
   }
 }
 
+/** What calls show: a key, or the token of a login. Both are this tab's. */
 export const key = {
   get: () => tab.get("key", ""),
-  set: (value) => tab.set("key", value || undefined),
+  set: (value) => {
+    tab.set("key", value || undefined);
+    tab.set("login", undefined);
+  },
+  /** Who is logged in; empty where a key is used, or nothing. */
+  name: () => tab.get("login", null)?.name ?? "",
 };
 
-/** Sends a request; the answer's status is 2xx, everything else is raised as an `ApiError`. */
-export const send = async (path, { method = "GET", body, headers = {}, signal } = {}) => {
+/** Logs in by name and password; raises an `ApiError`. */
+export const logIn = async (name, password) => noteLogin(name, await ask("/login", { method: "POST", body: { username: name, password }, bare: true }));
+
+const noteLogin = (name, { access_token, refresh_token, expires_in }) => {
+  tab.set("key", access_token);
+  tab.set("login", { name, refresh: refresh_token, until_ms: Date.now() + (expires_in - RENEW_S) * 1000 });
+};
+
+let renewing = null; // a refresh token works once: whoever else needs a new token waits for this one
+
+const renew = async ({ name, refresh }) => {
+  try {
+    noteLogin(name, await ask("/login/refresh", { method: "POST", body: { refresh_token: refresh }, bare: true }));
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500) key.set("");
+  }
+};
+
+const renewed = async () => {
+  const login = tab.get("login", null);
+  if (login && Date.now() > login.until_ms) await (renewing ??= renew(login).finally(() => (renewing = null)));
+};
+
+/** Sends a request, `bare` without a credential; the answer's status is 2xx, everything else is raised as an `ApiError`. */
+export const send = async (path, { method = "GET", body, headers = {}, signal, bare = false } = {}) => {
+  if (!bare) await renewed();
   const all = { ...headers };
   if (body !== undefined) all["content-type"] = "application/json";
-  if (key.get()) all.authorization = `Bearer ${key.get()}`;
+  if (!bare && key.get()) all.authorization = `Bearer ${key.get()}`;
   let response;
   try {
     response = await fetch(path, {
@@ -32,8 +62,7 @@ export const send = async (path, { method = "GET", body, headers = {}, signal } 
     if (error.name === "AbortError") throw error;
     throw new ApiError("The edge does not answer.");
   }
-  noteLimits(response.headers);
-  if (!response.ok) throw await failure(response);
+  if (!response.ok) throw await failure(response, bare);
   return response;
 };
 
@@ -73,7 +102,7 @@ const parse = (block) => {
 export const errorOf = (body, details) =>
   new ApiError(body?.error?.message || "The request failed.", { code: body?.error?.code ?? "", ...details });
 
-const failure = async (response) => {
+const failure = async (response, bare) => {
   const body = await response.json().catch(() => null);
   const after = response.headers.get("retry-after");
   const error = errorOf(body, {
@@ -81,20 +110,6 @@ const failure = async (response) => {
     requestId: response.headers.get("x-request-id") ?? "",
     retryAfterS: after === null ? null : Number(after),
   });
-  if (error.status === 401) document.dispatchEvent(new CustomEvent("millrace:key", { detail: error }));
+  if (error.status === 401 && !bare) document.dispatchEvent(new CustomEvent("millrace:key", { detail: error }));
   return error;
-};
-
-/** Where the limits stood when this tab was last told: `{at_ms, requests?, tokens?}`. */
-export const lastLimits = () => tab.get("limits", null);
-
-const noteLimits = (headers) => {
-  const found = {};
-  for (const kind of LIMIT_KINDS) {
-    const limit = headers.get(`x-ratelimit-limit-${kind}`);
-    if (limit === null) continue;
-    const [remaining, reset] = ["remaining", "reset"].map((name) => headers.get(`x-ratelimit-${name}-${kind}`));
-    found[kind] = { limit: Number(limit), remaining: Number(remaining), reset };
-  }
-  if (Object.keys(found).length) tab.set("limits", { at_ms: Date.now(), ...found });
 };

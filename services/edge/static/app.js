@@ -51,7 +51,7 @@ const switchTheme = () => {
 };
 
 const drawKey = () => {
-  document.getElementById("key-button").textContent = key.get() ? "Key ✓" : "Key";
+  document.getElementById("key-button").textContent = key.get() ? `${key.name() || "Key"} ✓` : "Key";
 };
 
 const SHORTCUTS = [

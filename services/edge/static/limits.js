@@ -1,45 +1,57 @@
-// Limits: where they stood when this tab last heard of them, and where they are set.
+// Limits: which of them hold for whoever looks, how much is left, and where they are set.
 
-import { lastLimits } from "./api.js";
+import { ApiError, ask } from "./api.js";
 import { meter } from "./chart.js";
 import { make } from "./dom.js";
-import { age, count } from "./words.js";
+import { refusal } from "./live.js";
+import { age, count, plural, usd } from "./words.js";
 
-const KINDS = { requests: "Requests", tokens: "Tokens" };
+const EVERY_MS = 5000;
+const WINDOWS = { at_once: "at once", minute: "a minute", day: "a day", month: "a month" };
+const UNITS = { requests: (value) => plural(value, "request"), tokens: (value) => plural(value, "token"), usd };
 
 class LimitsPage {
   constructor() {
-    this.mine = make("section", { class: "sheet" });
+    this.mine = make("section", { class: "sheet" }, make("h2", {}, "Yours"), make("p", { class: "empty" }, "Asking…"));
     this.element = make("div", { class: "page" },
       make("header", {}, make("div", {}, make("h1", {}, "Limits"), make("p", {}, "How much you may use before you are asked to wait."))),
       this.mine, about());
-    this.#draw();
-    this.timer = setInterval(() => this.#draw(), 1000);
+    this.#load();
+    this.timer = setInterval(() => document.hidden || this.#load(), EVERY_MS);
   }
 
   close() {
     clearInterval(this.timer);
   }
 
-  #draw() {
-    const told = lastLimits();
-    const text = JSON.stringify(told) + Math.floor(told ? (Date.now() - told.at_ms) / 5000 : 0);
-    if (text === this.drawn) return;
-    this.drawn = text;
-    this.mine.replaceChildren(make("h2", {}, "Yours"), ...(told ? standing(told) : [
-      make("p", { class: "empty" }, "No answer in this tab has named a limit: either none holds for you, or nothing was asked yet.")]));
+  async #load() {
+    try {
+      const { data } = await ask("/v1/limits");
+      this.#draw(data.length ? standing(data) : make("p", { class: "empty" }, "No limit holds for you."), JSON.stringify(data));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#draw(refusal(error, "Limits are shown to those who have a key."), error.message);
+      if (error.status === 401) this.close();
+    }
+  }
+
+  #draw(content, told) {
+    if (told === this.told) return;
+    this.told = told;
+    this.mine.replaceChildren(make("h2", {}, "Yours"), content);
   }
 }
 
-const standing = (told) => [
-  make("ul", { class: "limits" }, Object.entries(KINDS).filter(([kind]) => told[kind]).map(([kind, title]) => {
-    const { limit, remaining, reset } = told[kind];
-    const used = limit ? 1 - remaining / limit : 1;
-    return make("li", {}, make("b", {}, title), make("span", {}, `${count(remaining)} of ${count(limit)} left`),
-      meter(used, `${title} used`), make("small", {}, reset ? `whole again in ${reset}` : ""));
-  })),
-  make("p", { class: "empty" }, `As an answer said ${age((Date.now() - told.at_ms) / 1000)} ago.`),
-];
+const standing = (limits) => make("ul", { class: "limits" }, limits.map((one) => {
+  const [whose, unit, title] = [one.name.split("_")[0], UNITS[one.unit], titleOf(one)];
+  const left = one.unit === "usd" ? usd(one.remaining) : count(one.remaining);
+  return make("li", {}, make("b", {}, title), make("span", {}, `${left} of ${unit(one.limit)} left`),
+    meter(one.limit ? 1 - one.remaining / one.limit : 1, `${title} used`),
+    make("small", {}, [`of this ${whose === "client" ? "address" : whose}`, one.reset_s > 0 && one.remaining < one.limit && `whole again in ${age(one.reset_s)}`].filter(Boolean).join(", ")));
+}));
+
+/** `Requests a minute`. */
+const titleOf = ({ unit, window }) => `${unit === "usd" ? "Dollars" : unit[0].toUpperCase() + unit.slice(1)} ${WINDOWS[window]}`;
 
 const about = () => make("section", { class: "sheet" }, make("h2", {}, "Where they are set"),
   make("p", {}, "In the quotas file, by tier: for each key, each user, each tenant, and each caller without a key. A changed file holds within a second."),

@@ -9,6 +9,10 @@ import { events, send } from "./api.js";
 export const follow = async (requestId, waterfall, signal) => {
   try {
     const response = await send(`/v1/traces/${encodeURIComponent(requestId)}/events`, { signal });
+    if (response.status === 204) {
+      waterfall.say("not kept here");
+      return [];
+    }
     for await (const { event, data } of events(response)) {
       if (event === "end") break;
       if (event === "span") waterfall.add(JSON.parse(data));
@@ -20,4 +24,4 @@ export const follow = async (requestId, waterfall, signal) => {
   return [...waterfall.spans.values()];
 };
 
-const NOTHING = { 404: "not kept here", 401: "only with a key", 403: "not for this key" };
+const NOTHING = { 404: "not kept any more", 401: "only with a key", 403: "not for this key" };

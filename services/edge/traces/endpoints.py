@@ -78,7 +78,10 @@ class TraceEndpoints:
         return Trace(exchange.params["request_id"], request.trace_id.hex(), store.is_complete(trace), spans)
 
     async def events(self, exchange: Exchange, _: None) -> None:
-        """GET /v1/traces/{request_id}/events: `span` for each as it comes, then `end`."""
+        """GET /v1/traces/{request_id}/events: `span` for each as it comes, then `end`; 204 where none are kept."""
+        if self._store is None:  # no error: pages ask this for every answer, and browsers log each failed request
+            await exchange.answer_empty(204)
+            return
         store, request = await self._find(exchange)
         exchange.expect_stream(lambda fault: b"event: error\ndata: " + fault.body() + b"\n\n")
         async with attended(exchange, self._heartbeat_s):

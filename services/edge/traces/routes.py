@@ -13,5 +13,5 @@ def trace_routes(ends: TraceEndpoints) -> list[Route]:
     return [
         Route("GET", one, ends.trace, "The spans of one of your requests.", "Operations", answer=endpoints.Trace),
         Route("GET", f"{one}/events", ends.events, "The same, as they come.", "Operations",
-              events=(endpoints.Span, endpoints.TraceEnd)),
+              events=(endpoints.Span, endpoints.TraceEnd), empty="No spans are kept here."),
     ]  # fmt: skip

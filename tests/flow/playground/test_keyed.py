@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import grpc
 import pytest
 from playwright.async_api import Page, expect
 
+from millrace.inference.v1 import access_service_pb2, access_service_pb2_grpc
 from services.inference.access.secret import new_secret
+from tests.flow.conftest import Suite
 from tests.flow.playground.conftest import Open, answered, ask, violations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,6 +35,14 @@ def models() -> str:
 def variables(span_store: dict[str, str]) -> dict[str, str]:
     access = {"MODE": "required", "ADMIN_KEY": ADMIN}
     return {**span_store, **{f"MILLRACE_INFERENCE_ACCESS_{name}": value for name, value in access.items()}}
+
+
+async def add_user(suite: Suite, name: str, password: str) -> None:
+    """Makes a user, as an administrator does."""
+    async with grpc.aio.insecure_channel(suite.address("inference")) as channel:
+        request = access_service_pb2.CreateUserRequest(user=access_service_pb2.User(name=name), password=password)
+        stub = access_service_pb2_grpc.AccessServiceStub(channel)
+        await stub.CreateUser(request, timeout=10, metadata=[("x-api-key", ADMIN)])
 
 
 async def give(page: Page, key: str) -> None:
@@ -92,8 +103,37 @@ async def test_keys_are_made_shown_once_and_revoked(visit: Open) -> None:
     await expect(row).to_contain_text("revoked")
 
 
-async def test_limits_of_an_answer_are_shown(visit: Open) -> None:
-    """What an answer said of its caller's limits stands on the limits page."""
+async def test_who_has_a_name_logs_in(visit: Open, suite: Suite) -> None:
+    """A wrong password is told, a right one opens the page, and the token is renewed by itself before it ends."""
+    await add_user(suite, "ann", "correct horse")
+    page = await visit()
+    panel = page.get_by_role("dialog")
+    await panel.get_by_text("Log in with a name").click()
+    await panel.get_by_label("Name").fill("ann")
+    await panel.get_by_label("Password").fill("wrong")
+    await panel.get_by_role("button", name="Log in").click()
+    await expect(panel.get_by_role("alert")).to_be_visible()
+    assert await violations(page) == []
+    await panel.get_by_label("Password").fill("correct horse")
+    await panel.get_by_role("button", name="Log in").click()
+    await expect(panel).to_have_count(0)
+    await expect(page.get_by_role("button", name="ann ✓")).to_be_visible()
+    await answered(page, "hello", "parrot-3")
+
+    await page.evaluate("""() => {
+        const login = JSON.parse(sessionStorage.getItem("millrace.login"));
+        sessionStorage.setItem("millrace.login", JSON.stringify({ ...login, until_ms: 0 }));
+    }""")
+    async with page.expect_response("**/login/refresh") as renewed:
+        await answered(page, "hello again", "parrot-3")
+    assert (await renewed.value).status == 200
+    await page.get_by_role("button", name="ann ✓").click()
+    await page.get_by_role("button", name="Log out").click()
+    assert await page.evaluate("Object.keys(sessionStorage)") == []
+
+
+async def test_limits_are_shown(visit: Open) -> None:
+    """Every limit of a caller stands on the limits page with what is left of it."""
     page = await visit("/#/keys", key=ADMIN)
     await page.get_by_role("button", name="New key").click()
     await page.get_by_label("Name").fill("limited")
@@ -103,7 +143,7 @@ async def test_limits_of_an_answer_are_shown(visit: Open) -> None:
     await answered(guest, "hello", "parrot-3")
     await guest.goto(guest.url.split("#")[0] + "#/limits")
 
-    await expect(guest.locator(".limits li")).to_contain_text("4 of 5 left")
+    await expect(guest.locator(".limits li")).to_contain_text("4 of 5 requests left")
     await expect(guest.get_by_role("meter")).to_have_attribute("aria-valuenow", "20")
 
 
