@@ -136,16 +136,14 @@ class Keyring:
         return self._checked(entry)
 
     def is_disabled(self, caller: Caller) -> bool:
-        """Whether a caller without a key is a user who was disabled of late, as far as is known here."""
-        return (caller.tenant, caller.principal) in self._disabled_users
+        """Whether a caller came without a key and is a user who was disabled of late, as far as is known here."""
+        return not caller.key_name and (caller.tenant, caller.principal) in self._disabled_users
 
     def is_good(self, caller: Caller) -> bool:
         """Whether who was let in once still would be, as far as is known here; for work that outlives its call."""
         return self._is_good(caller.key_id) if caller.key_id else not self.is_disabled(caller)
 
     def _is_good(self, key_id: str) -> bool:
-        if any(caller.key_id == key_id for caller in self._permanent.values()):
-            return True
         now = self._clock()
         entries = [self._entries[digest] for digest in self._digests.get(key_id, ())]
         return any(
