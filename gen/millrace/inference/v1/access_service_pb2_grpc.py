@@ -110,8 +110,9 @@ class AccessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DisableUser(self, request, context):
-        """Lets a user log in no more and voids the refresh tokens; for administrators. Tokens that were given live until they
-        expire. NOT_FOUND (USER_NOT_FOUND).
+        """Ends what a user may do; for administrators. Refresh tokens are void at once, tokens that a login gave within a second
+        on every replica (UNAUTHENTICATED, USER_DISABLED), and jobs made with them end within seconds. NOT_FOUND
+        (USER_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

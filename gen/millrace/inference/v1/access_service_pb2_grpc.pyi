@@ -49,8 +49,9 @@ class AccessServiceStub:
     ListUsers: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListUsersRequest, _access_service_pb2.ListUsersResponse]
     """Lists users by name; for administrators."""
     DisableUser: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.DisableUserRequest, _access_service_pb2.DisableUserResponse]
-    """Lets a user log in no more and voids the refresh tokens; for administrators. Tokens that were given live until they
-    expire. NOT_FOUND (USER_NOT_FOUND).
+    """Ends what a user may do; for administrators. Refresh tokens are void at once, tokens that a login gave within a second
+    on every replica (UNAUTHENTICATED, USER_DISABLED), and jobs made with them end within seconds. NOT_FOUND
+    (USER_NOT_FOUND).
     """
 
 @_typing.type_check_only
@@ -74,8 +75,9 @@ class AccessServiceAsyncStub(AccessServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListUsersRequest, _access_service_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists users by name; for administrators."""
     DisableUser: _aio.UnaryUnaryMultiCallable[_access_service_pb2.DisableUserRequest, _access_service_pb2.DisableUserResponse]  # type: ignore[assignment]
-    """Lets a user log in no more and voids the refresh tokens; for administrators. Tokens that were given live until they
-    expire. NOT_FOUND (USER_NOT_FOUND).
+    """Ends what a user may do; for administrators. Refresh tokens are void at once, tokens that a login gave within a second
+    on every replica (UNAUTHENTICATED, USER_DISABLED), and jobs made with them end within seconds. NOT_FOUND
+    (USER_NOT_FOUND).
     """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,8 +134,9 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_service_pb2.DisableUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.DisableUserResponse, _abc.Awaitable[_access_service_pb2.DisableUserResponse]]:
-        """Lets a user log in no more and voids the refresh tokens; for administrators. Tokens that were given live until they
-        expire. NOT_FOUND (USER_NOT_FOUND).
+        """Ends what a user may do; for administrators. Refresh tokens are void at once, tokens that a login gave within a second
+        on every replica (UNAUTHENTICATED, USER_DISABLED), and jobs made with them end within seconds. NOT_FOUND
+        (USER_NOT_FOUND).
         """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
