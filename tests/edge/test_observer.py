@@ -69,8 +69,9 @@ async def test_the_callers_trace_goes_on(traced, spans, inference):
     assert inference.metadata["traceparent"] == f"00-{TRACE_ID}-{client.context.span_id:016x}-01"
 
 
-async def test_without_recording_the_trace_still_travels(edge, inference):
+async def test_without_recording_the_trace_still_travels(serve, inference):
     """An edge that records nothing passes the caller's context on."""
+    edge = await serve(telemetry.setup("millrace-edge", EdgeSettings()))
     await edge.get("/v1/models", headers=PARENT)
 
     assert inference.metadata["traceparent"] == PARENT["traceparent"]
