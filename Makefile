@@ -99,8 +99,9 @@ node-test: $(VENV)/.run ## Check stock Node clients against a suite started for 
 
 ##@ Keep
 .PHONY: constraints
-constraints: $(VENV)/.dev ## Write down the versions of this environment as those tested together
+constraints: $(VENV)/.dev ## Write down the versions of this environment as those tested together, and their hashes for images
 	@tools/constraints.sh >constraints.new && mv constraints.new constraints.txt
+	@tools/lock.sh
 
 .PHONY: clean
 clean: ## Remove the environment, caches and run-time files
