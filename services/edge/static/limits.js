@@ -4,11 +4,11 @@ import { ApiError, ask } from "./api.js";
 import { meter } from "./chart.js";
 import { make } from "./dom.js";
 import { refusal } from "./live.js";
-import { age, count, plural, usd } from "./words.js";
+import { age, count, usd } from "./words.js";
 
 const EVERY_MS = 5000;
 const WINDOWS = { at_once: "at once", minute: "a minute", day: "a day", month: "a month" };
-const UNITS = { requests: (value) => plural(value, "request"), tokens: (value) => plural(value, "token"), usd };
+const NAMES = { requests: "Requests", tokens: "Tokens", usd: "Dollars" };
 
 class LimitsPage {
   constructor() {
@@ -43,15 +43,11 @@ class LimitsPage {
 }
 
 const standing = (limits) => make("ul", { class: "limits" }, limits.map((one) => {
-  const [whose, unit, title] = [one.name.split("_")[0], UNITS[one.unit], titleOf(one)];
-  const left = one.unit === "usd" ? usd(one.remaining) : count(one.remaining);
-  return make("li", {}, make("b", {}, title), make("span", {}, `${left} of ${unit(one.limit)} left`),
+  const [whose, amount, title] = [one.name.split("_")[0], one.unit === "usd" ? usd : count, `${NAMES[one.unit]} ${WINDOWS[one.window]}`];
+  return make("li", {}, make("b", {}, title), make("span", {}, `${amount(one.remaining)} of ${amount(one.limit)} left`),
     meter(one.limit ? 1 - one.remaining / one.limit : 1, `${title} used`),
     make("small", {}, [`of this ${whose === "client" ? "address" : whose}`, one.reset_s > 0 && one.remaining < one.limit && `whole again in ${age(one.reset_s)}`].filter(Boolean).join(", ")));
 }));
-
-/** `Requests a minute`. */
-const titleOf = ({ unit, window }) => `${unit === "usd" ? "Dollars" : unit[0].toUpperCase() + unit.slice(1)} ${WINDOWS[window]}`;
 
 const about = () => make("section", { class: "sheet" }, make("h2", {}, "Where they are set"),
   make("p", {}, "In the quotas file, by tier: for each key, each user, each tenant, and each caller without a key. A changed file holds within a second."),

@@ -143,7 +143,7 @@ async def test_limits_are_shown(visit: Open) -> None:
     await answered(guest, "hello", "parrot-3")
     await guest.goto(guest.url.split("#")[0] + "#/limits")
 
-    await expect(guest.locator(".limits li")).to_contain_text("4 of 5 requests left")
+    await expect(guest.locator(".limits li")).to_contain_text("4 of 5 left")
     await expect(guest.get_by_role("meter")).to_have_attribute("aria-valuenow", "20")
 
 
