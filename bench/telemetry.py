@@ -1,12 +1,13 @@
 """What telemetry costs: CPU per request over all of Millrace's processes, everything on against everything off.
 
-    python -m bench.telemetry [--seconds 3] [--pairs 5] [--json FILE]
+    python -m bench.telemetry [--seconds 1] [--pairs 15] [--json FILE]
 
 On means what `millrace up` switches on and more: every service sends every span to the edge's store, counts its calls
 and serves its metrics. Off is a suite without either. Both run at once and are loaded in turn, by 32 connections
 against an upstream that answers at once, with policies on and every answer screened and stored: a streamed request has
 seventeen spans.
-Each pair gives one difference; told is their median, and the lowest and the highest.
+Each pair gives one difference; told is their median, and the lowest and the highest. Turns are short, for what else a
+machine does changes within seconds, and many.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def measure(made: Stand, shape: str, options: argparse.Namespace) -> dict[str, A
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1)
+    parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(f"{'shape':<14} {'off ms':>8} {'on ms':>8} {'cost ms':>8}   lowest to highest")
