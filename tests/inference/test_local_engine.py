@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from kit.errors import Code, InvalidArgument, MillraceError
+from services.inference.accounting.metering import Meter, lend
 from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.model import LocalModel, load
 from services.inference.engines.local.turns import PREFILL_TOKENS
@@ -30,6 +32,8 @@ from services.inference.generation import (
 )
 from tests.fakes.tiny_gpt2 import CONTEXT, END_ID, write_tiny_gpt2
 from tests.inference.local_answers import chat, collect, ids_of, raw, text_of, until
+
+DEADLINE_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,30 @@ async def embedded() -> AsyncIterator[LocalEngine]:
     await engine.warm()
     yield engine
     await engine.close()
+
+
+async def test_what_is_drawn_while_its_reader_leaves_is_counted(tiny: LocalEngine) -> None:
+    """A request that is cancelled when the model has just taken it ends with the step that draws its first token."""
+    work, has_taken, may_step = tiny._ready().work, threading.Event(), threading.Event()
+    step = work.step
+
+    def held() -> bool:
+        if tiny._worker._jobs:
+            has_taken.set()
+            may_step.wait(DEADLINE_S)
+        return step()
+
+    work.step = held  # type: ignore[method-assign]
+    meter = Meter()
+    with lend(meter):
+        reading = asyncio.create_task(collect(tiny, raw(max_tokens=40)))
+    assert await asyncio.to_thread(has_taken.wait, DEADLINE_S)
+    reading.cancel()
+    await asyncio.sleep(0)
+    may_step.set()
+    await asyncio.gather(reading, return_exceptions=True)
+
+    assert meter.usage.completion_token_count == 1
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])

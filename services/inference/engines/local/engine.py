@@ -249,7 +249,8 @@ class LocalEngine:
         left = asyncio.Event()
         job.on_left = lambda: loop.call_soon_threadsafe(left.set)
         self._worker.cancel(job)
-        if job.is_started and not (job.is_done or job.is_left):
+        # One that the model has not begun may be in the step in hand all the same: only its thread knows.
+        if not (job.is_done or job.is_left):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
                     await left.wait()
