@@ -58,6 +58,8 @@ class Bench:
     reuses_prefixes: bool = True
     growth_tokens: int = 64
     jobs: list[Job] = field(default_factory=list)
+    told: list[tuple[int, int]] = field(default_factory=list)
+    """Of each step: sequences that decoded, and tokens."""
 
     def __post_init__(self) -> None:
         if self.model.network.config._attn_implementation != "millrace":
@@ -69,7 +71,8 @@ class Bench:
             reuses_prefixes=self.reuses_prefixes,
             growth_token_count=self.growth_tokens,
         )
-        self.batch = Batch(self.model, self.scheduler, Runner(self.model.network, KVCache(self.cache_tokens)))
+        runner = Runner(self.model.network, KVCache(self.cache_tokens))
+        self.batch = Batch(self.model, self.scheduler, runner, observe=lambda *told: self.told.append(told[:2]))
 
     def add(
         self, prompt_ids: list[int], constrain: Callable[[], Constraint] | None = None, **sampling: object

@@ -152,6 +152,16 @@ def test_reader_that_falls_behind_stops_its_own_decode_only(gpt2: LocalModel) ->
     assert len(slow.tokens()) == 40
 
 
+def test_steps_tell_what_was_in_them(gpt2: LocalModel) -> None:
+    """Of each step it is told how many answers decoded, and how many tokens were computed."""
+    bench = Bench(gpt2, prefill_tokens=24)
+
+    bench.add([1] * 30, max_tokens=3, min_tokens=3)
+    bench.finish()
+
+    assert bench.told == [(0, 24), (0, 6), (1, 1), (1, 1)]
+
+
 def test_cancel_frees_the_place_at_once(gpt2: LocalModel) -> None:
     """A request that is dropped holds no position of the cache when the next step is planned."""
     bench = Bench(gpt2, reuses_prefixes=False)

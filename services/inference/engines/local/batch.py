@@ -7,6 +7,7 @@ request whose reader has fallen behind rests until its box has room; the others 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,13 +27,20 @@ class Batch:
     """The work of one model."""
 
     def __init__(
-        self, model: LocalModel, scheduler: Scheduler, runner: Runner, metrics: LocalMetrics | None = None
+        self,
+        model: LocalModel,
+        scheduler: Scheduler,
+        runner: Runner,
+        metrics: LocalMetrics | None = None,
+        observe: Callable[[int, int, float], None] = lambda *_: None,
     ) -> None:
+        """`observe` is told of each step how many sequences decoded, how many tokens it had, and its seconds."""
         self._model = model
         self._metrics = (metrics or unread()).of(model.name)
         self._preemption_count = 0
         self._scheduler = scheduler
         self._runner = runner
+        self._observe = observe
         self._answers: dict[Sequence, Answer] = {}
 
     @property
@@ -66,13 +74,16 @@ class Batch:
         if not plan.rows:
             self._show()
             return False
-        reads = any(row.count > 1 or not row.gives_token for row in plan.rows)
+        decode_count = sum(row.count == 1 and row.gives_token for row in plan.rows)
         for row in plan.rows:
             self._start(self._answers[row.sequence].job, begin)
         sequences, logits = self._runner.run(plan)
         self._scheduler.complete(plan)
         self._emit(sequences, logits)
-        (self._metrics.prefill_s if reads else self._metrics.decode_s).observe(time.monotonic() - begin)
+        took_s = time.monotonic() - begin
+        reads = decode_count < len(plan.rows)
+        (self._metrics.prefill_s if reads else self._metrics.decode_s).observe(took_s)
+        self._observe(decode_count, plan.token_count, took_s)
         self._show()
         return True
 

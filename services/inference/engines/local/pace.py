@@ -1,7 +1,8 @@
 """How long a step takes by the tokens in it, and how many of a prompt may therefore join it.
 
-Measured once, when the model is warm: a step costs what it takes to read the weights, and something for each token.
-Running answers share their steps with prompts, and slow down by a bounded factor only.
+Measured when the model is warm: a step costs what it takes to read the weights, and something for each token. What
+steps in service take corrects it. Running answers share their steps with prompts, and slow down by a bounded factor
+only.
 """
 
 from __future__ import annotations
@@ -21,13 +22,31 @@ SAMPLE_TOKENS = (1, 64)
 SAMPLE_COUNT = 3
 
 
-@dataclass(frozen=True, slots=True)
+# How fast what is seen in service replaces what was known: one odd step of a busy machine must not rule.
+LEARNING = 0.25
+# No step counts for more than so many times what was expected: it was the machine's doing.
+SURPRISE_MAX = 4.0
+
+
+@dataclass(slots=True)
 class Pace:
-    """The cost of a step: `step_s + token_s * tokens`."""
+    """The cost of a step, `step_s + token_s * tokens`, corrected by what steps in service take.
+
+    Tokens of prompts have a price of their own: the further a prompt has been read, the more each must attend to.
+
+    Attributes:
+        step_s: Of a step, whatever is in it.
+        token_s: Of each token.
+        stretch: How much longer than without prompts a step may take.
+        slowness: What steps that only decode take, in parts of what was measured.
+        prompt_token_s: Of each token of a prompt; 0: as any other.
+    """
 
     step_s: float
     token_s: float
     stretch: float = STRETCH
+    slowness: float = 1.0
+    prompt_token_s: float = 0.0
 
     def step_token_count(self, decode_count: int, in_play_count: int) -> int:
         """Tokens that a step may compute: the running answers', and as many of prompts as the stretch allows.
@@ -39,8 +58,25 @@ class Pace:
         """
         if decode_count == 0:
             return STEP_TOKENS_MAX
-        allowed = self.stretch * in_play_count + (self.stretch - 1) * self.step_s / self.token_s
-        return min(max(int(allowed), decode_count + PREFILL_TOKENS_MIN), STEP_TOKENS_MAX)
+        spare_s = self.stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
+        prompt_count = max(int(spare_s / (self.prompt_token_s or self.token_s)), PREFILL_TOKENS_MIN)
+        return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
+
+    def observe(self, decode_count: int, token_count: int, seconds: float) -> None:
+        """Learns from a step that took so long; one in which nobody decodes is bound by nothing and teaches nothing."""
+        if decode_count == 0:
+            return
+        prompt_count, expected_s = token_count - decode_count, self._decode_s(decode_count)
+        if prompt_count == 0:
+            seen = min(seconds / expected_s, SURPRISE_MAX)
+            self.slowness += LEARNING * (self.slowness * seen - self.slowness)
+            return
+        known_s = self.prompt_token_s or self.token_s
+        seen_s = min(max((seconds - expected_s) / prompt_count, self.token_s), SURPRISE_MAX * known_s)
+        self.prompt_token_s = known_s + LEARNING * (seen_s - known_s)
+
+    def _decode_s(self, count: int) -> float:
+        return self.slowness * (self.step_s + count * self.token_s)
 
 
 def measure(run: Callable[[int], float]) -> Pace:

@@ -70,7 +70,8 @@ def serve(
     logger.info("local model is served in a batch", extra=facts)
     size_max = scheduler.extents.size_max
     token_count_max = min(model.context_token_count_max or size_max, size_max)
-    return Serving(model, Grammars(model), Batch(model, scheduler, runner, metrics), token_count_max)
+    batch = Batch(model, scheduler, runner, metrics, measured.observe)
+    return Serving(model, Grammars(model), batch, token_count_max)
 
 
 def _pack(model: LocalModel, int8: bool) -> None:
