@@ -315,12 +315,13 @@ class _serve:
 
     def __init__(self, service: EchoService) -> None:
         settings = ServeSettings(port=0)
-        self._server = Server("echo", settings, [service.registration], telemetry.setup("echo", settings))
+        self._off = telemetry.setup("echo", settings)
+        self._server = Server("echo", settings, [service.registration], self._off)
 
     async def __aenter__(self):
         target = f"127.0.0.1:{await self._server.start()}"
         self._server.set_serving("", True)
-        self._channel = dial(target)
+        self._channel = dial(target, telemetry=self._off)
         return target, self._channel
 
     async def __aexit__(self, *_: object) -> None:

@@ -21,7 +21,12 @@ _CARRIERS = {"content", "prompt", "input", "text"}
 _LENGTH_MIN = 4
 _LOGGED = {"debug", "info", "warning", "error", "exception"}
 # What libraries say in the product's name, and tests expect.
-_OF_LIBRARIES = ("must be a valid integer", "must be a valid dictionary", "must be greater than or equal to")
+_OF_LIBRARIES = (
+    "must be a valid integer",
+    "must be a valid dictionary",
+    "must be greater than or equal to",
+    "must be a coroutine function",
+)
 # A word stands between spaces: names such as `rpc.server.call` and FAKE_ERROR are no sentences.
 _WORD = re.compile(r"(?<!\S)[^\w\s]*([^\W\d_]+(?:['’][^\W\d_]+)?)[^\w\s]*(?!\S)")
 _SHAPES = {
