@@ -21,6 +21,8 @@ from services.cache.semantic.words import Words, is_content, is_negation, stem
 EDITED_RATIO: Final = 0.7
 # The same where all that differs is in one place.
 EDITED_ONCE_RATIO: Final = 0.57
+# The letter from which on words may be misspelt.
+MISSPELT_FROM: Final = 2
 # Words left to align after equal beginnings and ends are taken off; beyond that the texts are not one with edits.
 ALIGNED_MAX: Final = 60
 
@@ -248,7 +250,11 @@ def misspelt(mine: str, other: str) -> bool:
 
     Not at the beginning, nor by the last letter, where a letter has a meaning (`employer`, `employee`).
     """
-    if min(len(mine), len(other)) < 5 or mine[:2] != other[:2] or abs(len(mine) - len(other)) > 1:
+    if (
+        min(len(mine), len(other)) < 5
+        or mine[:MISSPELT_FROM] != other[:MISSPELT_FROM]
+        or abs(len(mine) - len(other)) > 1
+    ):
         return False
     head = _common(mine, other)
     tail = _common(mine[head:][::-1], other[head:][::-1])
