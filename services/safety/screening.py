@@ -13,17 +13,20 @@ import bisect
 import concurrent.futures
 import enum
 import logging
+import math
 import operator
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from services.safety.detectors.detector import AwaitedCursor, Cursor, Detector, Match
+from services.safety.detectors.detector import AwaitedCursor, Cursor, Deliberate, Detector, Match
 from services.safety.policy import Direction, Profile, Rule, Verdict
 
 # A detector sees long texts in pieces, so that a deadline or a block ends all work and other calls get their turn.
 _PIECE_CODE_POINTS = 4096
+# Turns of the loop in which models hand a passage to their threads; these work while the loop reads patterns.
+_HANDOVER_TURNS = 3
 
 _PLACE = operator.attrgetter("place")
 _log = logging.getLogger(__name__)
@@ -237,6 +240,12 @@ class Screening:
         self.verdict = max(self.verdict, finding.action)
 
 
+def _cursor(detector: Detector, wanted: frozenset[str], direction: Direction) -> Cursor | AwaitedCursor:
+    if direction is Direction.INPUT and isinstance(detector, Deliberate):
+        return detector.prompt_cursor(wanted)
+    return detector.cursor(wanted)
+
+
 class Lane:
     """One text on its way through a screening."""
 
@@ -249,7 +258,7 @@ class Lane:
         self._models: list[_Model] = []
         for run in screening.runs:
             if wanted := run.wanted(retrieved):
-                cursor = run.detector.cursor(wanted)
+                cursor = _cursor(run.detector, wanted, screening.direction)
                 if isinstance(cursor, AwaitedCursor):
                     self._models.append(_Model(run, cursor, run.holds(retrieved)))
                 else:
@@ -286,12 +295,15 @@ class Lane:
     async def _read(self, end: int, final: bool, released: list[str], findings: list[Finding]) -> None:
         """Has models and patterns read up to a position at the same time, and lets go of what they judged."""
         text = self._text if end == self._offset + len(self._text) else self._text[: end - self._offset]
+        judged = self._judged  # a model may be done, and its findings not taken, while patterns are read
         judging = self._begin(text, final)
         if not judging and not final and self._waits_for_models:
             return
         try:
+            for _ in range(_HANDOVER_TURNS if judging else 0):
+                await asyncio.sleep(0)
             await self._read_patterns(text, final)
-            self._let_go(self._safe, released, findings)
+            self._let_go(int(min(self._safe, judged)), released, findings)
             if judging and not self.is_blocked:
                 for run, task in judging:
                     self._take(run, await task)
@@ -329,10 +341,12 @@ class Lane:
         for run, cursor in self._readers:
             if run.is_live:
                 safe = min(safe, cursor.safe)
-        for run, model, holds in self._models:
-            if holds and run.is_live:
-                safe = min(safe, model.safe)
-        return safe
+        return int(min(safe, self._judged))
+
+    @property
+    def _judged(self) -> float:
+        """Up to where all models that are waited for have judged; infinite where none is."""
+        return min((model.safe for run, model, holds in self._models if holds and run.is_live), default=math.inf)
 
     def _take(self, run: Run, matches: list[Match]) -> None:
         for match in matches:

@@ -216,3 +216,19 @@ async def test_long_texts_are_judged_in_order(serve: Serve) -> None:
 
     assert assessment.verdict == verdict.VERDICT_BLOCK
     assert calls == [0, 1]
+
+
+async def test_what_a_model_blocks_never_leaves_before_it_is_told(serve: Serve) -> None:
+    """Also where the model is done at once and the patterns, in a thread, are not."""
+
+    async def at_once() -> list[Match]:
+        return [Match(0, 4, "violence", 1.0)]
+
+    detectors = {
+        "pii": FakeDetector("pii", lambda text: None),
+        "moderation": FakeModel("moderation", ("violence",), at_once),
+    }
+    events = await screen(await serve(MODELS, detectors), [deltas(["harm here."])], profile="held")
+
+    assert released(events) == ""
+    assert events[-1].completed.assessment.verdict == verdict.VERDICT_BLOCK

@@ -219,3 +219,18 @@ async def test_empty_stream_completes(stub: "Stub") -> None:
 
     assert [event.WhichOneof("event") for event in events] == ["choice_done", "completed"]
     assert events[-1].completed.assessment.verdict == verdict.VERDICT_ALLOW
+
+
+async def test_the_name_of_a_call_is_held_to_its_end(stub: "Stub") -> None:
+    """What is replaced in it leaves replaced, and what is blocked takes its choice along."""
+    kind = verdict.OUTPUT_KIND_TOOL_NAME
+    pieces = [pb.OutputDelta(kind=kind, tool_call_index=0, text=text) for text in ("pay 4111 1111", " 1111 1111")]
+    term = pb.OutputDelta(kind=kind, tool_call_index=1, text="how_to_make_a_pipe_bomb", end_of_part=True)
+    ended = pb.OutputDelta(kind=kind, tool_call_index=0, end_of_part=True)
+
+    events = await screen(stub, [pieces[:1], pieces[1:], [ended], [term]], "default")
+
+    told = [event.WhichOneof("event") for event in events]
+    assert released(events, kind=kind) == "pay <CREDIT_CARD>"
+    assert told[-2:] == ["choice_done", "completed"]
+    assert events[-1].completed.assessment.verdict == verdict.VERDICT_BLOCK

@@ -68,6 +68,15 @@ class Warmed(Protocol):
         ...
 
 
+@runtime_checkable
+class Deliberate(Protocol):
+    """A detector that judges better where nothing leaves before all of a text is judged: prompts are such texts."""
+
+    def prompt_cursor(self, categories: Collection[str]) -> Cursor | AwaitedCursor:
+        """As `Detector.cursor`, for a text that leaves as a whole or not at all."""
+        ...
+
+
 class Detector(Protocol):
     """Finds one kind of thing."""
 

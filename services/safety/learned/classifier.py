@@ -24,7 +24,13 @@ WINDOW_PASSAGES = 8
 # More passages than this are scored in a thread; one takes about a millisecond.
 INLINE_PASSAGES = 2
 
-Scorer = Callable[[Floats, Counted], Mapping[str, float]]
+# How much lower the log odds are of a window of a prompt that has room for more while the text goes on: heads were
+# taught whole texts, and a text has as many chances to be flagged as it has passages. Over three splits AUPRC of
+# self-harm is 0.77 without, 0.82 with this and 0.83 for whole texts alone; of the harmless rows 8.4 % are flagged
+# without and 7.0 % with it, of the harmful 70 and 67 %. An answer has no such grace: its text leaves before the rest.
+DOUBT = 1.5
+
+Scorer = Callable[[Floats, Counted, float], Mapping[str, float]]
 
 
 class Classifier:
@@ -62,18 +68,25 @@ class Classifier:
         """See `detector.Warmed`."""
         await self._reader.warm()
 
-    def cursor(self, categories: Collection[str]) -> ClassifierCursor:
+    def cursor(self, categories: Collection[str], doubt: float = 0.0) -> ClassifierCursor:
         """Begins to read a text."""
         wanted = frozenset(categories)
         names = {head: category for head, category in self._names.items() if category in wanted}
-        return ClassifierCursor(self._reader, self._heads.score, names, self._window_passages)
+        return ClassifierCursor(self._reader, self._heads.score, names, self._window_passages, doubt)
+
+    def prompt_cursor(self, categories: Collection[str]) -> ClassifierCursor:
+        """See `detector.Deliberate`."""
+        return self.cursor(categories, DOUBT)
 
 
 class ClassifierCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
-    def __init__(self, reader: Reader, score: Scorer, names: Mapping[str, str], window_passages: int) -> None:
+    def __init__(
+        self, reader: Reader, score: Scorer, names: Mapping[str, str], window_passages: int, doubt: float
+    ) -> None:
         self.safe = 0
+        self._doubt = doubt
         self._reader = reader
         self._score = score
         self._names = names
@@ -83,31 +96,34 @@ class ClassifierCursor:
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
         complete = self._pieces.take(text, offset, final)
-        return self._judge(complete) if complete else None
+        return self._judge(complete, self._pieces.is_cut) if complete else None
 
-    async def _judge(self, passages: list[str]) -> list[Match]:
+    async def _judge(self, passages: list[str], is_end: bool) -> list[Match]:
         meant = [turned(passage) for passage in passages]
         texts = [*passages, *itertools.chain.from_iterable(meant)]
         readings = await self._reader.read(texts)
         if len(texts) <= INLINE_PASSAGES:
-            return self._matches(passages, meant, readings)
-        return await asyncio.to_thread(self._matches, passages, meant, readings)
+            return self._matches(passages, meant, readings, is_end)
+        return await asyncio.to_thread(self._matches, passages, meant, readings, is_end)
 
-    def _matches(self, passages: list[str], meant: list[tuple[str, ...]], readings: list[Reading]) -> list[Match]:
+    def _matches(
+        self, passages: list[str], meant: list[tuple[str, ...]], readings: list[Reading], is_end: bool
+    ) -> list[Match]:
         matches = []
         rest = iter(readings[len(passages) :])
-        for passage, others, reading in zip(passages, meant, readings, strict=False):
+        for left, passage, others, reading in zip(range(len(passages))[::-1], passages, meant, readings, strict=False):
             self._window.append((passage, reading.vector))
-            scores = self._scores(self._window)
+            is_whole = len(self._window) == self._window.maxlen or (is_end and not left)
+            scores = self._scores(self._window, 0.0 if is_whole else self._doubt)
             for other in others:
-                alone = self._scores([(other, next(rest).vector)])
+                alone = self._scores([(other, next(rest).vector)], 0.0)
                 scores = {category: max(score, alone[category]) for category, score in scores.items()}
             end = self.safe + len(passage)
             matches += [Match(self.safe, end, category, score) for category, score in scores.items()]
             self.safe = end
         return matches
 
-    def _scores(self, window: Collection[tuple[str, Floats]]) -> dict[str, float]:
+    def _scores(self, window: Collection[tuple[str, Floats]], doubt: float) -> dict[str, float]:
         counted = self._reader.counted("".join(passage for passage, _ in window))
-        scores = self._score(pooled([vector for _, vector in window]), counted)
+        scores = self._score(pooled([vector for _, vector in window]), counted, doubt)
         return {category: scores[head] for head, category in self._names.items()}

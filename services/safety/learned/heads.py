@@ -76,9 +76,9 @@ class Heads:
     whether: int = -1
     anchors: Anchors | None = None
 
-    def score(self, vector: Floats, counted: Counted) -> dict[str, float]:
-        """Returns the probability of each category."""
-        logits = np.concatenate([vector, counted.hints]) @ self.dense + self.bias
+    def score(self, vector: Floats, counted: Counted, doubt: float = 0.0) -> dict[str, float]:
+        """Returns the probability of each category, by log odds that are lowered by `doubt`."""
+        logits = np.concatenate([vector, counted.hints]) @ self.dense + self.bias - doubt
         if self.anchors:
             logits += self.anchors.logits(vector)
         for kind in (0, 1):
