@@ -81,8 +81,9 @@ def markers() -> Markers:
     short: set[tuple[str, ...]] = set()
     for path in sorted((ROOT / "tests").rglob("*.py")):
         tree = ast.parse(path.read_text())
+        own = _own(tree)
         for text in _texts(tree):
-            shingles |= _shingles(text)
+            shingles |= _shingles(text.value) if id(text) not in own else set()
         short |= {tuple(said) for text in _contents(tree) if 0 < len(said := words(text)) < SHINGLE}
     known, vocabulary = _product()
     short = {one for one in short if len("".join(one)) >= _LENGTH_MIN and not set(one) <= vocabulary}
@@ -98,7 +99,7 @@ def _product() -> tuple[set[tuple[str, ...]], set[str]]:
             source = path.read_text()
             vocabulary.update(re.findall(r"[a-z]+", source.lower()))
             for text in _texts(ast.parse(source)):
-                shingles |= _shingles(text)
+                shingles |= _shingles(text.value)
     return shingles, vocabulary
 
 
@@ -107,19 +108,26 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
     return {tuple(said[start : start + SHINGLE]) for start in range(len(said) - SHINGLE + 1)}
 
 
-def _texts(tree: ast.AST) -> Iterator[str]:
-    """Every string of a module but its docstrings, and what it logs or raises by itself."""
+def _texts(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Every string of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node
+
+
+def _own(tree: ast.AST) -> set[int]:
+    """The nodes of what a test says to its reader alone: docstrings, what it logs or raises itself, what it expects."""
     own: set[int] = set()
     for node in ast.walk(tree):
         is_raised = isinstance(node, ast.Raise)
         is_logged = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOGGED
         if is_raised or is_logged:
             own.update(id(within) for within in ast.walk(node))
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        elif isinstance(node, ast.Expr):
             own.add(id(node.value))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in own:
-            yield node.value
+        elif isinstance(node, ast.Compare):
+            own.update(id(operand) for operand in (node.left, *node.comparators))
+    return own
 
 
 def _contents(tree: ast.AST) -> Iterator[str]:
