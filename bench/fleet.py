@@ -15,8 +15,8 @@ import time
 import urllib.request
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
@@ -27,10 +27,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.cache_stand import free_port
-from bench.callers import MODEL, Caller, EdgeCaller, GrpcCaller, Heard
+from bench.callers import FULL_NAME, MODEL, Caller, EdgeCaller, GrpcCaller, Heard
 from bench.names import Names
 from bench.network import Machine
 from bench.upstream import Exchange
+from kit.dial import dial
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 PIECES = ["one", " two", " three", " four", " five", " six", " seven", " eight", " nine", " ten"]
@@ -39,6 +40,7 @@ COUNTS = {"safety": 2, "cache": 2, "inference": 3, "edge": 2}
 READY_S = 120.0
 CALL_S = 20.0
 PROBE_S = 0.2
+WARM_S = 5.0  # of load before anything is counted
 # As in deploy/kubernetes.
 SERVE = {"grace_s": 10, "announce_s": 0.5, "max_connection_age_s": 8, "max_connection_age_grace_s": 600}
 # A model whose answers need a judgement, and one whose answers go on without where safety is away.
@@ -308,3 +310,23 @@ class Load:
         again = Heard()
         await self._caller(number).ask(f"question {number}", again, CALL_S)
         noticed.retried += again.finished
+
+
+@asynccontextmanager
+async def loaded(fleet: Fleet, rate: float) -> AsyncIterator[Load]:
+    """Asks a fleet so many times a second; what was asked in the first seconds is not counted."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with (
+        aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as session,
+        dial(fleet.inference_target, service=FULL_NAME) as channel,
+    ):
+        load = Load(fleet, rate, session, channel)
+        running = [asyncio.create_task(load.run()), asyncio.create_task(load.probe())]
+        try:
+            await asyncio.sleep(WARM_S)
+            await load.turn().settled()
+            yield load
+        finally:
+            for task in running:
+                task.cancel()
+            await load.turn().settled()

@@ -29,14 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from bench.callers import FULL_NAME, MODEL
-from bench.fleet import Fleet, Load, Noticed, script
+from bench.callers import MODEL
+from bench.fleet import Fleet, Load, Noticed, loaded, script
 from bench.names import Names
 from bench.network import CUT, Link, Machine, Network
 from bench.upstream import Upstream
-from kit.dial import dial
 
 AROUND_S = 8.0  # of load before and after each fault
 SLOW = Link(delay_s=0.05, loss=0.01)
@@ -166,17 +163,18 @@ class Stand:
     """A fleet on a network, under load."""
 
     def __init__(self, network: Network, fleet: Fleet, load: Load, redis: str, postgres: str) -> None:
-        self._network, self._fleet, self._load, self._redis, self._postgres = network, fleet, load, redis, postgres
+        self.fleet, self.load = fleet, load
+        self._network, self._redis, self._postgres = network, redis, postgres
 
     async def suffer(self, fault: Fault, lasts_s: float) -> dict[str, Any]:
         """Brings a fault about under load; returns what was noticed before, during and after."""
-        load = self._load
+        load = self.load
         load.model = fault.model
         load.turn()
         await asyncio.sleep(AROUND_S)
         # Whoever is under way when the fault comes belongs to it.
         before = await load.turn().settled()
-        ends = fault.ends(self._fleet, self._redis, self._postgres)
+        ends = fault.ends(self.fleet, self._redis, self._postgres)
         self._network.link(*ends, fault.link)
         await asyncio.sleep(lasts_s)
         self._network.link(*ends, None)
@@ -203,19 +201,8 @@ async def stand(folder: Path, rate: float) -> AsyncIterator[Stand]:
         fleet = Fleet(folder, names, upstream.url, redis_url, database_url, network.machine)
         stack.push_async_callback(fleet.stop)
         await fleet.fill()
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, read_bufsize=2**20))
-        channel = await stack.enter_async_context(dial(fleet.inference_target, service=FULL_NAME))
-        load = Load(fleet, rate, session, channel)
-        running = [asyncio.create_task(load.run()), asyncio.create_task(load.probe())]
-        try:
-            await asyncio.sleep(AROUND_S)
-            await load.turn().settled()
-            yield Stand(network, fleet, load, redis.host, postgres.host)
-        finally:
-            for task in running:
-                task.cancel()
-            await load.turn().settled()
+        load = await stack.enter_async_context(loaded(fleet, rate))
+        yield Stand(network, fleet, load, redis.host, postgres.host)
 
 
 async def measure(rate: float, cut_s: float, only: list[str], folder: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """What callers notice while replicas come and go: restarts one by one, kills, a replica that is new.
 
-    python -m bench.rolling [--rate 20] [--settle 3] [--json FILE]
+    python -m bench.rolling [--rate 20] [--settle 3] [--apart] [--json FILE]
 
 Real processes on loopback addresses of their own, found by a name server: two edges, three inference, two cache on one
-Redis, two safety. Callers ask over the edges and over gRPC, streamed and whole, at a steady rate; an answer takes half
-a second. Over the edges they do as a load balancer does: only edges whose /readyz says 200, asked five times a second.
+Redis, two safety; with --apart, as root, in network namespaces of their own, and on PostgreSQL. Callers ask all the
+time (`bench.fleet`).
 
 Then every service is restarted one replica after the other, each with a replacement first, as a cluster does it; one
 replica of each is killed by SIGKILL; and one more inference is added. It exits 1 where a restart failed a request or
@@ -20,18 +20,16 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from bench.cache_stand import Redis
-from bench.callers import FULL_NAME
-from bench.fleet import COUNTS, Fleet, Load, loopback, script
+from bench.fleet import COUNTS, Fleet, Load, loaded, loopback, script
 from bench.names import Names
+from bench.partitions import stand
 from bench.upstream import Upstream
-from kit.dial import dial
 
 NEW_REPLICA_S = 10.0
 
@@ -65,11 +63,10 @@ async def first_call_s(fleet: Fleet) -> float:
     return time.monotonic() - started
 
 
-async def measure(rate: float, settle_s: float) -> list[dict[str, Any]]:
-    """Runs every step under load and returns what was noticed in each."""
-    rows: list[dict[str, Any]] = []
+@asynccontextmanager
+async def together(folder: Path, rate: float) -> AsyncIterator[tuple[Fleet, Load]]:
+    """Starts everything on loopback addresses, and the load."""
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-rolling-")))
         names = await stack.enter_async_context(Names())
         upstream = await stack.enter_async_context(Upstream(script))
         redis = Redis(folder)
@@ -79,37 +76,43 @@ async def measure(rate: float, settle_s: float) -> list[dict[str, Any]]:
         fleet = Fleet(folder, names, upstream.url, redis.url, database_url, loopback())
         stack.push_async_callback(fleet.stop)
         await fleet.fill()
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True), read_bufsize=2**20)
-        )
-        channel = await stack.enter_async_context(dial(fleet.inference_target, service=FULL_NAME))
-        load = Load(fleet, rate, session, channel)
-        running = [asyncio.create_task(load.run()), asyncio.create_task(load.probe())]
-        for task in running:
-            stack.callback(task.cancel)
+        yield fleet, await stack.enter_async_context(loaded(fleet, rate))
+
+
+@asynccontextmanager
+async def apart(folder: Path, rate: float) -> AsyncIterator[tuple[Fleet, Load]]:
+    """Starts everything in network namespaces, and the load."""
+    async with stand(folder, rate) as made:
+        yield made.fleet, made.load
+
+
+async def measure(fleet: Fleet, load: Load, settle_s: float) -> list[dict[str, Any]]:
+    """Runs every step under load and returns what was noticed in each."""
+    rows: list[dict[str, Any]] = []
+
+    async def step(name: str, **told: float) -> None:
         await asyncio.sleep(settle_s)
-        await load.turn().settled()
+        noticed = await load.turn().settled()
+        row = {"step": name, "asked": noticed.asked, "failed": dict(noticed.failed), "cut": dict(noticed.cut)}
+        rows.append({**row, "retried": noticed.retried, "longest_s": round(noticed.longest_s, 2), **told})
+        print(json.dumps(rows[-1]), flush=True)
 
-        async def step(name: str, **told: float) -> None:
-            await asyncio.sleep(settle_s)
-            noticed = await load.turn().settled()
-            row = {"step": name, "asked": noticed.asked, "failed": dict(noticed.failed), "cut": dict(noticed.cut)}
-            rows.append({**row, "retried": noticed.retried, "longest_s": round(noticed.longest_s, 2), **told})
-            print(json.dumps(rows[-1]), flush=True)
-
-        await step("nothing")
-        for service in COUNTS:
-            drain_s = await restart(fleet, service)
-            await step(f"restart {service}", drain_s=round(drain_s, 2))
-        for service in COUNTS:
-            await kill(fleet, service)
-            await step(f"kill {service}")
-        waited_s = await first_call_s(fleet)
-        await step("new inference", first_call_s=round(waited_s, 2))
-        for task in running:
-            task.cancel()
-        await load.turn().settled()
+    await step("nothing")
+    for service in COUNTS:
+        drain_s = await restart(fleet, service)
+        await step(f"restart {service}", drain_s=round(drain_s, 2))
+    for service in COUNTS:
+        await kill(fleet, service)
+        await step(f"kill {service}")
+    waited_s = await first_call_s(fleet)
+    await step("new inference", first_call_s=round(waited_s, 2))
     return rows
+
+
+async def run(folder: Path, is_apart: bool, rate: float, settle_s: float) -> list[dict[str, Any]]:
+    """Starts everything and measures."""
+    async with (apart if is_apart else together)(folder, rate) as (fleet, load):
+        return await measure(fleet, load, settle_s)
 
 
 def is_good(row: dict[str, Any]) -> bool:
@@ -125,8 +128,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
     parser.add_argument("--settle", type=float, default=3.0, help="seconds of load after each step")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--apart", action="store_true", help="a network namespace each, and PostgreSQL; needs root")
     args = parser.parse_args()
-    rows = asyncio.run(measure(args.rate, args.settle))
+    with tempfile.TemporaryDirectory(prefix="millrace-rolling-") as folder:
+        rows = asyncio.run(run(Path(folder), args.apart, args.rate, args.settle))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))
     return 0 if all(is_good(row) for row in rows) else 1
