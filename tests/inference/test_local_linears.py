@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from services.inference.engines.local.linears import Int8Linear, PackedLinear, pack
+from services.inference.engines.local.linears import Int8Linear, PackedLinear, pack, padded_count
 from services.inference.engines.local.model import load
 from tests.fakes.tiny_gpt2 import END_ID, write_tiny
 from tests.inference.local_batch import Bench
@@ -22,7 +22,16 @@ def inputs(rows: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(1, rows, 48, generator=generator) * torch.logspace(-3, 2, rows)[:, None]
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7, 64])
+def test_steps_of_any_size_are_computed_in_few() -> None:
+    """Steps of 1 to 512 rows need 56 kernels of each layer, and at most an eighth more rows than they have."""
+    sizes = {count: padded_count(count) for count in range(1, 513)}
+
+    assert len(set(sizes.values())) == 56
+    assert all(count <= size <= count + count // 8 for count, size in sizes.items())
+    assert all(sizes[count] == count for count in (*range(17), 24, 32, 64, 512) if count)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 13, 33, 64])
 @pytest.mark.parametrize("bias", [True, False])
 @torch.inference_mode()
 def test_packed_is_the_same_layer(rows: int, bias: bool) -> None:
@@ -72,6 +81,35 @@ def test_every_linear_layer_is_replaced() -> None:
     assert isinstance(inner[1], nn.LayerNorm)
     assert isinstance(network[1], PackedLinear)
     assert torch.allclose(network(inputs(3)), wanted, rtol=1e-5, atol=1e-5)
+
+
+class Block(nn.Module):
+    """A feed-forward block as Llama has it; `late` makes the activation of something else."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = nn.Linear(48, 96), nn.Linear(48, 96), nn.Linear(96, 48)
+        self.act_fn = nn.SiLU()
+        self._late = late
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Shape (..., 48) to the same."""
+        gate, up = self.gate_proj(rows), self.up_proj(rows)
+        return self.down_proj(self.act_fn(gate * up) if self._late else self.act_fn(gate) * up)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@torch.inference_mode()
+def test_activation_joins_its_layer_where_it_follows_it(late: bool) -> None:
+    """The product and its activation become one call, and only where the block's numbers stay."""
+    torch.manual_seed(0)
+    block = Block(late)
+    wanted = block(inputs(5))
+
+    pack(block, int8=False)
+
+    assert isinstance(block.act_fn, nn.SiLU if late else nn.Identity)
+    assert torch.allclose(block(inputs(5)), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from services.inference.engines.local import huge_pages
@@ -21,6 +21,10 @@ EXPECTED_ROWS = 8
 INT8_MAX = 127
 # Inputs are unsigned for oneDNN: 8 bits around this.
 ZERO_POINT = 128
+# Where feed-forward blocks keep a layer and the activation of what it makes: GPT-2's; Llama's and its descendants'.
+FEED_FORWARD = (("c_fc", "act"), ("gate_proj", "act_fn"))
+# What oneDNN calls the activations that it can make while it writes a product, and how.
+FUSED = {GELUTanh: ("gelu", "tanh"), nn.SiLU: ("swish", ""), SiLUActivation: ("swish", "")}
 
 
 class PackedLinear(nn.Module):
@@ -31,11 +35,16 @@ class PackedLinear(nn.Module):
         super().__init__()
         self._weight = _settled(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), EXPECTED_ROWS))
         self._bias = bias
+        self.input_count = weight.shape[1]
+        self.activation = ("none", "")
+        """Of the product, as oneDNN calls it."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Shape (..., inputs) to (..., outputs)."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self._bias, "none", [], "")
-        return product
+        name, kind = self.activation
+        rows, count = _padded(inputs)
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, name, [], kind)
+        return product[:count].view(*inputs.shape[:-1], product.shape[-1])
 
 
 class Int8Linear(nn.Module):
@@ -54,7 +63,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Shape (..., inputs) to (..., outputs)."""
-        rows = inputs.reshape(-1, inputs.shape[-1])
+        rows, count = _padded(inputs)
         # In as few passes as torch has: they cost as much as the product of a single row.
         largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True).clamp_min_(1e-30)
         # All is positive here, so that cutting off the fraction rounds to the nearest.
@@ -74,7 +83,24 @@ class Int8Linear(nn.Module):
             [],
             "",
         )
-        return torch.addcmul(self._bias, product, largest).view(*inputs.shape[:-1], len(self._bias))
+        return torch.addcmul(self._bias, product, largest)[:count].view(*inputs.shape[:-1], len(self._bias))
+
+
+def padded_count(count: int) -> int:
+    """The least of the sizes that are computed that holds so many rows: those of four significant bits.
+
+    oneDNN makes a kernel for each number of rows and each layer's shape, and keeps a thousand of them, 0.6 MiB each:
+    what every step has its own size for would grow by hundreds of MiB. An eighth more rows at most are computed.
+    """
+    step = 1 << max((count - 1).bit_length() - 4, 0)
+    return -(-count // step) * step
+
+
+def _padded(inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Inputs as rows, with rows of zeros up to the next size that is computed, and how many are not padding."""
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    spare = padded_count(len(rows)) - len(rows)
+    return (nn.functional.pad(rows, (0, 0, 0, spare)) if spare else rows), len(rows)
 
 
 @torch.inference_mode()
@@ -93,6 +119,23 @@ def pack(network: Any, *, int8: bool) -> None:
                 setattr(parent, name, made(layer.weight.detach().t(), bias))
             elif type(layer) is NewGELUActivation:  # eight operations that one kernel does
                 setattr(parent, name, GELUTanh())
+        if not int8:
+            _fuse(parent)
+
+
+def _fuse(block: nn.Module) -> None:
+    """Lets the first layer of a feed-forward block make the activation as well, unless that changes its numbers."""
+    for layer_name, activation_name in FEED_FORWARD:
+        layer, activation = getattr(block, layer_name, None), getattr(block, activation_name, None)
+        if not isinstance(layer, PackedLinear) or type(activation) not in FUSED:
+            continue
+        rows = torch.linspace(-2, 2, 3 * layer.input_count).view(1, 3, -1)
+        wanted = block(rows)
+        layer.activation = FUSED[type(activation)]
+        setattr(block, activation_name, nn.Identity())
+        if not torch.allclose(block(rows), wanted, rtol=1e-4, atol=1e-5):
+            layer.activation = ("none", "")
+            setattr(block, activation_name, activation)
 
 
 def _settled(weight: torch.Tensor) -> torch.Tensor:
