@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from kit.onnx_runtime import onnxruntime as ort
 from kit.sentence_model import Precision, SentenceModel
 
 Floats = npt.NDArray[np.float32]
