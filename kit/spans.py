@@ -79,8 +79,9 @@ class Span(trace.Span):
         self.end_time = 0
         self.status_text = ""
         self.status_code = StatusCode.UNSET
-        # The first span of this process's part of the trace, and on that one the spans that wait for its end.
-        self.root: Span = self
+        # The first span of this process's part of the trace, None on that one itself: a span that holds itself would
+        # have to be found by the garbage collector. And on that one the spans that wait for its end.
+        self.root: Span | None = None
         self.held: list[Span] | None = None
 
     @property
@@ -114,7 +115,7 @@ class Span(trace.Span):
         span = Span(
             self._tracer, name, SpanKind.INTERNAL, self.trace_id, self.parent_id, self.flags, self.state, start_time
         )
-        span.root = self.root
+        span.root = self.root or self
         return span
 
     def get_span_context(self) -> SpanContext:
@@ -212,7 +213,7 @@ class SpanTracer(trace.Tracer):
     def below(self, above: Span, name: str, kind: SpanKind, start_time: int | None) -> Span:
         """Begins a span below another of this process."""
         span = Span(self, name, kind, above.trace_id, above.span_id, above.flags, above.state, start_time)
-        span.root = above.root
+        span.root = above.root or above
         return span
 
     def _first(self, name: str, kind: SpanKind, parent: SpanContext, start_time: int | None) -> Span:
@@ -248,7 +249,7 @@ class SpanTracer(trace.Tracer):
             self._export(span)
             return
         root = span.root
-        if span is root:
+        if root is None:
             is_kept = span.is_error or span.end_time - span.start_time > self._slow_ns
             held, span.held = span.held or [], None
             if is_kept or any(one.is_error for one in held):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -56,6 +58,22 @@ def test_a_slow_trace_is_exported_unsampled() -> None:
     root = unsampled(kept, slow_s=1.0).start_span("root", start_time=1)
     root.end(1 + 1_500_000_000)
     assert kept.named() == ["root"]
+
+
+def test_a_span_that_has_ended_is_gone_without_the_collector() -> None:
+    """Neither the first span of a trace nor those below it hold themselves."""
+    tracer = SpanTracer([])
+    gc.disable()
+    try:
+        root = tracer.start_span("root")
+        below = root.child("below")
+        left = [weakref.ref(one) for one in (root, below)]
+        below.end()
+        root.end()
+        del root, below
+        assert [one() for one in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_what_is_written_is_what_opentelemetry_reads() -> None:
