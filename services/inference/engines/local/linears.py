@@ -126,7 +126,8 @@ def pack(network: Any, *, int8: bool) -> None:
 def _fuse(block: nn.Module) -> None:
     """Lets the first layer of a feed-forward block make the activation as well, unless that changes its numbers."""
     for layer_name, activation_name in FEED_FORWARD:
-        layer, activation = getattr(block, layer_name, None), getattr(block, activation_name, None)
+        layer: Any = getattr(block, layer_name, None)
+        activation: Any = getattr(block, activation_name, None)
         if not isinstance(layer, PackedLinear) or type(activation) not in FUSED:
             continue
         rows = torch.linspace(-2, 2, 3 * layer.input_count).view(1, 3, -1)
