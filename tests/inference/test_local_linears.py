@@ -95,7 +95,8 @@ class Block(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Shape (..., 48) to the same."""
         gate, up = self.gate_proj(rows), self.up_proj(rows)
-        return self.down_proj(self.act_fn(gate * up) if self._late else self.act_fn(gate) * up)
+        made: torch.Tensor = self.down_proj(self.act_fn(gate * up) if self._late else self.act_fn(gate) * up)
+        return made
 
 
 @pytest.mark.parametrize("late", [False, True])
