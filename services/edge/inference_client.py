@@ -1,7 +1,8 @@
 """The edge's one peer: the inference service.
 
 A call here lasts at most as long as its HTTP request may, and ends when the client leaves. Failures come out as the
-suite's errors. It never retries: retrying is the business of inference.
+suite's errors. Retrying what failed is the business of inference; what is asked again here, once, is a call whose
+server went away before it answered, for nobody else is left to do it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kit.errors import DeadlineExceeded, MillraceError
+from kit.errors import Code, DeadlineExceeded, MillraceError
 from kit.status import from_rpc_error
 from millrace.inference.v1 import (
     access_service_pb2,
@@ -128,7 +129,7 @@ class InferenceClient:
 
     async def create_key(self, exchange: Exchange, key: key_pb2.Key) -> key_service_pb2.CreateKeyResponse:
         """Makes a key."""
-        return await self._call(exchange, self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key=key))
+        return await self._call(exchange, self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key=key), again=False)
 
     async def list_keys(self, exchange: Exchange, limit: int, after: str) -> key_service_pb2.ListKeysResponse:
         """Lists keys."""
@@ -142,20 +143,20 @@ class InferenceClient:
     async def rotate_key(self, exchange: Exchange, key_id: str, overlap_s: int) -> key_service_pb2.RotateKeyResponse:
         """Gives a key a new secret."""
         request = key_service_pb2.RotateKeyRequest(key_id=key_id, overlap=Duration(seconds=overlap_s))
-        return await self._call(exchange, self._keys.RotateKey, request)
+        return await self._call(exchange, self._keys.RotateKey, request, again=False)
 
     async def login(self, exchange: Exchange, name: str, password: str) -> access_service_pb2.LoginTokens:
         """Lets a user in. Whatever else the request shows of its caller, attempts are counted by its address."""
         request = access_service_pb2.LoginRequest(name=name, password=password)
         answer: access_service_pb2.LoginResponse
-        answer = await self._call(exchange, self._access.Login, request, address_of(exchange))
+        answer = await self._call(exchange, self._access.Login, request, address_of(exchange), again=False)
         return answer.tokens
 
     async def refresh_login(self, exchange: Exchange, token: str) -> access_service_pb2.LoginTokens:
         """Trades a refresh token for new tokens."""
         request = access_service_pb2.RefreshLoginRequest(refresh_token=token)
         answer: access_service_pb2.RefreshLoginResponse
-        answer = await self._call(exchange, self._access.RefreshLogin, request, address_of(exchange))
+        answer = await self._call(exchange, self._access.RefreshLogin, request, address_of(exchange), again=False)
         return answer.tokens
 
     async def caller(self, exchange: Exchange) -> access_service_pb2.GetCallerResponse:
@@ -181,9 +182,27 @@ class InferenceClient:
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
     async def _call(
-        self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object, metadata: Metadata | None = None
+        self,
+        exchange: Exchange,
+        method: Callable[..., Awaitable[T]],
+        request: object,
+        metadata: Metadata | None = None,
+        again: bool = True,
     ) -> T:
-        """Makes a unary call that ends when the client leaves; with the client's credentials unless said otherwise."""
+        """Makes a unary call that ends when the client leaves; with the client's credentials unless said otherwise.
+
+        Where its server goes away, another is asked, unless what it did may not be done twice (`again`).
+        """
+        try:
+            return await self._call_once(exchange, method, request, metadata)
+        except MillraceError as error:
+            if not (again and is_lost(error)):
+                raise
+        return await self._call_once(exchange, method, request, metadata)
+
+    async def _call_once(
+        self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object, metadata: Metadata | None
+    ) -> T:
         call: Any = method(request, timeout=time_left_s(exchange), metadata=metadata or metadata_of(exchange))
         attending = asyncio.create_task(exchange.attend(call.cancel, self._heartbeat_s))
         try:
@@ -249,6 +268,11 @@ def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
         with suppress(DecodeError):
             set_failed(exchange, event_pb2.Receipt.FromString(receipt))
     return from_rpc_error(error)
+
+
+def is_lost(error: MillraceError) -> bool:
+    """Whether the server went away in place of answering: these are the transport's own words, not a service's."""
+    return error.code is Code.UNAVAILABLE and error.reason in (error.code.name, "SERVER_STOPPING")
 
 
 def time_left_s(exchange: Exchange) -> float:

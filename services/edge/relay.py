@@ -1,7 +1,8 @@
 """Relays a generation's events as server-sent events.
 
 The answer's status is held back until the first visible event or heartbeat, so that what fails before it is a proper
-HTTP error. Every OK stream ends with `completed`, or it is not OK.
+HTTP error. Every OK stream ends with `completed`, or it is not OK. Where the server goes away before the client was
+told anything, another one is asked, once.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from kit.errors import Unavailable
+from kit.errors import MillraceError, Unavailable
 from millrace.inference.v1 import event_pb2, generation_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
-from services.edge.inference_client import InferenceClient
+from services.edge.inference_client import InferenceClient, is_lost
 from services.edge.provenance import set_step
 
 
@@ -22,7 +23,7 @@ class Frames(Protocol):
     """Turns events into the bytes that a client gets."""
 
     def open(self, started: event_pb2.Started) -> None:
-        """Takes what later frames need; always first."""
+        """Takes what later frames need, and begins anew; always first."""
 
     def delta(self, delta: event_pb2.Delta) -> bytes:
         """A choice grew; may be nothing to say."""
@@ -49,9 +50,20 @@ async def relay(
         MillraceError: Inference failed, or ended without `completed`; the answer may have begun.
     """
     exchange.expect_stream(frames.failed)
-    async with inference.stream(exchange, spec) as events:
-        last = await _relay_events(exchange, events, frames)
+    try:
+        last = await _relay_once(exchange, inference, spec, frames)
+    except MillraceError as error:
+        if exchange.told or not is_lost(error):
+            raise
+        last = await _relay_once(exchange, inference, spec, frames)
     await exchange.end_stream(last)
+
+
+async def _relay_once(
+    exchange: Exchange, inference: InferenceClient, spec: generation_pb2.GenerationSpec, frames: Frames
+) -> bytes:
+    async with inference.stream(exchange, spec) as events:
+        return await _relay_events(exchange, events, frames)
 
 
 async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGenerateResponse], frames: Frames) -> bytes:
@@ -64,6 +76,7 @@ async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGener
                 chunk = frames.delta(response.delta)
             case "choice_finished":
                 # What follows comes at once, so that both fit into one write.
+                exchange.told = True
                 held += frames.finished(response.choice_finished)
                 continue
             case "safety":

@@ -38,6 +38,7 @@ class _Frames:
 
     def open(self, started: pb.Started) -> None:
         """Takes what every chunk repeats."""
+        self._safety = []
         self._route_reason = started.route_reason
         same = {
             "id": self._id,

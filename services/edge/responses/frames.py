@@ -223,7 +223,7 @@ class RelayedFrames:
 
     def open(self, started: pb.Started) -> None:
         """Takes what is told first."""
-        self._held = self._frames.open(started)
+        self._held += self._frames.open(started)
 
     def delta(self, delta: pb.Delta) -> bytes:
         """An item opened or grew."""
