@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from cli.bench_engine import peers
 
     if "cb" in args.peer and not find_spec("psutil"):  # without it, it never answers on a processor
-        raise CommandError("--peer cb: transformers' batching needs psutil here; install it first")
+        why = "it sizes its batches by the memory of the machine"
+        raise CommandError(f"--peer cb: transformers' batching needs psutil: {why}; pip install psutil")
     disable_progress_bar()  # its bars would stand between the figures
     levels = _levels(args.concurrency)
     limits = Limits(args.ttft_ms, args.itl_ms)

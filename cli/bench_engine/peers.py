@@ -1,6 +1,7 @@
 """What others do with the same model: transformers' pipeline in threads, its padded `generate`, its own batching.
 
-None of them streams here, so that only tokens per second and the time to a whole answer can be told.
+Only its own batching tells when each token was made; of the others tokens per second and the time to a whole answer
+can be told.
 """
 
 from __future__ import annotations
@@ -12,11 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    ContinuousBatchingConfig,
+    GenerationConfig,
+    pipeline,
+)
 
 from cli.bench_engine.load import Prompts
 from cli.bench_engine.record import Answer, Limits, record
 from cli.errors import CommandError
+
+# transformers' batching gets room for twice what is asked, in pages of its own size. By itself it takes 60 % of the
+# machine's memory and fills it with zeros first, which took 18 s where there were 23 GiB.
+PAGE_TOKENS = 256
+SILENCE_S = 1.0
 
 
 def measure(
@@ -40,10 +52,9 @@ def measure(
     records = []
     for each, work in works.items():
         begin = time.process_time()
-        with torch.inference_mode():
-            answers = work()
+        answers = work()
         spent_s = time.process_time() - begin
-        records.append(record(each, "float32", level, answers, limits, spent_s, streams=False))
+        records.append(record(each, "float32", level, answers, limits, spent_s, streams=each == "cb"))
     return records
 
 
@@ -68,6 +79,7 @@ def _pipeline(
         return [answer for answers in pool.map(call, shares) for answer in answers]
 
 
+@torch.inference_mode()
 def _padded(network: Any, prompts: Prompts, args: argparse.Namespace, level: int) -> list[Answer]:
     """One padded batch of all callers, again and again."""
     answers = []
@@ -85,16 +97,31 @@ def _padded(network: Any, prompts: Prompts, args: argparse.Namespace, level: int
 
 
 def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: int) -> list[Answer]:
-    """transformers' continuous batching."""
-    answers = []
-    wanted = GenerationConfig(max_new_tokens=args.new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    for _ in range(args.rounds):
-        begin = time.perf_counter()
-        given = network.generate_batch(inputs=[prompts.ids() for _ in range(level)], generation_config=wanted)
-        told = [len(one.generated_tokens) for one in given.values()]  # it may give up on some, or break off
-        answers += [_whole(begin, count) for count in told if count]
-    if not answers:
-        raise CommandError("--peer cb: transformers' batching gave no answer")
+    """transformers' continuous batching, set up and warm before the first question.
+
+    Never in inference mode: its thread writes to tensors that this one makes, which is refused then.
+    """
+    wanted = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0)
+    pages = 2 * level * -(-(args.prompt_tokens + args.new_tokens) // PAGE_TOKENS) + 1
+    room = ContinuousBatchingConfig(page_size=PAGE_TOKENS, num_blocks=pages)
+    with network.continuous_batching_context_manager(wanted, continuous_batching_config=room) as manager:
+        _wave(manager, [prompts.ids()], 2)
+        waves = [_wave(manager, [prompts.ids() for _ in range(level)], args.new_tokens) for _ in range(args.rounds)]
+    return [answer for wave in waves for answer in wave]
+
+
+def _wave(manager: Any, rows: list[list[int]], new_tokens: int) -> list[Answer]:
+    """Asks for all at once, and waits for the last."""
+    manager.add_requests(inputs=rows, max_new_tokens=new_tokens, record_timestamps=True)
+    answers: list[Answer] = []
+    while len(answers) < len(rows):
+        result = manager.get_result(timeout=SILENCE_S)
+        if result is None and not manager.is_running():
+            raise CommandError("--peer cb: transformers' batching has ended by itself; what it logged says why")
+        if result is not None and result.error:
+            raise CommandError(f"--peer cb: transformers' batching failed: {result.error}")
+        if result is not None and result.is_finished():
+            answers.append(Answer(result.created_time, list(result.timestamps)))
     return answers
 
 
