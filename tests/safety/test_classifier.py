@@ -7,6 +7,7 @@ import pytest
 
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
+from services.safety.learned.passages import PASSAGE_MIN
 
 CALM = "The committee met on Tuesday and agreed that the bridge should open before the rains begin. "
 VIOLENT = "I will stab you, kill your whole family and watch you bleed to death, you filthy subhuman animal. "
@@ -81,6 +82,20 @@ async def test_reversed_harm_is_harm(serve, text):
     assert (await checked(stub, text)).verdict == verdict.VERDICT_BLOCK
     assert (await checked(stub, hidden)).verdict == verdict.VERDICT_BLOCK
     assert (await checked(stub, CALM[::-1])).verdict == verdict.VERDICT_ALLOW
+
+
+@pytest.mark.parametrize("end", ["\n", " "])
+async def test_what_ends_a_prompt_lowers_no_score(serve, end):
+    """A prompt is whole with its last sentence, whether or not a space or the end of a line follows."""
+    stub = await serve(BLOCKING)
+    text = f"{VIOLENT}I know where you live, and tonight I come for you with a knife in my hand."
+    bare, ended = [
+        {one.category: one.score for one in (await checked(stub, sent)).scores} for sent in (text, text + end)
+    ]
+
+    assert len(text) > PASSAGE_MIN
+    assert bare["harassment"] >= 0.3
+    assert ended == pytest.approx(bare, abs=0.1)
 
 
 async def test_a_stream_releases_what_the_whole_does(serve):

@@ -48,12 +48,3 @@ def test_pieces_keep_what_is_not_complete(text, sizes):
         found += pieces.take(text[:end], 0, final=False)
 
     assert found + pieces.take(text, 0, final=True) == list(passages(text))
-
-
-def test_what_the_text_cut_is_told_from_what_ended():
-    """By the text alone: a sentence that ends with its passage ends it whether or not the text goes on."""
-    sentence = "Word " * 40 + "end. "
-    whole, stream = Pieces(), Pieces()
-    assert [whole.take(sentence, 0, final=True), whole.is_cut] == [[sentence], False]
-    assert [stream.take(sentence, 0, final=False), stream.is_cut] == [[sentence], False]
-    assert [stream.take(sentence + "More", 0, final=True), stream.is_cut] == [["More"], True]

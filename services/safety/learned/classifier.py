@@ -96,7 +96,7 @@ class ClassifierCursor:
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
         complete = self._pieces.take(text, offset, final)
-        return self._judge(complete, self._pieces.is_cut) if complete else None
+        return self._judge(complete, final) if complete else None
 
     async def _judge(self, passages: list[str], is_end: bool) -> list[Match]:
         meant = [turned(passage) for passage in passages]

@@ -44,8 +44,6 @@ class Pieces:
     """Makes passages of a text that arrives piece by piece, and keeps what is not complete."""
 
     def __init__(self) -> None:
-        self.is_cut = False
-        """Whether the last passage ended only because the text did."""
         self._arrived = 0
         self._unread = ""
 
@@ -56,7 +54,6 @@ class Pieces:
         complete = []
         at = 0
         while (end := passage_end(self._unread, at, final)) is not None:
-            self.is_cut = final and passage_end(self._unread, at, final=False) is None
             complete.append(self._unread[at:end])
             at = end
         self._unread = self._unread[at:]
