@@ -72,12 +72,49 @@ class Replica:
         yield [Assessment(Verdict.ALLOW)]
 
 
+class Scripted:
+    """Decides what it was told to, whatever it is sent, and then breaks or ends."""
+
+    def __init__(self, decisions: Sequence[Decision], breaks: bool = False) -> None:
+        self._decisions, self._breaks = decisions, breaks
+
+    async def send(self, pieces: Sequence[OutputPiece]) -> None:
+        """It has made up its mind."""
+
+    async def done(self) -> None:
+        """Likewise."""
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Decision]]:
+        yield self._decisions
+        if self._breaks:
+            raise Unavailable("GONE", "the replica is gone")
+
+
+class SlowReplica(Replica):
+    """It breaks while it is written to, and what is written gets through when somebody else is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(breaks_at=0)
+        self._left = asyncio.Event()
+
+    async def send(self, pieces: Sequence[OutputPiece]) -> None:
+        await super().send(pieces)
+        await self._left.wait()
+
+    def cancel(self) -> None:
+        super().cancel()
+        self._left.set()
+
+
 def pieces_of(text: str) -> list[OutputPiece]:
     words = [OutputPiece(0, "text", word + " ") for word in text.split()]
     return [*words, OutputPiece(0, "text", end_of_choice=True)]
 
 
-async def judged(replicas: Sequence[Replica], text: str = ANSWER) -> list[Decision]:
+async def judged(replicas: Sequence[Replica | Scripted], text: str = ANSWER) -> list[Decision]:
     """Sends an answer word by word while what was decided is read."""
     calls = iter(replicas)
     stream = Rejudged(lambda: next(calls))
@@ -129,6 +166,14 @@ async def test_replicas_may_release_otherwise(seed: int) -> None:
     assert through_of(decisions) == sorted(set(through_of(decisions)))
 
 
+async def test_the_end_is_told_to_who_judges_last() -> None:
+    """A replica that breaks as it is caught up with does not hear the end in place of the next one."""
+    decisions = await judged([Replica(breaks_at=10), SlowReplica(), Replica()])
+
+    assert text_of(decisions) == ANSWER + " "
+    assert isinstance(decisions[-1], Assessment)
+
+
 async def test_findings_are_told_once() -> None:
     """What was found and replaced before the break is not told or let go again."""
     text = f"one {SECRET} two three"
@@ -145,6 +190,17 @@ async def test_what_cannot_be_continued_fails() -> None:
         await judged([Replica(breaks_at=1), Replica(hold=4)], text)
 
     assert caught.value.reason == "SAFETY_CHANGED"
+
+
+async def test_what_was_blocked_stays_blocked() -> None:
+    """A second replica that lets go what the first one blocked is not listened to; other choices go on."""
+    blocking = Scripted([ChoiceJudged(0, Verdict.BLOCK)], breaks=True)
+    lenient = Scripted(
+        [Released(0, "text", 0, ANSWER, len(ANSWER)), Released(1, "text", 0, "two", 3), ChoiceJudged(0, Verdict.ALLOW)]
+    )
+    decisions = await judged([blocking, lenient])
+
+    assert decisions == [ChoiceJudged(0, Verdict.BLOCK), Released(1, "text", 0, "two", 3)]
 
 
 async def test_the_last_failure_stands() -> None:

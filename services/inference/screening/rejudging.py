@@ -84,7 +84,7 @@ class Rejudged:
             try:
                 if pieces:
                     await stream.send(pieces)
-                if self._is_done and not self._is_closed:
+                if self._is_done and not self._is_closed and stream is self._stream:
                     self._is_closed = True
                     await stream.done()
             except Unavailable:  # whoever reads hears of it, too, and begins again
@@ -138,10 +138,12 @@ class _Decided:
         return decisions
 
     def _remaining(self, said: Decision, original: Callable[[_Part, int, int], str]) -> Decision | None:
+        if isinstance(said, Assessment):
+            return said
+        if said.choice_index in self._over:  # what was blocked stays so, whatever another replica makes of it
+            return None
         if isinstance(said, Judged):
             return None if said in self._found else said
-        if isinstance(said, ChoiceJudged):
-            return None if said.choice_index in self._over else said
         return self._beyond(said, original) if isinstance(said, Released) else said
 
     def _beyond(self, said: Released, original: Callable[[_Part, int, int], str]) -> Released | None:
