@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import httpx
 
 from cli.answers import AnswerError, error_message, headers_of
@@ -18,6 +21,14 @@ def print_models(url: str, api_key: str = "") -> int:
     models = response.json()["data"]
     width = max((len(model["id"]) for model in models), default=0)
     for model in models:
-        state = model.get("state", "ready")
-        print(f"{model['id']:<{width}}  {model.get('owned_by', '')}{'' if state == 'ready' else f' ({state})'}")
+        print(f"{model['id']:<{width}}  {model.get('owned_by', '')}{_state(model)}")
     return 0
+
+
+def _state(model: Mapping[str, Any]) -> str:
+    """How a model is that does not answer yet, and how far it is."""
+    state = model.get("state", "ready")
+    if state == "ready":
+        return ""
+    share = model.get("loaded_share")
+    return f" ({state})" if share is None else f" ({state}, {share:.0%})"

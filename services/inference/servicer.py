@@ -204,6 +204,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             context_token_count_max=model.context_token_count_max,
             state=int(self._fleet.state_of(model)),  # type: ignore[arg-type]
             targets=[target.label for target in model.targets],
+            loaded_share=self._fleet.loaded_share_of(model),
         )
 
 

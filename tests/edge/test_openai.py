@@ -6,10 +6,13 @@ import base64
 import json
 from array import array
 
+import msgspec
 import pytest
 
+from millrace.inference.v1 import model_pb2
 from services.edge.openai.completion_request import REFUSED, CompletionRequest
 from services.edge.openai.embeddings import EmbeddingRequest
+from services.edge.openai.models import model_card
 from services.edge.openai.moderations import CATEGORIES, ModerationRequest
 from tests.fakes.openai_wire import SCHEMAS, events_of, fields_of
 
@@ -158,6 +161,16 @@ async def test_models(edge, openai_schema):
 
     openai_schema("ListModelsResponse", body)
     assert "org/model-with/slashes" in [model["id"] for model in body["data"]]
+    assert not any("loaded_share" in model for model in body["data"])
+
+
+def test_a_model_that_is_loading_says_how_far_it_is():
+    """Its state and the part of its weights that has been read, none of which may be left out."""
+    loading = model_pb2.Model(name="m", state=model_pb2.MODEL_STATE_LOADING, loaded_share=0.0)
+
+    card = msgspec.to_builtins(model_card(loading))
+
+    assert (card["state"], card["loaded_share"]) == ("loading", 0.0)
 
 
 @pytest.mark.parametrize("path", ["/v1/models/org/model-with/slashes", "/v1/models/org%2Fmodel-with%2Fslashes"])

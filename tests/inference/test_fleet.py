@@ -28,6 +28,7 @@ class FakeModel:
     """An engine or an embedder that loads when its gate opens."""
 
     kind = "fake"
+    loaded_share = 0.5
 
     def __init__(self, name: str, yard: Yard) -> None:
         self.name, self._yard, self._journal = name, yard, yard.journal
@@ -107,6 +108,7 @@ async def test_a_model_that_is_loading_says_so() -> None:
     task = asyncio.create_task(yard.warm())
     await asyncio.wait_for(yard.loading.wait(), 5)
     assert yard.fleet.state_of(MODELS.find("one")) is State.LOADING
+    assert yard.fleet.loaded_share_of(MODELS.find("one")) == 0.5
     with pytest.raises(Unavailable):
         yard.fleet.engine_for(target("one"))
     yard.gate.set()
@@ -114,6 +116,7 @@ async def test_a_model_that_is_loading_says_so() -> None:
 
     assert yard.fleet.engine_for(target("one")) is yard.made[1]
     assert yard.fleet.state_of(MODELS.find("one")) is State.READY
+    assert yard.fleet.loaded_share_of(MODELS.find("one")) is None
 
 
 async def test_a_model_that_cannot_be_loaded_stops_no_other() -> None:

@@ -17,6 +17,8 @@ from tests.inference.local_answers import until
 class FakeEngine:
     """Loads when its yard lets it, and answers with its number."""
 
+    loaded_share = 0.25
+
     def __init__(self, yard: Yard) -> None:
         self._yard, self.number, self.is_closed = yard, len(yard.made), False
         yard.made.append(self)
@@ -106,10 +108,11 @@ async def test_who_waits_long_is_told_and_the_load_goes_on() -> None:
     engine = OnDemand(yard.make, wait_s=0.01)
     with pytest.raises(Unavailable) as told:
         await ask(engine)
-    assert (told.value.reason, engine.is_loading) == ("MODEL_LOADING", True)
+    assert (told.value.reason, engine.is_loading, engine.loaded_share) == ("MODEL_LOADING", True, 0.25)
 
     yard.gate.set()
     await until(lambda: engine.is_loaded)
+    assert engine.loaded_share is None
     assert await ask(engine) == "0"
     await engine.close()
 

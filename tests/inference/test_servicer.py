@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kit.errors import Code
 from millrace.inference.v1 import generation_pb2, model_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
+from services.inference.routing.fleet import Fleet
 from services.inference.servicer import BATCH_COUNT_MAX
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.suite import Serve, Suite, failure, kinds, only_tasks, spec, tasks_now, text_of
@@ -333,6 +334,17 @@ async def test_models(suite: Suite) -> None:
     assert listed[0].capabilities == [model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION]
     assert listed[2].capabilities == [model_pb2.MODEL_CAPABILITY_EMBEDDING]
     assert (got.name, got.owner, got.state) == ("any-7", "fake", model_pb2.MODEL_STATE_READY)
+    assert not got.HasField("loaded_share")
+
+
+async def test_a_model_that_is_loading_says_how_far_it_is(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the fleet knows of its weights is told, nothing read included."""
+    monkeypatch.setattr(Fleet, "loaded_share_of", lambda *_: 0.0)
+
+    got = (await suite.stub.GetModel(pb.GetModelRequest(name="gpt"), timeout=DEADLINE_S)).model
+
+    assert got.HasField("loaded_share")
+    assert got.loaded_share == 0.0
 
 
 @pytest.mark.parametrize(("name", "code"), [("", Code.INVALID_ARGUMENT), ("nobody", Code.NOT_FOUND)])

@@ -21,7 +21,11 @@ _PREFIX = "MODEL_CAPABILITY_"
 
 
 class ModelCard(Struct):
-    """A model that callers may name; `capabilities`, such as `chat` and `embedding`, and `state` are not OpenAI's."""
+    """A model that callers may name.
+
+    Not OpenAI's: `capabilities`, such as `chat` and `embedding`; `state`; and `loaded_share`, the part of its weights
+    that has been read, 0 to 1, while it is being loaded.
+    """
 
     id: str
     created: int
@@ -30,6 +34,7 @@ class ModelCard(Struct):
     description: str | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
     state: str = "unknown"
+    loaded_share: float | UnsetType = UNSET
 
 
 class ModelList(Struct):
@@ -49,4 +54,5 @@ def model_card(model: model_pb2.Model) -> ModelCard:
         description=model.description or UNSET,
         capabilities=words or UNSET,
         state=STATES.get(model.state, "unknown"),
+        loaded_share=model.loaded_share if model.HasField("loaded_share") else UNSET,
     )

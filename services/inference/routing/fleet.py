@@ -79,6 +79,14 @@ class Fleet:
         """The state of a model: that of its best target."""
         return min((self._slots[_key(model, target)].told for target in model.targets), key=BEST_FIRST.index)
 
+    def loaded_share_of(self, model: Model) -> float | None:
+        """Part of the weights that has been read, 0 to 1, of a model that is being loaded; None where unknown."""
+        if self.state_of(model) is not State.LOADING:
+            return None
+        slots = (self._slots[_key(model, target)] for target in model.targets)
+        shares = [getattr(slot.engine, "loaded_share", None) for slot in slots if slot.told is State.LOADING]
+        return max((share for share in shares if share is not None), default=None)
+
     async def warm(self, report: Callable[[Model, State], None]) -> None:
         """Loads everything, one after the other, and reports each model as soon as it can answer.
 

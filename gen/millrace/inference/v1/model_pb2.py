@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/model.proto\x12\x15millrace.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x0c\x63\x61pabilities\x18\x05 \x03(\x0e\x32&.millrace.inference.v1.ModelCapability\x12$\n\x17\x63ontext_token_count_max\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\x05state\x18\x07 \x01(\x0e\x32!.millrace.inference.v1.ModelState\x12\x0f\n\x07targets\x18\x08 \x03(\tB\x1a\n\x18_context_token_count_max*\xf5\x01\n\x0fModelCapability\x12 \n\x1cMODEL_CAPABILITY_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_CAPABILITY_CHAT\x10\x01\x12\x1f\n\x1bMODEL_CAPABILITY_COMPLETION\x10\x02\x12\x1e\n\x1aMODEL_CAPABILITY_EMBEDDING\x10\x03\x12\x1a\n\x16MODEL_CAPABILITY_TOOLS\x10\x04\x12 \n\x1cMODEL_CAPABILITY_IMAGE_INPUT\x10\x05\x12&\n\"MODEL_CAPABILITY_STRUCTURED_OUTPUT\x10\x06*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03\x12\x14\n\x10MODEL_STATE_IDLE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/inference/v1/model.proto\x12\x15millrace.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x0c\x63\x61pabilities\x18\x05 \x03(\x0e\x32&.millrace.inference.v1.ModelCapability\x12$\n\x17\x63ontext_token_count_max\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x30\n\x05state\x18\x07 \x01(\x0e\x32!.millrace.inference.v1.ModelState\x12\x0f\n\x07targets\x18\x08 \x03(\t\x12\x19\n\x0cloaded_share\x18\t \x01(\x01H\x01\x88\x01\x01\x42\x1a\n\x18_context_token_count_maxB\x0f\n\r_loaded_share*\xf5\x01\n\x0fModelCapability\x12 \n\x1cMODEL_CAPABILITY_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_CAPABILITY_CHAT\x10\x01\x12\x1f\n\x1bMODEL_CAPABILITY_COMPLETION\x10\x02\x12\x1e\n\x1aMODEL_CAPABILITY_EMBEDDING\x10\x03\x12\x1a\n\x16MODEL_CAPABILITY_TOOLS\x10\x04\x12 \n\x1cMODEL_CAPABILITY_IMAGE_INPUT\x10\x05\x12&\n\"MODEL_CAPABILITY_STRUCTURED_OUTPUT\x10\x06*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03\x12\x14\n\x10MODEL_STATE_IDLE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.inference.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELCAPABILITY']._serialized_start=399
-  _globals['_MODELCAPABILITY']._serialized_end=644
-  _globals['_MODELSTATE']._serialized_start=647
-  _globals['_MODELSTATE']._serialized_end=787
+  _globals['_MODELCAPABILITY']._serialized_start=443
+  _globals['_MODELCAPABILITY']._serialized_end=688
+  _globals['_MODELSTATE']._serialized_start=691
+  _globals['_MODELSTATE']._serialized_end=831
   _globals['_MODEL']._serialized_start=94
-  _globals['_MODEL']._serialized_end=396
+  _globals['_MODEL']._serialized_end=440
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ MODEL_STATE_UNAVAILABLE: ModelState
 MODEL_STATE_IDLE: ModelState
 
 class Model(_message.Message):
-    __slots__ = ("name", "description", "owner", "created_time", "capabilities", "context_token_count_max", "state", "targets")
+    __slots__ = ("name", "description", "owner", "created_time", "capabilities", "context_token_count_max", "state", "targets", "loaded_share")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Model(_message.Message):
     CONTEXT_TOKEN_COUNT_MAX_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
+    LOADED_SHARE_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     owner: str
@@ -58,4 +59,5 @@ class Model(_message.Message):
     context_token_count_max: int
     state: ModelState
     targets: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., owner: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., capabilities: _Optional[_Iterable[_Union[ModelCapability, str]]] = ..., context_token_count_max: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., targets: _Optional[_Iterable[str]] = ...) -> None: ...
+    loaded_share: float
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., owner: _Optional[str] = ..., created_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., capabilities: _Optional[_Iterable[_Union[ModelCapability, str]]] = ..., context_token_count_max: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., targets: _Optional[_Iterable[str]] = ..., loaded_share: _Optional[float] = ...) -> None: ...

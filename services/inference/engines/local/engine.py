@@ -20,6 +20,7 @@ from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, 
 from services.inference.accounting import metering
 from services.inference.engines.local.conversation import offered
 from services.inference.engines.local.job import Job
+from services.inference.engines.local.loading import Progress, followed
 from services.inference.engines.local.machine import LOADING, thread_count
 from services.inference.engines.local.outbox import Bell, Outbox
 from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids, check_tools
@@ -94,8 +95,14 @@ class LocalEngine:
         self._open: set[Job] = set()
         self._serving: Serving | None = None
         self._loading: asyncio.Future[Serving] | None = None
+        self._progress = Progress(name)
         self._bell: Bell
         self._is_closed = False
+
+    @property
+    def loaded_share(self) -> float:
+        """Part of the model's weights that has been read, 0 to 1."""
+        return self._progress.share
 
     @property
     def running_count(self) -> int:
@@ -260,12 +267,14 @@ class LocalEngine:
         begin = time.monotonic()
         try:
             with LOADING:
+                self._progress.tell()
                 import torch
 
                 from services.inference.engines.local.model import load
                 from services.inference.engines.local.serving import serve
 
-                model = load(self._name, self._precision)
+                with followed(self._progress):
+                    model = load(self._name, self._precision)
                 torch.set_num_threads(thread_count(self._threads, model.parameter_count))
                 serving = serve(
                     model,

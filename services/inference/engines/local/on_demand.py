@@ -36,6 +36,7 @@ class OnDemand:
         """Args: how it is made; how long it may be idle (0: for ever); whether `warm` loads it; how long calls wait."""
         self._make, self._idle_s, self._loads_at_start, self._wait_s = make, idle_s, loads_at_start, wait_s
         self._loading: asyncio.Task[Any] | None = None
+        self._made: Any = None  # while it is being loaded
         self._closing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lent_count = 0
@@ -50,6 +51,12 @@ class OnDemand:
     def is_loading(self) -> bool:
         """Whether it is being loaded."""
         return self._loading is not None and not self._loading.done()
+
+    @property
+    def loaded_share(self) -> float | None:
+        """Part of the model's weights that has been read, while it is being loaded; None where that is not known."""
+        share: float | None = getattr(self._made, "loaded_share", None)
+        return share
 
     async def warm(self) -> None:
         """Loads the model, where that is not left to the first call; raises as the engine does."""
@@ -126,12 +133,14 @@ class OnDemand:
     async def _loaded(self, closing: asyncio.Task[None] | None) -> Any:
         if closing:
             await closing  # two of a kind might not fit into memory
-        engine = self._make()
+        engine = self._made = self._make()
         try:
             await engine.warm()
         except BaseException:
             await engine.close()
             raise
+        finally:
+            self._made = None
         return engine
 
     def _check(self, loading: asyncio.Task[Any]) -> None:
