@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from kit.errors import MillraceError, Unavailable
+from kit.identity import new_request_id
 from millrace.inference.v1 import file_service_pb2, job_pb2, job_service_pb2, stored_file_pb2
 from millrace.inference.v1.file_service_pb2_grpc import FileServiceStub
 from millrace.inference.v1.job_service_pb2_grpc import JobServiceStub
@@ -36,7 +37,8 @@ class JobClient(InferenceClient):
         self, exchange: Exchange, work: job_pb2.JobWork, options: job_service_pb2.JobOptions
     ) -> job_pb2.Job:
         """Has one item done."""
-        request = job_service_pb2.CreateJobRequest(items=[work], options=options)
+        # By its id a job that is asked for again, of another replica, is the same one.
+        request = job_service_pb2.CreateJobRequest(request_id=new_request_id(), items=[work], options=options)
         answer: job_service_pb2.CreateJobResponse = await self._call(exchange, self._jobs.CreateJob, request)
         return answer.job
 
