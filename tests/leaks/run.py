@@ -31,6 +31,7 @@ SERVICES = ("CACHE", "SAFETY", "INFERENCE", "EDGE")
 # Many processes are killed, and what waits in them is lost.
 SOON = {"OTLP_DELAY_MS": "200", "OTLP_METRICS_INTERVAL_S": "2"}
 SHOWN_COUNT_MAX = 20
+END_S = 60.0  # of the collector: on a machine that is busy it takes its time
 
 
 class _Logs(logging.Handler):
@@ -112,7 +113,7 @@ class WholeRun:
         """Ends the collector, reads what processes have printed into files, and looks through everything."""
         assert self._collector.stdin is not None
         self._collector.stdin.close()
-        self._collector.wait(10)
+        self._collector.wait(END_S)
         self._patches.undo()
         factory = session.config._tmp_path_factory  # type: ignore[attr-defined]
         for path in sorted(factory.getbasetemp().rglob("*.log")):

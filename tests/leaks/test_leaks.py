@@ -129,6 +129,7 @@ def test_a_text_is_written_once(tmp_path: Path) -> None:
         recorder.saw("span name", "chat")
         recorder.saw("span id", "00f067aa0ba902b7")
         recorder.saw("status", "200")
+    recorder.line('{"span_id": "4111111111111111"}')
     recorder.close()
 
     assert list(entries(tmp_path)) == [("span name", "chat", "")]
