@@ -28,7 +28,15 @@ from services.inference.generation import (
     ToolCall,
 )
 from services.inference.routing.rules import SafetyRule
-from services.inference.screening.safety_port import OFF, Assessment, InputScreen, blocked, screen_prompt, unreachable
+from services.inference.screening.safety_port import (
+    LISTED_FINDINGS_MAX,
+    OFF,
+    Assessment,
+    InputScreen,
+    blocked,
+    screen_prompt,
+    unreachable,
+)
 from services.inference.screening.segments import TOOL_NAMES, Segment, segments_of, with_texts
 from tests.inference.parts import FakeSafety
 
@@ -135,6 +143,17 @@ async def test_a_tool_that_would_be_renamed_is_refused() -> None:
     with pytest.raises(FailedPrecondition) as caught:
         await screened(Assessment(Verdict.REDACT, (found,), (Verdict.REDACT,), ("<EMAIL_ADDRESS>",)), asked)
     assert caught.value.metadata == {"categories": "EMAIL_ADDRESS"}
+
+
+async def test_a_tool_that_would_be_renamed_is_refused_unlisted() -> None:
+    """Where safety lists no more findings, what it redacted in a name is refused all the same."""
+    asked = Prompt(messages=(Message(Role.USER, (TextPart("long"),)),), tools=(Tool("me@x.y"),))
+    found = Finding("EMAIL_ADDRESS", 1.0, "pii", 0, 4, 0, Verdict.REDACT)
+    many = Assessment(Verdict.REDACT, (found,) * LISTED_FINDINGS_MAX, (Verdict.REDACT,) * 2, ("<EMAIL>", "<EMAIL>"))
+
+    with pytest.raises(FailedPrecondition) as caught:
+        await screened(many, asked)
+    assert caught.value.reason == "CONTENT_NOT_JUDGED"
 
 
 async def test_a_raw_prompt_is_the_users() -> None:

@@ -6,7 +6,7 @@ matter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -164,6 +164,7 @@ async def _screened(
             tokens = [placeholder_of(pieces[0][1]) for pieces in over]
             way_back = (screen.way_back or WayBack(())).joined(said.way_back, tokens) if said.way_back else None
             return msgspec.structs.replace(screen, way_back=way_back or screen.way_back)
+    _all_told(said, (one for text, one in zip(segments, said.verdicts, strict=False) if text.field in TOOL_NAMES))
     if told := [one for one in said.findings if one.action is Verdict.REDACT and _is_in_tool_name(segments, one)]:
         raise blocked(told)
     new = {
@@ -181,14 +182,23 @@ def _is_in_tool_name(segments: Sequence[Segment], finding: Finding) -> bool:
     return index < len(segments) and segments[index].field in TOOL_NAMES and finding.category not in GUESSED
 
 
+def _all_told(said: Assessment, verdicts: Iterable[Verdict]) -> None:
+    """Makes sure that what is to be redacted in some texts is known: those of `verdicts`.
+
+    Raises:
+        FailedPrecondition: There is more than safety lists (CONTENT_NOT_JUDGED).
+    """
+    if len(said.findings) >= LISTED_FINDINGS_MAX and Verdict.REDACT in verdicts:
+        raise FailedPrecondition("CONTENT_NOT_JUDGED", "there is too much to redact in this text; send less")
+
+
 def _by_seam(said: Assessment, first: int, count: int) -> list[list[Finding]]:
     """What was found in each seam; they were judged behind the segments.
 
     Raises:
         FailedPrecondition: Something is to be redacted, and there is more than safety lists (CONTENT_NOT_JUDGED).
     """
-    if Verdict.REDACT in said.verdicts[first:] and len(said.findings) >= LISTED_FINDINGS_MAX:
-        raise FailedPrecondition("CONTENT_NOT_JUDGED", "there is too much to redact in this text; send less")
+    _all_told(said, said.verdicts[first:])
     found: list[list[Finding]] = [[] for _ in range(count)]
     for one in said.findings:
         if one.message_index >= first:
