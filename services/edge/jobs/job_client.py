@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import InvalidStateError
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,12 +17,13 @@ from millrace.inference.v1.job_service_pb2_grpc import JobServiceStub
 from services.edge.credentials import metadata_of
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
-from services.edge.inference_client import EventStream, InferenceClient, failure, time_left_s
+from services.edge.inference_client import EventStream, InferenceClient, failure, is_lost, time_left_s
 
 CHUNK_BYTES = 1 << 20
 _CUT = "Internal error from Core"  # what grpc says where the peer ends a call while it is written
 ABANDON_S = 5.0
 ITEM_COUNT = 100  # to a piece of an upload
+FOLLOW_TRIES = 3  # a job outlives the replicas that tell of it: to ask again costs nothing
 
 
 class JobClient(InferenceClient):
@@ -110,10 +111,23 @@ class JobClient(InferenceClient):
         found = [item async for item in self.items(exchange, job_id)]
         return found[0]
 
-    def follow_job(self, exchange: Exchange, job_id: str, after: int = 0) -> Any:
-        """Follows a job."""
-        request = job_service_pb2.StreamJobRequest(job_id=job_id, after_sequence=after)
-        return self._events(exchange, self._jobs.StreamJob, request)
+    async def follow_job(
+        self, exchange: Exchange, job_id: str
+    ) -> AsyncGenerator[job_service_pb2.StreamJobResponse, None]:
+        """Follows a job to its end. Where the replica that tells of it goes away, another one tells the rest."""
+        seen, tries_left = 0, FOLLOW_TRIES
+        while True:
+            tries_left -= 1
+            request = job_service_pb2.StreamJobRequest(job_id=job_id, after_sequence=seen)
+            try:
+                async with self._events(exchange, self._jobs.StreamJob, request) as events:
+                    async for event in events:
+                        seen = event.sequence
+                        yield event
+                return
+            except MillraceError as error:
+                if not (tries_left and is_lost(error)):
+                    raise
 
     async def upload_file(
         self, exchange: Exchange, head: file_service_pb2.UploadFileRequest, chunks: AsyncIterator[bytes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -127,7 +128,7 @@ class ResponseEndpoints:
     async def _wait(self, exchange: Exchange, job_id: str) -> job_pb2.JobItem | None:
         """Waits for the end of a response, and raises what it failed with; None where it was cancelled unbegun."""
         ended = None
-        async with self._inference.follow_job(exchange, job_id) as events:
+        async with aclosing(self._inference.follow_job(exchange, job_id)) as events:
             async for event in events:
                 if event.HasField("ended_item"):
                     ended = event.ended_item
@@ -178,7 +179,7 @@ class ResponseEndpoints:
         item = await self._item(exchange, job_id)
         frames, made = ResponseFrames(kept.begun(item, job_id, "queued"), after), set[int]()
         exchange.expect_stream(frames.failed)
-        async with self._inference.follow_job(exchange, job_id) as events:
+        async with aclosing(self._inference.follow_job(exchange, job_id)) as events:
             told = frames.queue()
             if has_begun:
                 await exchange.start_stream()
