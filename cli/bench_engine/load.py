@@ -47,6 +47,14 @@ class Load:
             directory, active_max=caller_count_max + 1, threads=threads, precision=precision, wait_s_max=3600
         )
 
+    async def warm(self) -> None:
+        """Loads the model."""
+        await self._engine.warm()
+
+    async def close(self) -> None:
+        """Frees it."""
+        await self._engine.close()
+
     async def measure(
         self,
         prompts: Prompts,
@@ -57,9 +65,9 @@ class Load:
         long_prompt: int | None,
     ) -> list[dict[str, Any]]:
         """One record for each number of callers, and one more where a long prompt is to arrive beside them."""
-        await self._engine.warm()
+        await self.warm()
         try:
-            await self._ask(prompts.text(), 4)
+            await self.ask(prompts.text(), 4)
             records = []
             for level in levels:
                 records.append(await self._level(NAME, prompts, new_tokens, level, rounds, limits, None))
@@ -68,7 +76,7 @@ class Load:
                     records.append(await self._level(name, prompts, new_tokens, level, rounds, limits, long_prompt))
             return records
         finally:
-            await self._engine.close()
+            await self.close()
 
     async def _level(
         self,
@@ -81,17 +89,18 @@ class Load:
         long_prompt: int | None,
     ) -> dict[str, Any]:
         async def call() -> list[Answer]:
-            return [await self._ask(prompts.text(), new_tokens) for _ in range(rounds)]
+            return [await self.ask(prompts.text(), new_tokens) for _ in range(rounds)]
 
         cpu_begin = time.process_time()
         async with asyncio.TaskGroup() as callers:
             tasks = [callers.create_task(call()) for _ in range(level)]
             if long_prompt:
-                callers.create_task(self._ask(prompts.text(long_prompt), 1))
+                callers.create_task(self.ask(prompts.text(long_prompt), 1))
         answers = [answer for task in tasks for answer in task.result()]
         return record(name, self._precision, level, answers, limits, time.process_time() - cpu_begin)
 
-    async def _ask(self, text: str, new_tokens: int) -> Answer:
+    async def ask(self, text: str, new_tokens: int) -> Answer:
+        """One call; its answer has the length that was asked for."""
         sampling = Sampling(max_tokens=new_tokens, min_tokens=new_tokens)
         answer = Answer(time.perf_counter())
         async for events in self._engine.generate(Prompt(raw_prompt=text, sampling=sampling), None):
