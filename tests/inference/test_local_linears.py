@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.linears import Int8Linear, PackedLinear, pack, padded_count
 from services.inference.engines.local.model import load
+from services.inference.engines.local.serving import serve
 from tests.fakes.tiny_gpt2 import END_ID, write_tiny
 from tests.inference.local_batch import Bench
 
@@ -131,6 +133,19 @@ def test_packed_model_answers_like_generate(shape: str, tmp_path: Path) -> None:
     bench.finish()
 
     assert [reader.tokens() for reader in readers] == wanted
+
+
+def test_without_onednn_layers_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS torch has none: a model is served in float32 all the same, and int8 is refused."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    source = str(write_tiny(tmp_path, "llama"))
+    with pytest.raises(ValueError, match="oneDNN"):
+        serve(load(source), 4, 16, int8=True)
+
+    model = load(source)
+
+    assert isinstance(serve(model, 4, 16).work, Batch)
+    assert type(model.network.lm_head) is nn.Linear
 
 
 def test_int8_answers_do_not_depend_on_company(tmp_path: Path) -> None:

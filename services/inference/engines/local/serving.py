@@ -75,9 +75,19 @@ def serve(
 
 
 def _pack(model: LocalModel, int8: bool) -> None:
-    """Lays the weights out for the processor; kernels of a GPU, and of 16 bits, want them as they are."""
-    if model.device.type == "cpu" and model.network.dtype == torch.float32:
+    """Lays the weights out for the processor; kernels of a GPU, and of 16 bits, want them as they are.
+
+    So do those of a torch without oneDNN: macOS has no other.
+
+    Raises:
+        ValueError: Without oneDNN nothing is computed in int8.
+    """
+    if model.device.type != "cpu" or model.network.dtype != torch.float32:
+        return
+    if torch.backends.mkldnn.is_available():
         linears.pack(model.network, int8=int8)
+    elif int8:
+        raise ValueError("this build of torch has no oneDNN for int8; leave the precision to be chosen")
 
 
 def _token_count(model: LocalModel, active_max: int, cache_mib: int, token_bytes: int) -> int:
