@@ -112,7 +112,7 @@ class Journal:
             if segment.is_dirty:
                 segment.is_dirty = False
                 try:
-                    os.fdatasync(segment.file)
+                    _sync(segment.file)
                 except OSError:
                     if segment in self.segments:  # else the database has it by now, and the file is gone
                         raise
@@ -199,6 +199,10 @@ def _records(data: bytes) -> Iterator[bytes]:
             return
         yield record
         at += HEAD.size + length
+
+
+def _sync(file: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(file)  # macOS has the second only
 
 
 def _allocate(file: int, size: int) -> None:
