@@ -144,8 +144,10 @@ class Keyring:
         return self._is_good(caller.key_id) if caller.key_id else not self.is_disabled(caller)
 
     def _is_good(self, key_id: str) -> bool:
+        if (digests := self._digests.get(key_id)) is None:
+            return True  # no key is ever deleted: another replica has just made it, and let its holder in
         now = self._clock()
-        entries = [self._entries[digest] for digest in self._digests.get(key_id, ())]
+        entries = [self._entries[digest] for digest in digests]
         return any(
             one.key.revoke_time_ms is None and (one.expire_time_s is None or now < one.expire_time_s) for one in entries
         )

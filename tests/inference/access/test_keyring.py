@@ -84,6 +84,18 @@ async def test_a_revoked_key_is_refused_after_the_next_poll_on_every_replica(sto
     assert not any(one.is_good(key.caller) for one in replicas)
 
 
+async def test_a_key_that_another_replica_just_made_is_good(store: KeyStore, clock: Clock) -> None:
+    """What its holder began there may go on here before the next poll; a revocation that is heard of ends it."""
+    keyring = ring(Watched(store), clock)
+    await keyring.refresh()
+    key, _ = await make_key(store)
+    assert keyring.is_good(key.caller)
+    await store.revoke(key.key_id)
+    await keyring.refresh()
+
+    assert not keyring.is_good(key.caller)
+
+
 async def test_a_disabled_user_is_known_after_the_next_poll(database: Database, store: KeyStore, clock: Clock) -> None:
     """By name and tenant: keys of that name, another tenant's user and an issuer's subject go on."""
     users = UserStore(database, clock)
