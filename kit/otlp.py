@@ -130,7 +130,7 @@ class Exporter(Generic[T]):
         """Sends the eldest records; what could not be sent is gone: to keep it would push out what is newer."""
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COUNT_MAX))]
         try:
-            self._send(self._encode(batch))
+            self._send_whole(batch)
         except Exception as error:  # the last resort of a thread: telemetry must never take anything else with it
             self.dropped_count += len(batch)
             if not self._is_failing:
@@ -140,3 +140,13 @@ class Exporter(Generic[T]):
             return False
         self._is_failing = False
         return True
+
+    def _send_whole(self, batch: list[T]) -> None:
+        """Sends a batch, in as many parts as keep each small enough: two thousand tracebacks are more than one is."""
+        request = self._encode(batch)
+        if len(request) <= _MESSAGE_BYTES_MAX or len(batch) == 1:
+            self._send(request)
+            return
+        half = len(batch) // 2
+        self._send_whole(batch[:half])
+        self._send_whole(batch[half:])

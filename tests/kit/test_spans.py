@@ -133,3 +133,16 @@ def test_a_slow_collector_holds_nobody_up() -> None:
     release.set()
     exporter.shutdown()
     assert sum(sent) == 101
+
+
+def test_what_is_too_much_for_one_message_is_sent_in_several() -> None:
+    """Records that are large together arrive all the same, in their order; one alone is sent as it is."""
+    sent: list[bytes] = []
+    exporter: Exporter[bytes] = Exporter(sent.append, b"".join, 60.0, "logs")
+    for letter in b"abcde":
+        exporter.offer(bytes([letter]) * 1_500_000)
+    exporter.offer(b"f" * 5_000_000)
+    exporter.shutdown()
+
+    assert [bytes(sorted(set(one))) for one in sent] == [b"a", b"bc", b"d", b"e", b"f"]
+    assert exporter.dropped_count == 0
