@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 from transformers.utils.logging import set_tqdm_hook
 
+from services.inference.engines.local import linears
 from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.loading import Progress, followed
 from services.inference.engines.local.model import load
@@ -23,7 +24,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_tensor_of_a_checkpoint_counts(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """From the first to the last, in order, and the log says so; transformers' own bar is as it was afterwards."""
+    """They are the first half, in order, and the log says so; transformers' own bar is as it was afterwards."""
     caplog.set_level(logging.INFO)
     with safe_open(directory / "model.safetensors", framework="pt") as checkpoint:
         tensor_count = len(checkpoint.keys())
@@ -33,22 +34,38 @@ def test_every_tensor_of_a_checkpoint_counts(directory: Path, caplog: pytest.Log
         load(str(directory))
 
     told = [record.getMessage() for record in caplog.records if record.name.endswith("local.loading")]
-    shares = [read_count / tensor_count for read_count in range(1, tensor_count + 1)]
-    assert told == [f"loading tiny: {100 * share:.0f} % of its weights" for share in shares]
-    assert progress.share == 1.0
+    shares = [read_count / tensor_count / 2 for read_count in range(1, tensor_count + 1)]
+    assert told == [f"loading tiny: {100 * share:.0f} %" for share in shares]
+    assert progress.share == 0.5
     assert set_tqdm_hook(None) is None
+
+
+def test_layers_are_the_other_half(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Laying them out for the processor goes on where reading has ended, and comes to the whole."""
+    caplog.set_level(logging.INFO)
+    progress = Progress("tiny", log_interval_s=0.0)
+    with followed(progress):
+        network = load(str(directory)).network
+    caplog.clear()
+
+    linears.pack(network, int8=False, progress=progress)
+
+    told = [int(record.getMessage().split()[-2]) for record in caplog.records]
+    assert told == sorted(told)
+    assert (told[0] >= 50, told[-1], progress.share) == (True, 100, 1.0)
 
 
 def test_the_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
     """However many tensors there are, there is one line in each interval."""
     caplog.set_level(logging.INFO)
     ticks = count()
-    progress = Progress("large", clock=lambda: float(next(ticks)), log_interval_s=250.0)
+    progress = Progress("large", clock=lambda: float(next(ticks)), log_interval_s=500.0)
 
-    assert list(progress.count(range(1000))) == list(range(1000))
+    for half in (range(1000), range(1000)):
+        assert list(progress.count(half)) == list(half)
 
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"loading large: {percent} % of its weights" for percent in (25, 50, 75, 100)]
+    assert told == [f"loading large: {percent} %" for percent in (25, 50, 75, 100)]
 
 
 def test_a_load_that_fails_gives_the_bar_back(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ _PREFIX = "MODEL_CAPABILITY_"
 class ModelCard(Struct):
     """A model that callers may name.
 
-    Not OpenAI's: `capabilities`, such as `chat` and `embedding`; `state`; and `loaded_share`, the part of its weights
-    that has been read, 0 to 1, while it is being loaded.
+    Not OpenAI's: `capabilities`, such as `chat` and `embedding`; `state`; and `loaded_share`, how far it is, 0 to 1,
+    while it is being loaded.
     """
 
     id: str

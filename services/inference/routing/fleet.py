@@ -80,7 +80,7 @@ class Fleet:
         return min((self._slots[_key(model, target)].told for target in model.targets), key=BEST_FIRST.index)
 
     def loaded_share_of(self, model: Model) -> float | None:
-        """Part of the weights that has been read, 0 to 1, of a model that is being loaded; None where unknown."""
+        """How far a model is that is being loaded, 0 to 1; None where unknown."""
         if self.state_of(model) is not State.LOADING:
             return None
         slots = (self._slots[_key(model, target)] for target in model.targets)

@@ -101,7 +101,7 @@ class LocalEngine:
 
     @property
     def loaded_share(self) -> float:
-        """Part of the model's weights that has been read, 0 to 1."""
+        """How far the model's loading is, 0 to 1."""
         return self._progress.share
 
     @property
@@ -283,7 +283,9 @@ class LocalEngine:
                     reuses_prefixes=self._reuses_prefixes,
                     int8=self._precision == "int8",
                     metrics=self._metrics,
+                    progress=self._progress,
                 )
+                self._progress.end()
         except Exception as error:  # whatever keeps a model from loading is told to who waits for it
             loop.call_soon_threadsafe(_settle, loading, _not_loadable(self._name, error))
             return None

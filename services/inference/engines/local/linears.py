@@ -15,6 +15,7 @@ from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from services.inference.engines.local import huge_pages
+from services.inference.engines.local.loading import Progress
 
 # Rows that oneDNN lays the weight out for: a batch in mid-stream.
 EXPECTED_ROWS = 8
@@ -104,13 +105,14 @@ def _padded(inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 @torch.inference_mode()
-def pack(network: Any, *, int8: bool) -> None:
+def pack(network: Any, *, int8: bool, progress: Progress | None = None) -> None:
     """Replaces every linear layer of a network on the processor, the one that makes the logits included.
 
     Activations that are written out in single operations become one, too.
     """
+    parents = list(network.modules())
     made = Int8Linear if int8 else PackedLinear
-    for parent in list(network.modules()):
+    for parent in progress.count(parents) if progress else parents:
         for name, layer in list(parent.named_children()):
             bias = getattr(layer, "bias", None)
             if type(layer) is nn.Linear:

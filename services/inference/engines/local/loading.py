@@ -1,8 +1,8 @@
-"""How much of a model's weights has been read, for whoever waits for it: as a figure, and in the log.
+"""How far a model is that is being loaded, for whoever waits for it: as a figure, and in the log.
 
-transformers counts the tensors that it has read for its own progress bar; here the bar is replaced by this count. It
-knows nothing of a download, which comes before, nor of how the weights are laid out for the processor, which comes
-after.
+Two halves. transformers counts the tensors of a checkpoint for its own progress bar, which is replaced by this count;
+those that need no conversion are but mapped into memory then. So the layers count as well that are laid out for the
+processor, which is when such a file is read. It knows nothing of a download, which comes before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOG_INTERVAL_S = 2.0
+STAGES = 2
 # What transformers calls its bar.
 WEIGHTS = "Loading weights"
 
@@ -30,23 +31,29 @@ class Progress:
     ) -> None:
         """`clock` in seconds, monotonic; the log has one line at most in each interval."""
         self._name, self._clock, self._log_interval_s = name, clock, log_interval_s
+        self._log_at = clock() + log_interval_s
+        self._stage = 0
         self.share = 0.0
-        """Tensors that have been read among those of the checkpoint, 0 to 1."""
+        """Of both halves, 0 to 1."""
 
-    def count(self, tensors: Collection[T]) -> Iterator[T]:
-        """Passes tensors through, and tells how many have been dealt with."""
-        log_at = self._clock() + self._log_interval_s
-        for read_count, tensor in enumerate(tensors, 1):
-            yield tensor
-            self.share = read_count / len(tensors)
-            if (now := self._clock()) >= log_at:
-                log_at = now + self._log_interval_s
+    def count(self, parts: Collection[T]) -> Iterator[T]:
+        """Passes the parts of the next half through, and counts what has been dealt with."""
+        begun, self._stage = self._stage / STAGES, self._stage + 1
+        for done_count, part in enumerate(parts, 1):
+            yield part
+            self.share = begun + done_count / len(parts) / STAGES
+            if (now := self._clock()) >= self._log_at:
+                self._log_at = now + self._log_interval_s
                 self.tell()
+
+    def end(self) -> None:
+        """All is there; a half that a model has no need of included."""
+        self.share = 1.0
 
     def tell(self) -> None:
         """Says in the log how far it is."""
         facts = {"model": self._name, "loaded_share": round(self.share, 3)}
-        logger.info("loading %s: %.0f %% of its weights", self._name, 100 * self.share, extra=facts)
+        logger.info("loading %s: %.0f %%", self._name, 100 * self.share, extra=facts)
 
 
 @contextmanager

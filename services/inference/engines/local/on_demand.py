@@ -54,7 +54,7 @@ class OnDemand:
 
     @property
     def loaded_share(self) -> float | None:
-        """Part of the model's weights that has been read, while it is being loaded; None where that is not known."""
+        """How far the model is, 0 to 1, while it is being loaded; None where that is not known."""
         share: float | None = getattr(self._made, "loaded_share", None)
         return share
 

@@ -13,6 +13,7 @@ from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.grammar import Grammars
 from services.inference.engines.local.kv_cache import KVCache
+from services.inference.engines.local.loading import Progress
 from services.inference.engines.local.machine import cache_bytes
 from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.engines.local.model import LocalModel
@@ -45,15 +46,16 @@ def serve(
     reuses_prefixes: bool = True,
     int8: bool = False,
     metrics: LocalMetrics | None = None,
+    progress: Progress | None = None,
 ) -> Serving:
     """Makes the work of a model; measures its pace, which takes a few steps."""
     try:
         token_bytes = probe.prepare(model.network)
     except UnknownAttention as error:
         logger.warning("this model is served one request at a time: %s", error, extra={"model": model.name})
-        _pack(model, int8)
+        _pack(model, int8, progress)
         return Serving(model, Grammars(model), Turns(model, active_max), model.context_token_count_max)
-    _pack(model, int8)
+    _pack(model, int8, progress)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, KVCache(token_count))
     measured = pace.measure(runner.time)
@@ -74,7 +76,7 @@ def serve(
     return Serving(model, Grammars(model), batch, token_count_max)
 
 
-def _pack(model: LocalModel, int8: bool) -> None:
+def _pack(model: LocalModel, int8: bool, progress: Progress | None) -> None:
     """Lays the weights out for the processor; kernels of a GPU, and of 16 bits, want them as they are.
 
     So do those of a torch without oneDNN: macOS has no other.
@@ -85,7 +87,7 @@ def _pack(model: LocalModel, int8: bool) -> None:
     if model.device.type != "cpu" or model.network.dtype != torch.float32:
         return
     if torch.backends.mkldnn.is_available():
-        linears.pack(model.network, int8=int8)
+        linears.pack(model.network, int8=int8, progress=progress)
     elif int8:
         raise ValueError("this build of torch has no oneDNN for int8; leave the precision to be chosen")
 
