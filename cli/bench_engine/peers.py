@@ -38,23 +38,20 @@ def measure(
     torch.set_num_threads(args.threads or torch.get_num_threads())
     network: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     network.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0, do_sample=False)
-    works: dict[str, Callable[[], list[Answer]]] = {
-        "generate": lambda: _padded(network, prompts, args, level),
-        "cb": lambda: _batched(network, prompts, args, level),
-    }
+    if name == "cb":
+        return [_batched(network, prompts, args, level, limits)]
+    works: dict[str, Callable[[], list[Answer]]] = {"generate": lambda: _padded(network, prompts, args, level)}
     if name == "pipeline":
         works = {
             "pipeline": lambda: _pipeline(network, directory, prompts, args, level, 1),
             "pipeline of 8": lambda: _pipeline(network, directory, prompts, args, level, 8),
         }
-    else:
-        works = {name: works[name]}
     records = []
     for each, work in works.items():
         begin = time.process_time()
         answers = work()
         spent_s = time.process_time() - begin
-        records.append(record(each, "float32", level, answers, limits, spent_s, streams=each == "cb"))
+        records.append(record(each, "float32", level, answers, limits, spent_s, streams=False))
     return records
 
 
@@ -96,7 +93,7 @@ def _padded(network: Any, prompts: Prompts, args: argparse.Namespace, level: int
     return answers
 
 
-def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: int) -> list[Answer]:
+def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: int, limits: Limits) -> dict[str, Any]:
     """transformers' continuous batching, set up and warm before the first question.
 
     Never in inference mode: its thread writes to tensors that this one makes, which is refused then.
@@ -106,8 +103,10 @@ def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: in
     room = ContinuousBatchingConfig(page_size=PAGE_TOKENS, num_blocks=pages)
     with network.continuous_batching_context_manager(wanted, continuous_batching_config=room) as manager:
         _wave(manager, [prompts.ids()], 2)
+        begin = time.process_time()
         waves = [_wave(manager, [prompts.ids() for _ in range(level)], args.new_tokens) for _ in range(args.rounds)]
-    return [answer for wave in waves for answer in wave]
+        spent_s = time.process_time() - begin
+    return record("cb", "float32", level, [answer for wave in waves for answer in wave], limits, spent_s)
 
 
 def _wave(manager: Any, rows: list[list[int]], new_tokens: int) -> list[Answer]:
