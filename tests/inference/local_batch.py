@@ -19,11 +19,17 @@ from services.inference.engines.local.scheduler import Scheduler
 from services.inference.generation import Delta, EngineEvent, Sampling
 
 
+# Nobody waits for these readers. A loop each would hold three open files until the collector finds it, and ten thousand
+# requests use up what a process may have.
+_NO_LOOP = asyncio.new_event_loop()
+_NO_LOOP.close()
+
+
 class Reader(Outbox):
     """Keeps what it is given, and is as full as it is told to be."""
 
     def __init__(self) -> None:
-        super().__init__(Bell(asyncio.new_event_loop()), lambda: None)
+        super().__init__(Bell(_NO_LOOP), lambda: None)
         self.events: list[EngineEvent] = []
         self.error: BaseException | None = None
         self.is_behind = False
