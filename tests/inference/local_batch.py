@@ -18,7 +18,6 @@ from services.inference.engines.local.sampler import Constraint
 from services.inference.engines.local.scheduler import Scheduler
 from services.inference.generation import Delta, EngineEvent, Sampling
 
-
 # Nobody waits for these readers. A loop each would hold three open files until the collector finds it, and ten thousand
 # requests use up what a process may have.
 _NO_LOOP = asyncio.new_event_loop()
