@@ -69,6 +69,8 @@ def _options(settings: DialSettings, service: str) -> list[tuple[str, str | int]
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_INTERVAL_MS),
         ("grpc.enable_retries", 0),
+        # Else a channel takes over from any other to the same address, its wait before the next try included.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),

@@ -118,6 +118,18 @@ async def test_a_server_that_comes_back_is_found_soon() -> None:
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_new_channel_does_not_wait_with_an_older_one() -> None:
+    """One that was made after a server came back reaches it at once, though another to the same address still waits."""
+    async with Replica() as gone:
+        older = _dial(gone)
+        await collect(start(older, "UnaryUnary", b"ok"))
+    for _ in range(8):  # each failure makes it wait for longer
+        with pytest.raises(grpc.aio.AioRpcError):
+            await collect(start(older, "UnaryUnary", b"ok"))
+    async with older, Replica(gone.port) as back, _dial(back) as newer:
+        assert await collect(start(newer, "UnaryUnary", b"ok"))
+
+
 async def test_a_call_is_never_retried_by_the_channel() -> None:
     """A call that fails reaches a server once: repeating is for whoever knows its price."""
     counted: list[bytes] = []
