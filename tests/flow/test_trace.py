@@ -144,11 +144,12 @@ async def test_one_request_is_told_by_traces_metrics_and_logs(suite: Suite, rece
         points = metric.histogram.data_points if metric else ()
         return {one.trace_id.hex() for point in points for one in point.exemplars}
 
+    def said() -> set[tuple[str, str]]:
+        return {(record.body.string_value, record.trace_id.hex()) for record in receiver.logs}
+
     await receiver.trace(trace_id, parent_id, "inference chat fake-error-502")
     await receiver.until(lambda: trace_id in examples())
-    await receiver.until(lambda: trace_id in {record.trace_id.hex() for record in receiver.logs})
-    record = next(one for one in receiver.logs if one.trace_id.hex() == trace_id)
-    assert record.body.string_value == "target is left alone"
+    await receiver.until(lambda: ("target is left alone", trace_id) in said())
 
 
 async def test_nothing_that_is_exported_holds_content(suite: Suite, receiver: OtlpReceiver) -> None:

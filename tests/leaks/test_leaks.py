@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -55,6 +57,13 @@ def test_clean():
 """
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where the planted run writes: not below this run's own folder, which is looked through as well."""
+    with TemporaryDirectory() as made:
+        yield Path(made)
+
+
 def run(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Runs the planted tests, or some of them, as `make test` does."""
     planted = folder / "test_planted.py"
@@ -65,9 +74,9 @@ def run(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *names], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_planted_leaks_fail_the_run_and_are_named(tmp_path: Path) -> None:
+def test_planted_leaks_fail_the_run_and_are_named(folder: Path) -> None:
     """A prompt in a span, a log and a child's OTLP and output, and a card in a label, each with place and test."""
-    made = run(tmp_path)
+    made = run(folder)
     said = [line for line in made.stdout.splitlines() if line.startswith("LEAKED")]
 
     assert made.returncode == pytest.ExitCode.TESTS_FAILED, made.stdout + made.stderr
@@ -83,9 +92,9 @@ def test_planted_leaks_fail_the_run_and_are_named(tmp_path: Path) -> None:
     assert not any("test_clean" in line for line in said)
 
 
-def test_a_clean_run_passes(tmp_path: Path) -> None:
+def test_a_clean_run_passes(folder: Path) -> None:
     """Without a leak the run ends as it would have ended."""
-    made = run(tmp_path, "test_clean")
+    made = run(folder, "test_clean")
 
     assert made.returncode == pytest.ExitCode.OK, made.stdout + made.stderr
     assert "0 places with leaks" in made.stdout
