@@ -271,7 +271,7 @@ def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
 
 
 def is_lost(error: MillraceError) -> bool:
-    """Whether the server went away in place of answering: these are the transport's own words, not a service's."""
+    """Whether a server went away unheard, in the transport's own words; inference passes on its peers'."""
     return error.code is Code.UNAVAILABLE and error.reason in (error.code.name, "SERVER_STOPPING")
 
 
