@@ -79,7 +79,7 @@ async def test_failure_says_what_to_do(visit: Open) -> None:
     await page.get_by_label("Model", exact=True).select_option("parrot-3")
     await error.get_by_role("button", name="Try again").click()
     await expect(page.locator(".prose")).to_have_text("hello")
-    assert await page.locator(".turn").count() == 1
+    await expect(page.locator(".turn")).to_have_count(1)
 
 
 async def test_refused_prompt_names_what_was_found(visit: Open) -> None:
@@ -197,7 +197,7 @@ async def test_live_figures_are_drawn(visit: Open) -> None:
 
     await expect(page.locator(".service")).to_have_text(["edge", "inference", "cache", "safety", "database"])
     await expect(page.get_by_role("row").filter(has_text="parrot-3")).to_contain_text("closed")
-    assert await page.locator(".lines").count() == 8
+    await expect(page.locator(".lines")).to_have_count(8)
 
 
 async def test_usage_opens_the_trace_of_a_past_request(visit: Open) -> None:
