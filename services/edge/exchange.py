@@ -49,7 +49,6 @@ class Exchange:
         query: Behind the path's question mark, as it came; for `query.read`, never for a log or a span.
         raw_headers: Every header, those that came twice included.
         model: Public name of the model that answers, where one does.
-        told: A piece of a streamed answer has been made, and mostly sent; comments that keep it alive are none.
         disconnected: The client left before the answer was complete.
         failed: The answer, or the end of its stream, says that Millrace failed.
         error: What went wrong, as a code; empty where nothing did.
@@ -80,7 +79,6 @@ class Exchange:
         "started",
         "status",
         "timeout_s",
-        "told",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +96,6 @@ class Exchange:
         self.params: dict[str, str] = {}
         self.status = 0
         self.timeout_s = 0.0
-        self.told = False
         self.disconnected = False
         self.failed = False
         self.error = ""
@@ -223,7 +220,7 @@ class Exchange:
 
     async def write(self, chunk: bytes) -> None:
         """Sends a piece of a stream; waits while the client reads too slowly."""
-        self._wrote = self.told = True
+        self._wrote = True
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def end_stream(self, chunk: bytes) -> None:

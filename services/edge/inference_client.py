@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -193,12 +194,8 @@ class InferenceClient:
 
         Where its server goes away, another is asked, unless what it did may not be done twice (`again`).
         """
-        try:
-            return await self._call_once(exchange, method, request, metadata)
-        except MillraceError as error:
-            if not (again and is_lost(error)):
-                raise
-        return await self._call_once(exchange, method, request, metadata)
+        ask = partial(self._call_once, exchange, method, request, metadata)
+        return await asked_again(ask, lambda: again)
 
     async def _call_once(
         self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object, metadata: Metadata | None
@@ -268,6 +265,16 @@ def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
         with suppress(DecodeError):
             set_failed(exchange, event_pb2.Receipt.FromString(receipt))
     return from_rpc_error(error)
+
+
+async def asked_again(ask: Callable[[], Awaitable[T]], is_free: Callable[[], bool]) -> T:
+    """Asks, and once more where the server went away and a second time is free: nobody was told, nothing was done."""
+    try:
+        return await ask()
+    except MillraceError as error:
+        if not (is_lost(error) and is_free()):
+            raise
+    return await ask()
 
 
 def is_lost(error: MillraceError) -> bool:

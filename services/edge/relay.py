@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from kit.errors import MillraceError, Unavailable
+from kit.errors import Unavailable
 from millrace.inference.v1 import event_pb2, generation_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
-from services.edge.inference_client import InferenceClient, is_lost
+from services.edge.inference_client import EventStream, InferenceClient, asked_again
 from services.edge.provenance import set_step
 
 
@@ -50,56 +50,63 @@ async def relay(
         MillraceError: Inference failed, or ended without `completed`; the answer may have begun.
     """
     exchange.expect_stream(frames.failed)
-    try:
-        last = await _relay_once(exchange, inference, spec, frames)
-    except MillraceError as error:
-        if exchange.told or not is_lost(error):
-            raise
-        last = await _relay_once(exchange, inference, spec, frames)
+    relayed = _Relayed(exchange, frames)
+    last = await asked_again(lambda: relayed.run(inference.stream(exchange, spec)), lambda: not relayed.is_told)
     await exchange.end_stream(last)
 
 
-async def _relay_once(
-    exchange: Exchange, inference: InferenceClient, spec: generation_pb2.GenerationSpec, frames: Frames
-) -> bytes:
-    async with inference.stream(exchange, spec) as events:
-        return await _relay_events(exchange, events, frames)
+class _Relayed:
+    """One generation on its way to the client.
 
+    Attributes:
+        is_told: A piece of the answer was made, and mostly sent; comments that keep a stream alive are none.
+    """
 
-async def _relay_events(exchange: Exchange, events: AsyncIterator[pb.StreamGenerateResponse], frames: Frames) -> bytes:
-    """Relays all events but `completed`, whose frame is returned once the call has ended well."""
-    last = held = b""
-    made: set[int] = set()
-    async for response in events:
-        match response.WhichOneof("event"):
-            case "delta":
-                chunk = frames.delta(response.delta)
-            case "choice_finished":
-                # What follows comes at once, so that both fit into one write.
-                exchange.told = True
-                held += frames.finished(response.choice_finished)
-                continue
-            case "safety":
-                held += frames.judged(response.safety)
-                continue
-            case "completed":
-                last = frames.completed(response.completed)
-                continue
-            case "started":
-                frames.open(response.started)
-                set_step(exchange, response, made)
-                continue
-            case "cache" | "attempt":
-                set_step(exchange, response, made)
-                continue
-            case _:
-                continue
-        if not exchange.status:
-            await exchange.start_stream()
-        if chunk:
-            await exchange.write(held + chunk)
-            held = b""
-    if not last:
-        raise Unavailable("STREAM_TRUNCATED", "The answer ended before it was complete.")
-    await exchange.start_stream()
-    return held + last
+    __slots__ = ("_exchange", "_frames", "is_told")
+
+    def __init__(self, exchange: Exchange, frames: Frames) -> None:
+        self._exchange, self._frames, self.is_told = exchange, frames, False
+
+    async def run(self, stream: EventStream) -> bytes:
+        """Relays all events but the last, whose frame is returned once the call has ended well."""
+        async with stream as events:
+            return await self._relay(events)
+
+    async def _relay(self, events: AsyncIterator[pb.StreamGenerateResponse]) -> bytes:
+        exchange, frames = self._exchange, self._frames
+        last = held = b""
+        made: set[int] = set()
+        async for response in events:
+            match response.WhichOneof("event"):
+                case "delta":
+                    chunk = frames.delta(response.delta)
+                case "choice_finished":
+                    # What follows comes at once, so that both fit into one write.
+                    self.is_told = True
+                    held += frames.finished(response.choice_finished)
+                    continue
+                case "safety":
+                    held += frames.judged(response.safety)
+                    continue
+                case "completed":
+                    last = frames.completed(response.completed)
+                    continue
+                case "started":
+                    frames.open(response.started)
+                    set_step(exchange, response, made)
+                    continue
+                case "cache" | "attempt":
+                    set_step(exchange, response, made)
+                    continue
+                case _:
+                    continue
+            if not exchange.status:
+                await exchange.start_stream()
+            if chunk:
+                self.is_told = True
+                await exchange.write(held + chunk)
+                held = b""
+        if not last:
+            raise Unavailable("STREAM_TRUNCATED", "The answer ended before it was complete.")
+        await exchange.start_stream()
+        return held + last
