@@ -115,6 +115,40 @@ def test_activation_joins_its_layer_where_it_follows_it(late: bool) -> None:
     assert torch.allclose(block(inputs(5)), wanted, rtol=1e-4, atol=1e-4)
 
 
+class Routed(Block):
+    """A block that computes rows only with shares of a router, as experts do."""
+
+    def forward(self, rows: torch.Tensor, share: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Shape (..., 48) to the same."""
+        return super().forward(rows) * share
+
+
+class Curious(Block):
+    """A block that looks at its activation."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Shape (..., 48) to the same."""
+        assert not self.act_fn.inplace
+        return super().forward(rows)
+
+
+@pytest.mark.parametrize("kind", [Routed, Curious])
+@torch.inference_mode()
+def test_blocks_that_cannot_be_asked_stay_as_they_are(kind: type[Block], caplog: pytest.LogCaptureFixture) -> None:
+    """A block whose own code fails on rows alone, or without its activation, loads all the same, and one line tells."""
+    caplog.set_level("INFO")
+    blocks = nn.Sequential(kind(False), kind(False))
+    given = [torch.ones(1)] if kind is Routed else []
+    wanted = [block(inputs(5), *given) for block in blocks]
+
+    pack(blocks, int8=False)
+
+    assert all(isinstance(block.act_fn, nn.SiLU) for block in blocks)
+    for block, expected in zip(blocks, wanted, strict=True):
+        assert torch.allclose(block(inputs(5), *given), expected, rtol=1e-4, atol=1e-4)
+    assert [record.message for record in caplog.records] == ["activations are computed apart from their layers"]
+
+
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_packed_model_answers_like_generate(shape: str, tmp_path: Path) -> None:
     """A whole model on packed weights gives the tokens of `generate` on plain ones."""

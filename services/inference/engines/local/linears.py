@@ -7,6 +7,7 @@ own, so that an answer does not depend on its neighbours in the batch. Processor
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from services.inference.engines.local import huge_pages
 from services.inference.engines.local.loading import Progress
+
+logger = logging.getLogger(__name__)
 
 # Rows that oneDNN lays the weight out for: a batch in mid-stream.
 EXPECTED_ROWS = 8
@@ -111,6 +114,7 @@ def pack(network: Any, *, int8: bool, progress: Progress | None = None) -> None:
     Activations that are written out in single operations become one, too.
     """
     parents = list(network.modules())
+    apart: set[type[nn.Module]] = set()
     made = Int8Linear if int8 else PackedLinear
     for parent in progress.count(parents) if progress else parents:
         for name, layer in list(parent.named_children()):
@@ -121,24 +125,36 @@ def pack(network: Any, *, int8: bool, progress: Progress | None = None) -> None:
                 setattr(parent, name, made(layer.weight.detach().t(), bias))
             elif type(layer) is NewGELUActivation:  # eight operations that one kernel does
                 setattr(parent, name, GELUTanh())
-        if not int8:
-            _fuse(parent)
+        if not int8 and type(parent) not in apart and not _fuse(parent):
+            apart.add(type(parent))
 
 
-def _fuse(block: nn.Module) -> None:
-    """Lets the first layer of a feed-forward block make the activation as well, unless that changes its numbers."""
+def _fuse(block: nn.Module) -> bool:
+    """Lets the first layer of a feed-forward block make the activation as well, unless that changes its numbers.
+
+    False: blocks of this kind cannot be asked, for they do not compute rows alone.
+    """
     for layer_name, activation_name in FEED_FORWARD:
         layer: Any = getattr(block, layer_name, None)
         activation: Any = getattr(block, activation_name, None)
         if not isinstance(layer, PackedLinear) or type(activation) not in FUSED:
             continue
         rows = torch.linspace(-2, 2, 3 * layer.input_count).view(1, 3, -1)
-        wanted = block(rows)
-        layer.activation = FUSED[type(activation)]
-        setattr(block, activation_name, nn.Identity())
-        if not torch.allclose(block(rows), wanted, rtol=1e-4, atol=1e-5):
-            layer.activation = ("none", "")
-            setattr(block, activation_name, activation)
+        is_same = False
+        try:
+            wanted = block(rows)
+            layer.activation = FUSED[type(activation)]
+            setattr(block, activation_name, nn.Identity())
+            is_same = torch.allclose(block(rows), wanted, rtol=1e-4, atol=1e-5)
+        except Exception as error:  # a block's code is its model's own
+            facts = {"block": type(block).__name__, "error": repr(error)}
+            logger.info("activations are computed apart from their layers", extra=facts)
+            return False
+        finally:
+            if not is_same:
+                layer.activation = ("none", "")
+                setattr(block, activation_name, activation)
+    return True
 
 
 def _settled(weight: torch.Tensor) -> torch.Tensor:
