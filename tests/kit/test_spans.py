@@ -135,6 +135,23 @@ def test_a_slow_collector_holds_nobody_up() -> None:
     assert sum(sent) == 101
 
 
+def test_a_full_batch_does_not_wait_for_its_time() -> None:
+    """However long records are to gather: as many as one export takes leave at once, and none is lost."""
+    sent, arrived = list[int](), threading.Event()
+
+    def send(batch: bytes) -> None:
+        sent.append(len(batch))
+        if sum(sent) > otlp.BATCH_COUNT_MAX:
+            arrived.set()
+
+    exporter: Exporter[int] = Exporter(send, lambda batch: bytes(len(batch)), 600.0, "spans")
+    for number in range(otlp.BATCH_COUNT_MAX + 1):
+        exporter.offer(number)
+    assert arrived.wait(10)
+    exporter.shutdown()
+    assert (sum(sent), exporter.dropped_count) == (otlp.BATCH_COUNT_MAX + 1, 0)
+
+
 def test_what_is_too_much_for_one_message_is_sent_in_several() -> None:
     """Records that are large together arrive all the same, in their order; one alone is sent as it is."""
     sent: list[bytes] = []
