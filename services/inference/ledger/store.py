@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.inference.database.database import Database
 from services.inference.ledger import tables
-from services.inference.ledger.row import Entry, RequestRow, first_id
+from services.inference.ledger.row import AttemptRow, Entry, RequestRow, first_id
+from services.inference.ledger.sqlite_rows import SqliteRows
 
 HOUR_MS = 3_600_000
 DELETED_AT_ONCE = 1_000
@@ -33,6 +34,8 @@ class LedgerStore:
         self._database = database
         # Made once: making a statement costs as much as twenty rows of it.
         dialect = sqlite if database.is_sqlite else postgresql
+        self._sqlite_requests = SqliteRows(tables.requests) if database.is_sqlite else None
+        self._sqlite_attempts = SqliteRows(tables.attempts) if database.is_sqlite else None
         requests = dialect.insert(tables.requests).on_conflict_do_nothing()
         self._insert_requests = requests.returning(tables.requests.c.id)
         self._insert_attempts = dialect.insert(tables.attempts).on_conflict_do_nothing()
@@ -48,22 +51,20 @@ class LedgerStore:
             Unavailable: The database does not answer.
         """
         async with self._database.writing() as connection:
-            rows = [msgspec.structs.asdict(entry.request) for entry in entries]
-            new = set((await connection.execute(self._insert_requests, rows)).scalars())
-            fresh = [entry for entry in entries if entry.request.id in new]
-            if not fresh:
+            fresh = await self._insert_new(connection, [entry.request for entry in entries])
+            new = {row.id for row in fresh}
+            if not new:
                 return
-            attempts = [msgspec.structs.asdict(one) for entry in fresh for one in entry.attempts]
-            if attempts:
-                await connection.execute(self._insert_attempts, attempts)
+            entries = [entry for entry in entries if entry.request.id in new]
+            await self._insert_made(connection, [one for entry in entries for one in entry.attempts])
             texts = [
                 {"id": entry.request.id, "prompt": entry.prompt, "completion": entry.completion}
-                for entry in fresh
+                for entry in entries
                 if entry.prompt is not None
             ]
             if texts:
                 await connection.execute(self._insert_texts, texts)
-            await self._add_up(connection, (entry.request for entry in fresh))
+            await self._add_up(connection, fresh)
 
     async def delete_before(self, table: Table, time_ms: int) -> int:
         """Deletes some rows older than an instant and returns how many; fewer than DELETED_AT_ONCE: all of them.
@@ -77,6 +78,21 @@ class LedgerStore:
             if ids:
                 await connection.execute(delete(table).where(table.c.id.in_(ids)))
         return len(ids)
+
+    async def _insert_new(self, connection: AsyncConnection, rows: Sequence[RequestRow]) -> Sequence[RequestRow]:
+        """Inserts the requests that are not there yet, and returns those."""
+        if self._sqlite_requests:
+            return await self._sqlite_requests.insert_new(connection, rows)
+        found = await connection.execute(self._insert_requests, [msgspec.structs.asdict(row) for row in rows])
+        new = set(found.scalars())
+        return [row for row in rows if row.id in new]
+
+    async def _insert_made(self, connection: AsyncConnection, attempts: Sequence[AttemptRow]) -> None:
+        """Inserts the attempts that requests have made."""
+        if self._sqlite_attempts:
+            await self._sqlite_attempts.insert(connection, attempts)
+        elif attempts:
+            await connection.execute(self._insert_attempts, [msgspec.structs.asdict(row) for row in attempts])
 
     async def _add_up(self, connection: AsyncConnection, rows: Iterable[RequestRow]) -> None:
         # In one order everywhere, so that two who add to the same sums wait for each other and never for ever.
