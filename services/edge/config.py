@@ -42,6 +42,9 @@ class EdgeSettings(ServeSettings):
     request_timeout_s: float = Field(600.0, gt=0, description="Time for a request that sends no X-Request-Timeout-Ms.")
     request_timeout_s_max: float = Field(3600.0, gt=0, description="Most time that X-Request-Timeout-Ms may ask for.")
     heartbeat_s: float = Field(15.0, gt=0, description="Longest silence of a stream before a comment keeps it alive.")
+    prompt_concurrency: int = Field(
+        8, ge=1, le=100, description="Prompts of one streamed `/v1/completions` that are answered at once."
+    )
     health_timeout_s: float = Field(1.0, gt=0, description="Time for one health question to inference.")
     cors_origins: list[str] = Field([], description="Origins whose pages may call, comma separated; * means all.")
     drain_delay_s: float = Field(

@@ -95,7 +95,7 @@ def _openai(openai: OpenAIEndpoints) -> list[Route]:
             "OpenAI",
             body=completion_request.CompletionRequest,
             answer=completion_request.Completion,
-            events=(completion_request.Completion,),
+            events=(completion_request.CompletionChunk,),
             refused=completion_request.REFUSED,
         ),
         Route(

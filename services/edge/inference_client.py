@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -70,12 +70,18 @@ class InferenceClient:
         answer: pb.GenerateResponse = await self._call(exchange, self._stub.Generate, request)
         return answer.generation
 
-    def stream(self, exchange: Exchange, spec: generation_pb2.GenerationSpec) -> EventStream:
-        """Generates an answer as events."""
-        request = pb.StreamGenerateRequest(request_id=exchange.request_id, spec=spec)
+    def stream(self, exchange: Exchange, spec: generation_pb2.GenerationSpec, part: int | None = None) -> EventStream:
+        """Generates an answer as events; as a numbered part of several within `attended`, where one is given."""
+        request_id = exchange.request_id if part is None else f"{exchange.request_id[:120]}.{part}"
+        request = pb.StreamGenerateRequest(request_id=request_id, spec=spec)
         timeout_s, metadata = time_left_s(exchange), metadata_of(exchange)
         start = self._stub.StreamGenerate
-        return EventStream(exchange, lambda: start(request, timeout=timeout_s, metadata=metadata), self._heartbeat_s)
+        heartbeat_s = self._heartbeat_s if part is None else None
+        return EventStream(exchange, lambda: start(request, timeout=timeout_s, metadata=metadata), heartbeat_s)
+
+    def attended(self, exchange: Exchange) -> AbstractAsyncContextManager[None]:
+        """Ends what is asked for within the block when the client leaves."""
+        return attended(exchange, self._heartbeat_s)
 
     async def batch(self, exchange: Exchange, specs: list[generation_pb2.GenerationSpec]) -> list[pb.BatchItem]:
         """Generates answers to several prompts; each item succeeds or fails by itself."""
@@ -216,24 +222,30 @@ class InferenceClient:
 
 
 class EventStream:
-    """The events of one call; leaving the context ends the call, whatever became of it."""
+    """The events of one call; leaving the context ends the call, whatever became of it.
 
-    def __init__(self, exchange: Exchange, call: Callable[[], Any], heartbeat_s: float) -> None:
+    Where there is no time of a heartbeat, somebody else looks after the client.
+    """
+
+    def __init__(self, exchange: Exchange, call: Callable[[], Any], heartbeat_s: float | None) -> None:
         self._exchange = exchange
         self._make_call = call
+        self._attending: asyncio.Task[None] | None = None
         self._heartbeat_s = heartbeat_s
 
     async def __aenter__(self) -> AsyncIterator[Any]:
         self._call = self._make_call()
-        attend = self._exchange.attend(self._call.cancel, self._heartbeat_s)
-        self._attending = asyncio.create_task(attend)
+        if self._heartbeat_s is not None:
+            attend = self._exchange.attend(self._call.cancel, self._heartbeat_s)
+            self._attending = asyncio.create_task(attend)
         events: AsyncIterator[Any] = self._call.__aiter__()
         return events
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._attending.cancel()
+        if self._attending is not None:
+            self._attending.cancel()
         self._call.cancel()
         if isinstance(error, grpc.aio.AioRpcError):
             raise failure(self._exchange, error) from error

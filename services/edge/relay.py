@@ -7,10 +7,14 @@ told anything, another one is asked, once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
-from kit.errors import Unavailable
+from kit.errors import MillraceError, Unavailable
 from millrace.inference.v1 import event_pb2, generation_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.exchange import Exchange
@@ -55,27 +59,73 @@ async def relay(
     await exchange.end_stream(last)
 
 
+async def relay_all(
+    exchange: Exchange,
+    inference: InferenceClient,
+    specs: Sequence[generation_pb2.GenerationSpec],
+    frames: Sequence[Frames],
+    end: Callable[[], bytes],
+    concurrency: int,
+) -> None:
+    """Answers a request with several streamed generations, as their events come; its headers are those of the first.
+
+    Args:
+        exchange: Who is told.
+        inference: Generates.
+        specs: What is wanted; each counts as a request.
+        frames: Of each generation; they tell one stream.
+        end: Makes the last event, once all are complete.
+        concurrency: Most generations at once.
+    Raises:
+        MillraceError: One of them failed, which ends the others; the answer may have begun.
+    """
+    exchange.expect_stream(frames[0].failed)
+    slots = asyncio.Semaphore(concurrency)
+
+    async def relay_part(index: int) -> None:
+        async with slots:
+            relayed = _Relayed(exchange, frames[index], sets_headers=not index)
+            stream = partial(inference.stream, exchange, specs[index], index)
+            try:
+                last = await asked_again(lambda: relayed.run(stream()), lambda: not relayed.is_told)
+            except MillraceError as error:
+                raise _of_part(error, index) from None
+            await exchange.write(last)
+
+    try:
+        async with inference.attended(exchange), asyncio.TaskGroup() as group:
+            for index in range(len(specs)):
+                group.create_task(relay_part(index))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    await exchange.end_stream(end())
+
+
 class _Relayed:
     """One generation on its way to the client.
 
+    Args:
+        exchange: Who is told.
+        frames: Of the generation.
+        sets_headers: Whether the answer's headers are those of this one.
     Attributes:
         is_told: A piece of the answer was made, and mostly sent; comments that keep a stream alive are none.
     """
 
-    __slots__ = ("_exchange", "_frames", "is_told")
+    __slots__ = ("_exchange", "_frames", "_made", "_sets_headers", "is_told")
 
-    def __init__(self, exchange: Exchange, frames: Frames) -> None:
-        self._exchange, self._frames, self.is_told = exchange, frames, False
+    def __init__(self, exchange: Exchange, frames: Frames, *, sets_headers: bool = True) -> None:
+        self._exchange, self._frames, self._sets_headers, self.is_told = exchange, frames, sets_headers, False
 
     async def run(self, stream: EventStream) -> bytes:
         """Relays all events but the last, whose frame is returned once the call has ended well."""
         async with stream as events:
-            return await self._relay(events)
+            return await self._tell(events)
 
-    async def _relay(self, events: AsyncIterator[pb.StreamGenerateResponse]) -> bytes:
+    async def _tell(self, events: AsyncIterator[pb.StreamGenerateResponse]) -> bytes:
         exchange, frames = self._exchange, self._frames
-        last = held = b""
-        made: set[int] = set()
+        last, held, is_complete = b"", b"", False
+        self._made: set[int] = set()
         async for response in events:
             match response.WhichOneof("event"):
                 case "delta":
@@ -89,14 +139,14 @@ class _Relayed:
                     held += frames.judged(response.safety)
                     continue
                 case "completed":
-                    last = frames.completed(response.completed)
+                    last, is_complete = frames.completed(response.completed), True
                     continue
                 case "started":
                     frames.open(response.started)
-                    set_step(exchange, response, made)
+                    self._set_step(response)
                     continue
                 case "cache" | "attempt":
-                    set_step(exchange, response, made)
+                    self._set_step(response)
                     continue
                 case _:
                     continue
@@ -106,7 +156,19 @@ class _Relayed:
                 self.is_told = True
                 await exchange.write(held + chunk)
                 held = b""
-        if not last:
+        if not is_complete:
             raise Unavailable("STREAM_TRUNCATED", "The answer ended before it was complete.")
         await exchange.start_stream()
         return held + last
+
+    def _set_step(self, response: pb.StreamGenerateResponse) -> None:
+        if self._sets_headers:
+            set_step(self._exchange, response, self._made)
+
+
+def _of_part(error: MillraceError, index: int) -> MillraceError:
+    """The error of one generation, whose fields say which one it is, as those of a batch do."""
+    error.field_violations = tuple(
+        replace(one, field=re.sub(r"^spec\b", f"specs[{index}]", one.field)) for one in error.field_violations
+    )
+    return error

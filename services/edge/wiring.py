@@ -89,7 +89,7 @@ def wire(settings: EdgeSettings, telemetry: Telemetry) -> Edge:
     owners = Owners()
     routes = table(
         Endpoints(
-            openai=OpenAIEndpoints(inference),
+            openai=OpenAIEndpoints(inference, settings.prompt_concurrency),
             chat=ChatEndpoints(inference, Defaults(settings.default_model, settings.auto_model, settings.safe_profile)),
             text=TextEndpoints(inference, settings.default_model),
             health=HealthEndpoints(inference, settings.health_timeout_s, lifecycle),

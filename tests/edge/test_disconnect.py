@@ -14,6 +14,8 @@ REQUESTS = [
     ("/chat", {"model": "silent", "message": "x"}),
     ("/chat/stream", {"model": "stall", "message": "x"}),
     ("/v1/completions", {"model": "stall", "prompt": "x"}),
+    ("/v1/completions", {"model": "silent", "prompt": ["x", "y"], "stream": True}),
+    ("/v1/completions", {"model": "stall", "prompt": ["x", "y"], "stream": True}),
 ]
 
 

@@ -84,7 +84,6 @@ def _whole(chunk):
         ({"prompt": "x", "echo": True}, "echo"),
         ({"prompt": "x", "suffix": "y"}, "suffix"),
         ({"prompt": "x", "best_of": 3}, "best_of"),
-        ({"prompt": ["x", "y"], "stream": True}, "prompt"),
         ({"prompt": "x", "logprobs": 6}, "logprobs"),
     ],
 )

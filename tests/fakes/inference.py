@@ -17,6 +17,9 @@ Any name answers `echo: ` and the prompt. Names with a meaning of their own:
     spared              one target failed, one was passed over, the third answered
     base                takes raw prompts only, says the catalogue
     tools, reasoning, refusal, logprobs, filtered, flagged, cached, stale
+
+Of several raw prompts in one request, `fail` fails by itself, and so does `fail-late` once the gate is set. The server
+is lost with the first call for `lost`.
 """
 
 from __future__ import annotations
@@ -76,6 +79,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         began: Set when a scripted model begins to wait.
         cancelled: Set when a call is cancelled.
         gate: Lets the model `gate` go on.
+        lost_count: Calls with which the server went away.
     """
 
     def __init__(self) -> None:
@@ -89,6 +93,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         self.specs: list[generation_pb2.GenerationSpec] = []
         self.metadata: dict[str, str | bytes] = {}
         self.timeout_s: float | None = None
+        self.lost_count = 0
         self.began = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.gate = asyncio.Event()
@@ -142,6 +147,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         )
         try:
             yield pb.StreamGenerateResponse(sequence=sequence, started=started)
+            await self._fail_prompt(_prompt(request.spec))
             async for event in self._script(request.spec, request.request_id):
                 sequence += 1
                 yield pb.StreamGenerateResponse(sequence=sequence, **{_field(event): event})
@@ -228,6 +234,15 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
     async def _fail_early(self, model: str, context: Any) -> None:
         if model.startswith("error-"):
             await context.abort_with_status(to_status(_scripted_error(model)))
+
+    async def _fail_prompt(self, prompt: str) -> None:
+        if prompt == "fail-late":
+            await self.gate.wait()
+        if prompt == "lost" and not self.lost_count:
+            self.lost_count += 1
+            raise error_of(Code.UNAVAILABLE, "SERVER_STOPPING", "The server is stopping.")
+        if prompt in ("fail", "fail-late"):
+            raise InvalidArgument("spec.raw_prompt", "told to fail")
 
     async def _generation(self, spec: generation_pb2.GenerationSpec, request_id: str) -> ev.Generation:
         """Folds a script's events into a complete answer, as inference does."""

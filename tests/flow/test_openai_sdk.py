@@ -95,6 +95,30 @@ async def test_completions(client):
     assert answer.choices[0].text == "".join([chunk.choices[0].text async for chunk in stream]) == "echo: to be"
 
 
+async def test_completions_of_several_prompts(client):
+    """Each prompt's choices stand at their index in the stream, which tells the usage of all of them once."""
+    stream = await client.completions.create(
+        model="echo", prompt=["to be", "or not"], n=2, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    texts = ["".join(c.text for chunk in chunks for c in chunk.choices if c.index == index) for index in range(4)]
+
+    assert texts == ["echo: to be"] * 2 + ["echo: or not"] * 2
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+    assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == [18]
+
+
+async def test_a_prompt_that_fails_ends_the_stream(client, inference):
+    """What was told before is kept; then the SDK raises the failure of the one prompt."""
+    stream = await client.completions.create(model="stall", prompt=["to be", "fail-late"], stream=True)
+    first = await anext(stream)
+    inference.gate.set()
+
+    assert first.choices[0].index == 0
+    with pytest.raises(openai.APIError, match=r"prompt\[1\]"):
+        await anext(stream)
+
+
 async def test_embeddings(client):
     """The SDK asks for base64 and gives numbers."""
     answer = await client.embeddings.create(model="echo", input=["a", "bcd"])

@@ -66,6 +66,14 @@ def usage(used: pb.Usage) -> chat.Usage:
     )
 
 
+def add_usage(total: pb.Usage, used: pb.Usage) -> None:
+    """Adds one answer's tokens to those of several."""
+    total.prompt_token_count += used.prompt_token_count
+    total.completion_token_count += used.completion_token_count
+    total.cached_prompt_token_count += used.cached_prompt_token_count
+    total.reasoning_token_count += used.reasoning_token_count
+
+
 def chat_logprobs(tokens: Iterable[pb.TokenLogprob]) -> chat.Logprobs | None:
     """Log probabilities in the form of the chat endpoint; none where there are none."""
     content = [
@@ -132,8 +140,5 @@ def completion_finish_reason(reason: int) -> completion.FinishReason:
 def _total(answers: Iterable[pb.Generation]) -> pb.Usage:
     total = pb.Usage()
     for answer in answers:
-        total.prompt_token_count += answer.usage.prompt_token_count
-        total.completion_token_count += answer.usage.completion_token_count
-        total.cached_prompt_token_count += answer.usage.cached_prompt_token_count
-        total.reasoning_token_count += answer.usage.reasoning_token_count
+        add_usage(total, answer.usage)
     return total

@@ -72,3 +72,24 @@ class Completion(Struct):
     object: Literal["text_completion"] = "text_completion"
     system_fingerprint: str | UnsetType = UNSET
     millrace: Receipt | UnsetType = UNSET
+
+
+class CompletionChunkChoice(Struct):
+    """A step of one answer; choices of prompt i have the indexes from i * n on."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class CompletionChunk(Struct):
+    """One event of streamed answers."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChunkChoice]
+    object: Literal["text_completion"] = "text_completion"
+    usage: Usage | UnsetType | None = UNSET
+    millrace: Receipt | UnsetType = UNSET

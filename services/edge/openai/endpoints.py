@@ -7,7 +7,6 @@ from services.edge import provenance
 from services.edge.batch_item import generation_of
 from services.edge.controls import apply_controls
 from services.edge.exchange import Exchange
-from services.edge.fault import Fault
 from services.edge.inference_client import InferenceClient
 from services.edge.openai import answer, spec
 from services.edge.openai.chat_answer import ChatCompletion
@@ -17,14 +16,20 @@ from services.edge.openai.embeddings import EmbeddingList, EmbeddingRequest, emb
 from services.edge.openai.frames import ChatFrames, CompletionFrames
 from services.edge.openai.models import ModelCard, ModelList, model_card
 from services.edge.openai.moderations import Moderation, ModerationRequest, moderation, texts_of
-from services.edge.relay import relay
+from services.edge.openai.prompts import CommonFrames
+from services.edge.relay import relay, relay_all
 
 
 class OpenAIEndpoints:
-    """Chat, completions, embeddings, moderations and models."""
+    """Chat, completions, embeddings, moderations and models.
 
-    def __init__(self, inference: InferenceClient) -> None:
-        self._inference = inference
+    Args:
+        inference: Answers.
+        prompt_concurrency: Prompts of one stream that are answered at once.
+    """
+
+    def __init__(self, inference: InferenceClient, prompt_concurrency: int) -> None:
+        self._inference, self._prompt_concurrency = inference, prompt_concurrency
 
     async def chat(self, exchange: Exchange, body: ChatRequest) -> ChatCompletion | None:
         """POST /v1/chat/completions."""
@@ -41,10 +46,14 @@ class OpenAIEndpoints:
         """POST /v1/completions."""
         asked = [apply_controls(exchange, one) for one in spec.completion_specs(body)]
         if body.stream:
-            if len(asked) > 1:
-                raise Fault.invalid("Only one prompt can be streamed.", "prompt", "unsupported_parameter")
             include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            await relay(exchange, self._inference, asked[0], CompletionFrames(exchange.request_id, include_usage))
+            frames = CompletionFrames(exchange.request_id, include_usage)
+            if len(asked) == 1:
+                await relay(exchange, self._inference, asked[0], frames)
+            else:
+                common, choice_count = CommonFrames(frames), body.n or 1
+                parts = [common.of_prompt(index * choice_count) for index in range(len(asked))]
+                await relay_all(exchange, self._inference, asked, parts, common.end, self._prompt_concurrency)
             return None
         generations = await self._generate_all(exchange, asked)
         provenance.set_all(exchange, *generations)

@@ -57,8 +57,10 @@ class _Frames:
         """The usage chunk with the receipt, where asked for, and the terminal event."""
         if not self._include_usage:
             return DONE
-        usage, done = answer.usage(completed.usage), receipt(completed.receipt, self._route_reason)
-        return b"".join((self._head, b'],"usage":', _encode(usage), b',"millrace":', _encode(done), b"}\n\n", DONE))
+        done = b""
+        if completed.HasField("receipt"):
+            done = b',"millrace":' + _encode(receipt(completed.receipt, self._route_reason))
+        return b"".join((self._head, b'],"usage":', _encode(answer.usage(completed.usage)), done, b"}\n\n", DONE))
 
     def failed(self, fault: Fault) -> bytes:
         """The last event of a stream that broke: no `[DONE]` follows."""
