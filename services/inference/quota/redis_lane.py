@@ -36,8 +36,8 @@ LAST_LOOK_S: Final = 0.002
 SOCKET_TIMEOUT_S: Final = 1.0
 # A trip costs far more than one call more on it. So when there is much to carry a trip leaves so long after the last
 # one, and what nobody waits for looks out for company for longer.
-PACE_S: Final = 0.002
-PATIENCE_S: Final = 0.005
+PACE_S: Final = 0.004
+PATIENCE_S: Final = 0.01
 
 Command = tuple[Any, ...]
 Passenger = tuple[Command, asyncio.Future[Any]]
