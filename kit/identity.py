@@ -51,6 +51,7 @@ class Caller:
         endpoints: Methods that it may call, as `StreamGenerate`; empty means all.
         safety_profiles: Safety profiles that it may ask for; empty means all.
         client_id: What an anonymous caller is told apart by: an id that it sends, or its address.
+        issuer: Who else vouches for the caller, by a token; empty where it is Millrace itself.
     """
 
     principal: str = ANONYMOUS
@@ -63,6 +64,7 @@ class Caller:
     endpoints: tuple[str, ...] = ()
     safety_profiles: tuple[str, ...] = ()
     client_id: str = ""
+    issuer: str = ""
 
     @property
     def is_trusted(self) -> bool:

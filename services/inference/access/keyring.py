@@ -136,8 +136,12 @@ class Keyring:
         return self._checked(entry)
 
     def is_disabled(self, caller: Caller) -> bool:
-        """Whether a caller came without a key and is a user who was disabled of late, as far as is known here."""
-        return not caller.key_name and (caller.tenant, caller.principal) in self._disabled_users
+        """Whether a caller is a user who was disabled of late, as far as is known here.
+
+        Names of keys and the subjects of another issuer may be the same and are somebody else's.
+        """
+        is_user = not (caller.key_name or caller.issuer)
+        return is_user and (caller.tenant, caller.principal) in self._disabled_users
 
     def is_good(self, caller: Caller) -> bool:
         """Whether who was let in once still would be, as far as is known here; for work that outlives its call."""

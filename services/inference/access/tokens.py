@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -103,6 +104,8 @@ class Tokens:
         issuer, kid = self._read(token)
         claims = await _verified(token, issuer, kid)
         caller = caller_of(claims, issuer.claims)
+        if issuer.name != ISSUER:
+            caller = replace(caller, issuer=issuer.name)
         good_until_s = min(int(claims["exp"]) + issuer.leeway_s, self._clock() + KNOWN_S_MAX)
         known = _Known(caller, good_until_s, issuer.generation(), issuer)
         self._known.put(digest, known)

@@ -111,7 +111,12 @@ async def test_a_disabled_user_is_known_after_the_next_poll(database: Database, 
 
     assert keyring.is_disabled(ada)
     assert not keyring.is_good(ada)
-    others = (key.caller, Caller("ada", "acme", key_name="admin"), Caller("ada", "other"), Caller("sub|7", "acme"))
+    others = (
+        key.caller,
+        Caller("ada", "acme", key_name="admin"),
+        Caller("ada", "other"),
+        Caller("ada", "acme", issuer="https://login.example"),
+    )
     assert all(keyring.is_good(one) for one in others)
 
 

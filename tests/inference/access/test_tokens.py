@@ -66,13 +66,13 @@ async def test_a_token_of_the_issuer_is_good(signer: Signer) -> None:
     )
 
     assert await public_tokens().caller_of(token) == Caller(
-        "ada", "acme", "service", "", "", "x", ("gpt-*", "mini"), ("embed",), ("strict",)
+        "ada", "acme", "service", "", "", "x", ("gpt-*", "mini"), ("embed",), ("strict",), issuer=ISSUER
     )
 
 
 async def test_a_token_under_the_shared_secret_is_good() -> None:
     """HS256, for issuers without public keys."""
-    assert await shared_tokens().caller_of(SHARED.sign()) == Caller("ada", "default", "user")
+    assert await shared_tokens().caller_of(SHARED.sign()) == Caller("ada", "default", "user", issuer=ISSUER)
 
 
 def hs256_with_public_key() -> str:
