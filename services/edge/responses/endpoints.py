@@ -44,13 +44,21 @@ class ResponseQuery(Struct, forbid_unknown_fields=True):
     include_obfuscation: Literal["true", "false"] = "false"
 
 
+class InputQuery(Struct, forbid_unknown_fields=True):
+    """Which items of a response's input to list."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    after: Annotated[str, Meta(max_length=256)] = ""
+    order: Literal["asc", "desc"] = "desc"
+
+
 class InputList(Struct):
-    """The items of a response's own input."""
+    """Items of a response's own input, last first unless asked otherwise; `after` the last of them goes on."""
 
     data: list[Any]
-    first_id: str
-    last_id: str
-    has_more: bool = False
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
     object: Literal["list"] = "list"
 
 
@@ -164,8 +172,8 @@ class ResponseEndpoints:
         """GET /v1/responses/{response_id}/input_items."""
         job_id = self._id(exchange)
         had = kept.unpack(await self._item(exchange, job_id))
-        data = [_named(msgspec.json.decode(raw), f"{job_id}_in{index}") for index, raw in enumerate(had.input)]
-        return InputList(data, data[0]["id"], data[-1]["id"])
+        items = [_named(msgspec.json.decode(raw), f"{job_id}_in{index}") for index, raw in enumerate(had.input)]
+        return _page(items, query.read(exchange, InputQuery))
 
     async def _follow(self, exchange: Exchange, job_id: str, after: int, *, has_begun: bool = True) -> None:
         """Tells a kept response's events; each number always has the same event.
@@ -249,6 +257,23 @@ def _told(frames: ResponseFrames, happened: job_service_pb2.StreamJobResponse) -
 def _sent_back(item: OutputItem) -> object:
     """An item of an answer as the input of the next one."""
     return {key: value for key, value in msgspec.to_builtins(item).items() if key != "logprobs"}
+
+
+def _page(items: list[dict[str, Any]], asked: InputQuery) -> InputList:
+    """The items that are asked for, of all in the order in which they came.
+
+    Raises:
+        Fault: 400, none of them is the one behind which the page begins.
+    """
+    if asked.order == "desc":
+        items = items[::-1]
+    # Its maker may have given an id twice: pages must come to an end all the same.
+    start = max([number for number, item in enumerate(items, 1) if item["id"] == asked.after], default=0)
+    if asked.after and not start:
+        raise Fault.invalid("The input has no such item.", "after")
+    data = items[start : start + asked.limit]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return InputList(data, first, last, start + asked.limit < len(items))
 
 
 def _named(item: dict[str, Any], name: str) -> dict[str, Any]:

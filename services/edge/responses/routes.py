@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.edge.jobs.files import Deleted
 from services.edge.responses.answer import Response
-from services.edge.responses.endpoints import InputList, ResponseEndpoints, ResponseQuery
+from services.edge.responses.endpoints import InputList, InputQuery, ResponseEndpoints, ResponseQuery
 from services.edge.responses.request import REFUSED, ResponseRequest
 from services.edge.routes import Route
 
@@ -19,5 +19,6 @@ def response_routes(ends: ResponseEndpoints) -> list[Route]:
               answer=Response, events=(Response,), query=ResponseQuery),
         Route("DELETE", one, ends.delete, "Forget a response.", "OpenAI", answer=Deleted),
         Route("POST", f"{one}/cancel", ends.cancel, "Cancel a response.", "OpenAI", answer=Response),
-        Route("GET", f"{one}/input_items", ends.list_input, "What a response was asked.", "OpenAI", answer=InputList),
+        Route("GET", f"{one}/input_items", ends.list_input, "What a response was asked.", "OpenAI",
+              answer=InputList, query=InputQuery),
     ]  # fmt: skip

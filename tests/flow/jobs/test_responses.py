@@ -142,6 +142,26 @@ async def test_in_the_background(client: openai.AsyncOpenAI, http: httpx.AsyncCl
         await client.responses.retrieve(done.id)
 
 
+async def test_input_is_listed_in_either_order(client: openai.AsyncOpenAI) -> None:
+    """The last item first unless asked otherwise; pages of any size, from any item on, hold each item once."""
+    texts = [f"item {number}" for number in range(5)]
+    made = await client.responses.create(
+        model="gpt", input=[{"role": "user", "content": text} for text in texts], store=True
+    )
+
+    async def listed(**how: Any) -> list[str]:
+        return [item.content[0].text async for item in client.responses.input_items.list(made.id, **how)]
+
+    first = await client.responses.input_items.list(made.id, limit=2)
+    assert first.has_more
+    assert await listed(after=first.last_id) == texts[2::-1]
+    assert await listed(after=first.last_id, order="asc", limit=1) == texts[4:]
+    assert await listed() == await listed(order="desc", limit=2) == texts[::-1]
+    assert await listed(order="asc") == await listed(order="asc", limit=3) == texts
+    with pytest.raises(openai.BadRequestError, match="after"):
+        await listed(after="msg_of_another")
+
+
 async def test_a_stream_is_taken_up_again(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
     """A client that left mid-way gets the rest, and every number stands for the same event."""
     upstream.replies["gpt"] = Reply(words=tuple(f"{n} " for n in range(40)), gate_after=20)
