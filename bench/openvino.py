@@ -135,7 +135,9 @@ def work(args: argparse.Namespace) -> None:
 @contextmanager
 def _millrace(args: argparse.Namespace) -> Iterator[Turn]:
     from cli.bench_engine.load import Load, Prompts
+    from kit import openmp
 
+    openmp.wait_asleep()
     prompts = Prompts(args.model, args.prompt_tokens)
     load = Load(args.model, args.precision, int(args.concurrency), args.threads)
 

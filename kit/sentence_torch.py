@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from kit import openmp
 from kit.sentence_model import SentenceModel
 
 Floats = npt.NDArray[np.float32]
@@ -23,6 +24,7 @@ class SentenceTorch:
 
     def __init__(self, model: SentenceModel, threads: int) -> None:
         """Loads the model; torch's threads are those of the whole process."""
+        openmp.wait_asleep()
         import torch
         from sentence_transformers import SentenceTransformer
 

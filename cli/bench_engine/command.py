@@ -23,6 +23,7 @@ from cli.bench_engine import chart, load, machine
 from cli.bench_engine.options import PEERS
 from cli.bench_engine.record import Limits
 from cli.errors import CommandError
+from kit import openmp
 
 COLUMNS = {
     "tokens_per_s": "tok/s",
@@ -37,6 +38,7 @@ BAR_WIDTH = 10
 
 def run(args: argparse.Namespace) -> int:
     """Runs the measurements, prints a table with bars, and writes the records and a chart."""
+    openmp.wait_asleep()
     from transformers.utils.logging import disable_progress_bar
 
     from cli.bench_engine import peers

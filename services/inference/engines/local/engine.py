@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from kit import openmp
 from kit.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 from services.inference.accounting import metering
 from services.inference.engines.local.conversation import offered
@@ -85,6 +86,7 @@ class LocalEngine:
             metrics: Where its figures go; None: nowhere.
             clock: Of deadlines, in seconds; monotonic.
         """
+        openmp.wait_asleep()  # torch is not loaded yet, unless something else in the process has
         self._name = name
         self._metrics, self._clock = metrics, clock
         self._threads, self._cache_mib, self._reuses_prefixes = threads, cache_mib, reuses_prefixes
