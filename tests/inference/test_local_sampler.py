@@ -47,6 +47,15 @@ def test_temperature_0_takes_the_likeliest() -> None:
     assert shares() == shares(temperature=0.0) == {0: 1.0}
 
 
+def test_greedy_takes_the_first_of_equals() -> None:
+    """Of tokens that are equally likely the first is taken, wherever they stand, as torch does."""
+    logits = torch.zeros(3, 50_257)
+    logits[0, [40_000, 50_256]] = logits[1, [7, 8]] = 1.0
+    alone = [Draw(Sampling(), Defaults(), frozenset(), ()) for _ in logits]
+
+    assert draw(logits, alone) == logits.argmax(dim=-1).tolist() == [40_000, 7, 0]
+
+
 def test_temperature_1_draws_as_the_model_says() -> None:
     """At 1 the shares are the probabilities, within three standard deviations."""
     assert shares(temperature=1.0) == pytest.approx({0: 0.5, 1: 0.25, 2: 0.15, 3: 0.1}, abs=0.075)
