@@ -13,6 +13,8 @@ from services.inference.engines.local.engine import LocalEngine
 from services.inference.generation import Delta, Prompt, Sampling
 
 NAME = "millrace"
+# Of an answer before the first that counts: whatever is made once is made then, by every engine.
+WARM_UP_TOKENS = 4
 
 
 class Prompts:
@@ -67,7 +69,7 @@ class Load:
         """One record for each number of callers, and one more where a long prompt is to arrive beside them."""
         await self.warm()
         try:
-            await self.ask(prompts.text(), 4)
+            await self.ask(prompts.text(), WARM_UP_TOKENS)
             records = []
             for level in levels:
                 records.append(await self._level(NAME, prompts, new_tokens, level, rounds, limits, None))

@@ -21,7 +21,7 @@ from transformers import (
     pipeline,
 )
 
-from cli.bench_engine.load import Prompts
+from cli.bench_engine.load import WARM_UP_TOKENS, Prompts
 from cli.bench_engine.record import Answer, Limits, record
 from cli.errors import CommandError
 
@@ -40,11 +40,11 @@ def measure(
     network.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0, do_sample=False)
     if name == "cb":
         return [_batched(network, prompts, args, level, limits)]
-    works: dict[str, Callable[[], list[Answer]]] = {"generate": lambda: _padded(network, prompts, args, level)}
+    works = {"generate": _padded(network, prompts, args, level)}
     if name == "pipeline":
         works = {
-            "pipeline": lambda: _pipeline(network, directory, prompts, args, level, 1),
-            "pipeline of 8": lambda: _pipeline(network, directory, prompts, args, level, 8),
+            "pipeline": _pipeline(network, directory, prompts, args, level, 1),
+            "pipeline of 8": _pipeline(network, directory, prompts, args, level, 8),
         }
     records = []
     for each, work in works.items():
@@ -57,8 +57,8 @@ def measure(
 
 def _pipeline(
     network: Any, directory: str, prompts: Prompts, args: argparse.Namespace, level: int, size: int
-) -> list[Answer]:
-    """As most services do it: a pool of threads that share one pipeline."""
+) -> Callable[[], list[Answer]]:
+    """As most services do it: a pool of threads that share one pipeline; warm."""
     tokenizer: Any = AutoTokenizer.from_pretrained(directory)
     tokenizer.pad_token, tokenizer.padding_side = tokenizer.convert_ids_to_tokens(0), "left"
     generate: Any = pipeline("text-generation", model=network, tokenizer=tokenizer)
@@ -70,27 +70,33 @@ def _pipeline(
             generate(texts, batch_size=size, max_new_tokens=args.new_tokens, min_new_tokens=args.new_tokens)
         return [_whole(begin, args.new_tokens) for _ in range(count)]
 
-    total = level * args.rounds
-    shares = [min(size, total - at) for at in range(0, total, size)]
-    with ThreadPoolExecutor(level) as pool:
-        return [answer for answers in pool.map(call, shares) for answer in answers]
+    def work() -> list[Answer]:
+        total = level * args.rounds
+        shares = [min(size, total - at) for at in range(0, total, size)]
+        with ThreadPoolExecutor(level) as pool:
+            return [answer for answers in pool.map(call, shares) for answer in answers]
+
+    generate(prompts.text(), max_new_tokens=WARM_UP_TOKENS)
+    return work
 
 
-@torch.inference_mode()
-def _padded(network: Any, prompts: Prompts, args: argparse.Namespace, level: int) -> list[Answer]:
-    """One padded batch of all callers, again and again."""
-    answers = []
-    for _ in range(args.rounds):
+def _padded(network: Any, prompts: Prompts, args: argparse.Namespace, level: int) -> Callable[[], list[Answer]]:
+    """One padded batch of all callers, again and again; warm."""
+
+    @torch.inference_mode()
+    def call(count: int, new_tokens: int) -> list[Answer]:
         begin = time.perf_counter()
-        rows = [prompts.ids() for _ in range(level)]
+        rows = [prompts.ids() for _ in range(count)]
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         network.generate(
-            ids, attention_mask=mask, max_new_tokens=args.new_tokens, min_new_tokens=args.new_tokens, do_sample=False
+            ids, attention_mask=mask, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
         )
-        answers += [_whole(begin, args.new_tokens) for _ in rows]
-    return answers
+        return [_whole(begin, new_tokens) for _ in rows]
+
+    call(1, WARM_UP_TOKENS)
+    return lambda: [answer for _ in range(args.rounds) for answer in call(level, args.new_tokens)]
 
 
 def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: int, limits: Limits) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def _batched(network: Any, prompts: Prompts, args: argparse.Namespace, level: in
     pages = 2 * level * -(-(args.prompt_tokens + args.new_tokens) // PAGE_TOKENS) + 1
     room = ContinuousBatchingConfig(page_size=PAGE_TOKENS, num_blocks=pages)
     with network.continuous_batching_context_manager(wanted, continuous_batching_config=room) as manager:
-        _wave(manager, [prompts.ids()], 2)
+        _wave(manager, [prompts.ids()], WARM_UP_TOKENS)
         begin = time.process_time()
         waves = [_wave(manager, [prompts.ids() for _ in range(level)], args.new_tokens) for _ in range(args.rounds)]
         spent_s = time.process_time() - begin
