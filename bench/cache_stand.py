@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from bench.ports import free_port
 from kit.dial import dial
 from millrace.cache.v1.cache_service_pb2 import GetStatsRequest
 from millrace.cache.v1.cache_service_pb2_grpc import CacheServiceStub
@@ -151,10 +151,3 @@ async def _kill(process: Process | None) -> None:
     if process is not None and process.returncode is None:
         process.kill()
         await process.wait()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

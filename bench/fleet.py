@@ -26,10 +26,10 @@ import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.cache_stand import free_port
 from bench.callers import FULL_NAME, MODEL, Caller, EdgeCaller, GrpcCaller, Heard
 from bench.names import Names
 from bench.network import Machine
+from bench.ports import free_port
 from bench.upstream import Exchange
 from kit.dial import dial
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub

@@ -29,7 +29,8 @@ import aiohttp
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from bench.stand import Stand, Suite, free_port, stand
+from bench.ports import free_port
+from bench.stand import Stand, Suite, stand
 from bench.upstream import Exchange, Upstream
 from kit.dial import dial
 from kit.names import LOCAL_COMPLETION_TOKENS

@@ -30,7 +30,7 @@ import grpc
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from bench.stand import free_port
+from bench.ports import free_port
 from bench.upstream import Exchange, Upstream
 from kit.dial import dial
 from millrace.inference.v1 import generation_pb2

@@ -35,7 +35,8 @@ from typing import Any
 import grpc
 from redis.asyncio import Redis as RedisClient
 
-from bench.cache_stand import Redis, free_port
+from bench.cache_stand import Redis
+from bench.ports import free_port
 from bench.upstream import Exchange, Upstream
 from kit.dial import dial
 from kit.identity import CallContext, new_request_id, use

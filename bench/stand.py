@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from bench.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "bench" / "native"
@@ -38,13 +39,6 @@ defaults:
   cache: {{enabled: {cache}}}
   safety: {{profile: "{profile}"}}
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def compiled(name: str, folder: Path) -> str:

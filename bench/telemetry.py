@@ -18,7 +18,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench.stand import Stand, Suite, free_port, stand
+from bench.ports import free_port
+from bench.stand import Stand, Suite, stand
 
 SHAPES = {"whole": ("fake", False), "stream of 100": ("fake-n100", True)}
 FRESH = ("-H", "Cache-Control: no-cache")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from cli.child import Part
 from cli.errors import CommandError
 from cli.preflight import PortInUse, check
@@ -48,12 +49,6 @@ class Recorder:
     def say(self, text: str) -> None: ...
 
     def close(self) -> None: ...
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def part(name: str, *options: str, grace_s: float = 5.0, port: int | None = None) -> Part:

@@ -15,18 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_ports
+
 SERVICES = ("EDGE", "INFERENCE", "CACHE", "SAFETY")
 READY_S = 120.0
 ANSWER_S = 120.0
 BIN = Path(sys.executable).parent
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 async def start(scratch: Path, environ: dict[str, str]) -> Process:

@@ -21,19 +21,16 @@ REQUESTS = [
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
 async def test_hanging_up_cancels_the_rpc(edge, inference, path, body):
-    """Streaming or not, before or after the first token: inference is told within 100 ms."""
+    """Streaming or not, before or after the first token: inference is told; how soon, `bench.disconnect` measures."""
     raw = json.dumps(body).encode()
     _, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
     writer.write(head.encode() + raw)
     async with asyncio.timeout(5):
         await inference.began.wait()
-    left = asyncio.get_running_loop().time()
     writer.close()
     async with asyncio.timeout(5):
         await inference.cancelled.wait()
-
-    assert asyncio.get_running_loop().time() - left < 0.1
 
 
 async def test_hanging_up_in_the_middle_of_a_body_is_quiet(edge, caplog):

@@ -51,7 +51,7 @@ async def test_a_stream_past_the_grace_is_cut_and_cancelled(serve, inference):
 
 async def test_readiness_goes_first(serve):
     """While the port is still open for balancers to notice, /readyz is 503 and requests are served."""
-    edge = await serve(drain_delay_s=1)
+    edge = await serve(drain_delay_s=3)
     assert (await edge.get("/readyz")).status_code == 200
     stopping = asyncio.create_task(edge.edge.server.stop())
     await asyncio.sleep(0)

@@ -3,13 +3,14 @@
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from bench.ports import free_port
 
 START_DEADLINE_S = 20
 
@@ -21,10 +22,10 @@ class RedisServer:
         binary = shutil.which("redis-server")
         if binary is None:
             pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-        self.port = port or _free_port()
+        self.port = port or free_port()
         options = ["--port", str(self.port), "--dir", str(folder), "--save", "", "--appendonly", "no"]
         if cluster:
-            options += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
+            options += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
         self._process = subprocess.Popen([binary, *options], stdout=subprocess.PIPE, text=True)
         _await_line(self._process, "Ready to accept connections")
         if cluster:
@@ -51,12 +52,6 @@ class RedisServer:
         self.thaw()
         self._process.kill()
         self._process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await_line(process: subprocess.Popen[str], text: str) -> None:

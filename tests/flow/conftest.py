@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from bench.ports import free_ports
 from tests.flow.upstream import Upstream
 
 READY_S = 60.0
@@ -39,7 +39,7 @@ class Suite:
 
     def __init__(self, folder: Path, models: str, variables: dict[str, str]) -> None:
         self.folder = folder
-        self.ports = dict(zip(NAMES, _free_ports(len(NAMES)), strict=True))
+        self.ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
         self.processes: dict[str, Process] = {}
         (folder / "models.yaml").write_text(models)
         self.variables = {
@@ -116,14 +116,6 @@ class Suite:
     def logs(self) -> str:
         """What the services said, for a test that fails."""
         return "\n".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.log")))
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from bench.cache_stand import CacheProcess, Redis, free_port
+from bench.cache_stand import CacheProcess, Redis
+from bench.ports import free_port
 from kit.dial import dial
 from millrace.inference.v1.inference_service_pb2 import ListModelsRequest
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub

@@ -189,7 +189,7 @@ async def test_health_and_reflection(suite: Suite) -> None:
 
 async def test_request_id_runs_through(suite: Suite) -> None:
     """A caller's request id comes back, and one is made where there is none."""
-    async with httpx.AsyncClient() as plain:
+    async with httpx.AsyncClient(timeout=60) as plain:
         asked = {"message": "What is Millrace?"}
         answer = await plain.post(f"{suite.url}/chat", json=asked, headers={"X-Request-ID": "order-66"})
         assert answer.headers["x-request-id"] == answer.json()["request_id"] == "order-66"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from bench.ports import free_port
 from tests.flow.conftest import Suite
 from tests.flow.upstream import WORDS, Upstream
 
@@ -28,8 +28,7 @@ DEADLINE_S = 30.0
 @pytest_asyncio.fixture(loop_scope="module")
 async def site(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
     """The example on a free port, with the sample that comes along."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     variables = {"NEWS_MILLRACE": suite.address("inference"), "NEWS_MODEL": "fake-pen", "NEWS_PORT": str(port)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "news", cwd=EXAMPLE, env={**os.environ, **variables}, stdout=PIPE, stderr=None

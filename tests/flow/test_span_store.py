@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.ports import free_port
 from tests.flow.conftest import Suite
 
 DEADLINE_S = 20.0
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.fixture(scope="module")
 def variables() -> dict[str, str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     to = {f"MILLRACE_{name}_SPAN_STORE": f"127.0.0.1:{port}" for name in ("EDGE", "INFERENCE", "CACHE", "SAFETY")}
     return {**to, "MILLRACE_EDGE_SPAN_STORE_PORT": str(port)}
 
@@ -36,7 +35,7 @@ async def chat(suite: Suite, model: str = "fake", stream: bool = True, **headers
     """Asks something new and returns the request's id."""
     content = f"question {secrets.token_hex(4)}"
     body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": content}]}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         answer = await client.post(f"{suite.url}/v1/chat/completions", json=body, headers=headers)
     return answer.headers["x-request-id"]
 
@@ -73,7 +72,7 @@ async def test_the_whole_tree_of_a_request_is_told(suite: Suite) -> None:
         ("cache", f"{CACHE}/Store"),
     }
     assert all(one["duration_ms"] >= 0 and one["status"] != "error" for one in spans.values())
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         trace = (await client.get(url)).json()
     assert trace["request_id"] == request_id
     assert trace["complete"]
@@ -84,7 +83,7 @@ async def test_a_request_that_runs_has_an_open_root(suite: Suite) -> None:
     """While an answer comes the edge's own span is shown without a duration, under the id that it will have."""
     request_id = secrets.token_hex(8)
     body = {"model": "fake-slow", "stream": True, "messages": [{"role": "user", "content": "go on"}]}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         request = client.build_request(
             "POST", f"{suite.url}/v1/chat/completions", json=body, headers={"x-request-id": request_id}
         )
@@ -103,7 +102,7 @@ async def test_a_request_that_runs_has_an_open_root(suite: Suite) -> None:
 
 async def test_an_unknown_request_has_no_trace(suite: Suite) -> None:
     """A request that nobody made is a 404 in the error envelope."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         answer = await client.get(f"{suite.url}/v1/traces/nobody")
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "trace_not_found"

@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.fakes.otlp_receiver import OtlpReceiver, ReceivedSpan
 from tests.flow.conftest import Suite
 
+DEADLINE_S = 30.0
 SAFETY = "millrace.safety.v1.SafetyService"
 CACHE = "millrace.cache.v1.CacheService"
 INFERENCE = "millrace.inference.v1.InferenceService"
@@ -58,7 +59,7 @@ def body(model: str, stream: bool) -> dict[str, object]:
 async def test_stream_is_one_trace(suite: Suite, receiver: OtlpReceiver) -> None:
     """A streamed chat gives one tree: edge, inference, safety both ways, cache both ways, and the attempt."""
     trace_id, parent_id, headers = traceparent()
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         answer = await client.post(f"{suite.url}/v1/chat/completions", json=body("fake", True), headers=headers)
     assert answer.text.endswith("data: [DONE]\n\n")
     edge = "edge POST /v1/chat/completions"
@@ -86,7 +87,7 @@ async def test_failure_is_recorded_where_it_happened(suite: Suite, receiver: Otl
     """A target that fails marks its attempt, inference and the edge as failed, and nothing else."""
     trace_id, parent_id, headers = traceparent()
     asked = body("fake-error-500", False)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         answer = await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
     assert answer.status_code == 503
     failed = {
@@ -105,7 +106,7 @@ async def test_cancelled_call_is_recorded_as_such(suite: Suite, receiver: OtlpRe
     """A caller that leaves mid-stream ends every span of the tree, marked as cancelled."""
     trace_id, parent_id, headers = traceparent()
     asked = body("fake-slow", True)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         request = client.build_request("POST", f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
         answer = await client.send(request, stream=True)
         await anext(answer.aiter_bytes())
@@ -124,7 +125,7 @@ async def test_spans_hold_no_content(suite: Suite, receiver: OtlpReceiver) -> No
     """No word of a prompt or of an answer is in any span."""
     trace_id, parent_id, headers = traceparent()
     asked = body("fake", True) | {"messages": [{"role": "user", "content": "zanzibar@example.com quokka"}]}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
     everywhere = [f"cache {CACHE}/Store", f"safety {SAFETY}/StreamCheckOutput", "edge POST /v1/chat/completions"]
     spans = await receiver.trace(trace_id, parent_id, "inference chat fake", *everywhere)
@@ -134,7 +135,7 @@ async def test_spans_hold_no_content(suite: Suite, receiver: OtlpReceiver) -> No
 async def test_one_request_is_told_by_traces_metrics_and_logs(suite: Suite, receiver: OtlpReceiver) -> None:
     """Its spans, the example of a latency bucket and the log of what went wrong carry one trace id."""
     trace_id, parent_id, headers = traceparent()
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         for _ in range(6):  # until the breaker opens, which is logged
             asked = body("fake-error-502", False)
             await client.post(f"{suite.url}/v1/chat/completions", json=asked, headers=headers)
@@ -158,7 +159,7 @@ async def test_nothing_that_is_exported_holds_content(suite: Suite, receiver: Ot
         "sk-" + secrets.token_hex(20),
         "zanzibar quokka, write to ann.example@mail.example or 4111111111111111",
     )
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         for model, stream in (("fake", True), ("fake", False), ("fake-error-500", False), ("no-such-model", False)):
             asked = body(model, stream) | {"messages": [{"role": "user", "content": text}], "user": "ann"}
             trace_id, parent_id, headers = traceparent()

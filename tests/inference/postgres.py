@@ -6,12 +6,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from bench.ports import free_port
 
 UNPRIVILEGED = "nobody"  # initdb and postgres refuse to run as root
 # What survives a crash of the machine is PostgreSQL's own affair; here only processes die.
@@ -36,9 +37,7 @@ class PostgresServer:
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         self._run("initdb", "--no-sync", "--auth=trust", "--username=millrace", "--encoding=UTF8", "--locale=C")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._database_count = 0
         self.start()
 

@@ -9,6 +9,7 @@ import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from bench.ports import free_port
 from kit import telemetry
 from kit.config import ConfigError, ServeSettings
 
@@ -110,7 +111,7 @@ def test_new_traces_are_sampled_as_configured(sink, ratio: float, sampled: bool)
 
 def test_metrics_are_served_where_a_port_is_set() -> None:
     """The page is Prometheus text; after the shutdown the port is free again."""
-    port = _free_port()
+    port = free_port()
     settings = ServeSettings(metrics_port=port)
     made = telemetry.setup("echo", settings)
     assert made.calls is not None
@@ -123,11 +124,3 @@ def test_metrics_are_served_where_a_port_is_set() -> None:
 
     assert 'rpc_server_call_duration_seconds_count{rpc_method="a.B/C",rpc_response_status_code="OK"} 1.0' in page
     telemetry.setup("echo", settings).shutdown()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 from asyncio.subprocess import DEVNULL, STDOUT
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from bench.ports import free_port
 from kit.signals import BY_NAME, SIGNALS, table
 from tests.flow.conftest import NAMES, Suite
 from tests.telemetry.pages import ROOT, asked, metrics_of, signal_of
@@ -44,12 +44,6 @@ named: {{chat-limited: {{client: {{requests_per_minute: {LIMITED_COUNT}}}}}}}
 OPEN_METRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,9 @@ async def test_calls_are_items(client: openai.AsyncOpenAI, http: httpx.AsyncClie
 
 async def test_in_the_background(client: openai.AsyncOpenAI, http: httpx.AsyncClient, upstream: OpenAIUpstream) -> None:
     """It is there at once, answers while nobody waits, and can be read until it is forgotten."""
+    upstream.replies["gpt"] = Reply(gate_after=0)  # so that it is not done before it was begun, as its maker sees it
     started = await client.responses.create(model="gpt", input="hi", background=True)
+    (await upstream.next()).gate.set()
     done = await ended(client, started)
     validator()("Response", (await http.get(f"/v1/responses/{done.id}")).json())
     items = [item async for item in client.responses.input_items.list(done.id)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
+from bench.ports import free_port
 from tests.flow.conftest import Suite
 from tests.flow.parrot import Parrot
 
@@ -58,8 +58,7 @@ async def upstream() -> AsyncIterator[Parrot]:
 @pytest.fixture(scope="module")
 def span_store() -> dict[str, str]:
     """Settings by which the edge keeps every service's spans, as `millrace up` makes them."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     to = {f"MILLRACE_{name}_SPAN_STORE": f"127.0.0.1:{port}" for name in ("EDGE", "INFERENCE", "CACHE", "SAFETY")}
     return {**to, "MILLRACE_EDGE_SPAN_STORE_PORT": str(port)}
 
@@ -158,7 +157,6 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
-async def hidden_width(page: Page) -> int:
-    """How many pixels of a page lie beyond its right edge."""
-    width: int = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    return width
+async def fits(page: Page) -> None:
+    """Waits until nothing of a page lies beyond its right edge."""
+    await page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=DEADLINE_MS)

@@ -16,19 +16,6 @@ from tests.flow.playground.conftest import Open, answered, ask, violations
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ADMIN = new_secret()
-MODELS = """
-version: 1
-upstreams:
-  fake: {{base_url: "{url}"}}
-models:
-  - name: parrot-3
-    targets: [{{engine: openai, upstream: fake, model: "*"}}]
-"""
-
-
-@pytest.fixture(scope="module")
-def models() -> str:
-    return MODELS
 
 
 @pytest.fixture(scope="module")
