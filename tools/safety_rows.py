@@ -119,13 +119,18 @@ class Numbers:
         for begin in range(0, len(texts), 16):
             part = texts[begin : begin + 16]
             encodings = map(self._network.tokenizer.encode, part)
-            ids = [encoding.ids[: limit - 1] + encoding.ids[-1:] for encoding in encodings]
+            ids = [_cut(encoding.ids, limit) for encoding in encodings]
             vectors, _ = self._network.run(ids)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             self._known.update(zip(map(_key, part), vectors, strict=True))
         if texts:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             np.savez(self._file, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
+
+
+def _cut(ids: Sequence[int], limit: int) -> Sequence[int]:
+    """Tokens that fit, the one that ends a text included."""
+    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
 def _key(text: str) -> str:

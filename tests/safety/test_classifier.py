@@ -19,7 +19,7 @@ profiles:
     description: Blocks what is harmful.
     strictness: 500
     input: {moderation: {action: block, threshold: 0.5}, injection: {action: block, threshold: 0.5}}
-    output: {moderation: {action: block, threshold: 0.4}}
+    output: {moderation: {action: block, threshold: 0.5}}
   flagging:
     description: Reports what is harmful.
     strictness: 400

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.safety.learned.passages import PASSAGE_MAX, Pieces, passage_end, passages
+from services.safety.learned.passages import PASSAGE_MAX, Pieces, passage_end, passages, sentence_spans
 
 TEXTS = st.lists(st.sampled_from(["word ", "Stop. ", "\n", "x" * 90, "。", "é", "5 "]), max_size=200).map("".join)
 
@@ -48,3 +48,13 @@ def test_pieces_keep_what_is_not_complete(text, sizes):
         found += pieces.take(text[:end], 0, final=False)
 
     assert found + pieces.take(text, 0, final=True) == list(passages(text))
+
+
+@given(TEXTS)
+def test_sentences_are_the_passage(text):
+    """Joined they are the passage again, and none is blank unless the passage is."""
+    for passage in passages(text):
+        spans = sentence_spans(passage)
+
+        assert "".join(passage[start:end] for start, end in spans) == passage
+        assert all(passage[start:end].strip() for start, end in spans) or not passage.strip()

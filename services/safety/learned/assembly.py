@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -49,5 +50,7 @@ def assemble(encoder_threads: int) -> Learned:
     moderation = Classifier("moderation", heads["moderation"], MODERATION_NAMES, reader)
     # An attack is a sentence, however long the text around it: each passage is judged by itself. Among long benign
     # texts that found 0.92 of the attacks at 5 % of false alarms, the window 0.71.
-    injection = Classifier("injection", heads["injection"], INJECTION_NAMES, reader, window_passages=1)
+    injection = Classifier(
+        "injection", heads["injection"], INJECTION_NAMES, reader, window_passages=1, suspicion=math.inf
+    )
     return Learned(encoder, {each.name: each for each in (moderation, injection, Names(reader))})

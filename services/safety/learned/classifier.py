@@ -1,16 +1,21 @@
 """Detectors that judge passages by what heads were taught: moderation and injection.
 
 A passage is judged when it is complete, together with those before it: vectors of passages are pooled, so that a window
-slides over a long text without any token being encoded twice. A finding covers the passage that completed it. Where the
-policy blocks, a stream is held until its passage is judged; where it only flags, nothing waits.
+slides over a long text without any token being encoded twice. One sentence of harm among calm ones is lost in a pool,
+so moderation judges sentences too: those that look like harm where they stand are read by themselves. A finding covers
+the passage that completed it. Where the policy blocks, a stream is held until its passage is judged; where it only
+flags, nothing waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from services.safety.detectors.detector import Match
 from services.safety.learned.backwards import turned
@@ -24,12 +29,18 @@ WINDOW_PASSAGES = 8
 # More passages than this are scored in a thread; one takes about a millisecond.
 INLINE_PASSAGES = 2
 
-# How much lower the log odds are of a window of a prompt that has room for more while the text goes on: heads were
-# taught whole texts, and a text has as many chances to be flagged as it has passages. Over three splits AUPRC of
-# self-harm is 0.77 without, 0.82 with this and 0.83 for whole texts alone; of the harmless rows 8.4 % are flagged
-# without and 7.0 % with it, of the harmful 70 and 67 %. An answer has no such grace: its text leaves before the rest.
+# How much lower the log odds are of what is one chance of many to be flagged: heads were taught whole texts. So it is
+# with a window of a prompt that has room for more while the text goes on. Over three splits AUPRC of self-harm is 0.77
+# without, 0.82 with this and 0.83 for whole texts alone; of the harmless rows 8.4 % are flagged without and 7.0 % with
+# it, of the harmful 70 and 67 %. The windows of an answer have no such grace: its text leaves before the rest.
+# And so it is with a sentence, everywhere: at 1.0 self-harm has 0.80 and 3 % more of harmful sentences among calm ones
+# are found, at 1.5 0.81.
 DOUBT = 1.5
+# A sentence that is so likely harm where it stands is read by itself. Of the sentences of benign prompts these are one
+# in twenty, and what is found is what reading all of them finds, but for 3 %.
+SUSPICION = 0.15
 
+T = TypeVar("T")
 Scorer = Callable[[Floats, Counted, float], Mapping[str, float]]
 
 
@@ -42,6 +53,7 @@ class Classifier:
         names: What the categories are called, by the name of the head.
         reader: Shared by all detectors of the process.
         window_passages: How far back a passage is judged together with those before it.
+        suspicion: How likely harm a sentence is that is judged apart; more than 1: none is.
     """
 
     optional_categories: frozenset[str] = frozenset()
@@ -56,6 +68,7 @@ class Classifier:
         names: Mapping[str, str],
         reader: Reader,
         window_passages: int = WINDOW_PASSAGES,
+        suspicion: float = SUSPICION,
     ) -> None:
         self.name = name
         self.categories = tuple(names.values())
@@ -63,6 +76,7 @@ class Classifier:
         self._names = names
         self._reader = reader
         self._window_passages = window_passages
+        self._suspicion = suspicion
 
     async def warm(self) -> None:
         """See `detector.Warmed`."""
@@ -72,21 +86,35 @@ class Classifier:
         """Begins to read a text."""
         wanted = frozenset(categories)
         names = {head: category for head, category in self._names.items() if category in wanted}
-        return ClassifierCursor(self._reader, self._heads.score, names, self._window_passages, doubt)
+        return ClassifierCursor(self._reader, self._heads.score, names, self._window_passages, doubt, self._suspicion)
 
     def prompt_cursor(self, categories: Collection[str]) -> ClassifierCursor:
         """See `detector.Deliberate`."""
         return self.cursor(categories, DOUBT)
 
 
+class _Apart(NamedTuple):
+    """What is judged by itself, beside the window: a text, and by how much its log odds are lowered."""
+
+    text: str
+    doubt: float
+
+
 class ClassifierCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
     def __init__(
-        self, reader: Reader, score: Scorer, names: Mapping[str, str], window_passages: int, doubt: float
+        self,
+        reader: Reader,
+        score: Scorer,
+        names: Mapping[str, str],
+        window_passages: int,
+        doubt: float,
+        suspicion: float,
     ) -> None:
         self.safe = 0
         self._doubt = doubt
+        self._suspicion = suspicion
         self._reader = reader
         self._score = score
         self._names = names
@@ -99,24 +127,49 @@ class ClassifierCursor:
         return self._judge(complete, final) if complete else None
 
     async def _judge(self, passages: list[str], is_end: bool) -> list[Match]:
-        meant = [turned(passage) for passage in passages]
-        texts = [*passages, *itertools.chain.from_iterable(meant)]
-        readings = await self._reader.read(texts)
-        if len(texts) <= INLINE_PASSAGES:
-            return self._matches(passages, meant, readings, is_end)
-        return await asyncio.to_thread(self._matches, passages, meant, readings, is_end)
+        readings = await self._reader.read(passages)
+        apart = await _worked(len(passages), partial(self._apart, passages, readings))
+        texts = [one.text for each in apart for one in each]
+        vectors = [reading.vector for reading in await self._reader.read(texts)] if texts else []
+        return await _worked(
+            len(passages) + len(texts), partial(self._matches, passages, readings, apart, vectors, is_end)
+        )
+
+    def _apart(self, passages: list[str], readings: list[Reading]) -> list[list[_Apart]]:
+        """What of each passage is judged by itself: what it says backwards, and sentences that look like harm."""
+        apart = []
+        is_first = self.safe == 0
+        for passage, reading in zip(passages, readings, strict=True):
+            each = [_Apart(text, 0.0) for text in turned(passage)]
+            if self._suspicion <= 1 and not (is_first and len(reading.sentences) == 1):
+                each += [
+                    _Apart(sentence, DOUBT)
+                    for start, end, vector in reading.sentences
+                    if self._is_suspect(sentence := passage[start:end], vector.astype(np.float32))
+                ]
+            apart.append(each)
+            is_first = False
+        return apart
+
+    def _is_suspect(self, sentence: str, vector: Floats) -> bool:
+        return max(self._scores([(sentence, vector)], 0.0).values(), default=0.0) >= self._suspicion
 
     def _matches(
-        self, passages: list[str], meant: list[tuple[str, ...]], readings: list[Reading], is_end: bool
+        self,
+        passages: list[str],
+        readings: list[Reading],
+        apart: list[list[_Apart]],
+        vectors: Sequence[Floats],
+        is_end: bool,
     ) -> list[Match]:
         matches = []
-        rest = iter(readings[len(passages) :])
-        for left, passage, others, reading in zip(range(len(passages))[::-1], passages, meant, readings, strict=False):
+        rest = iter(vectors)
+        for left, passage, reading, others in zip(range(len(passages))[::-1], passages, readings, apart, strict=True):
             self._window.append((passage, reading.vector))
             is_whole = len(self._window) == self._window.maxlen or (is_end and not left)
             scores = self._scores(self._window, 0.0 if is_whole else self._doubt)
             for other in others:
-                alone = self._scores([(other, next(rest).vector)], 0.0)
+                alone = self._scores([(other.text, next(rest))], other.doubt)
                 scores = {category: max(score, alone[category]) for category, score in scores.items()}
             end = self.safe + len(passage)
             matches += [Match(self.safe, end, category, score) for category, score in scores.items()]
@@ -127,3 +180,8 @@ class ClassifierCursor:
         counted = self._reader.counted("".join(passage for passage, _ in window))
         scores = self._score(pooled([vector for _, vector in window]), counted, doubt)
         return {category: scores[head] for head, category in self._names.items()}
+
+
+async def _worked(passage_count: int, work: Callable[[], T]) -> T:
+    """Does what takes a millisecond for each passage, in a thread where that is long."""
+    return work() if passage_count <= INLINE_PASSAGES else await asyncio.to_thread(work)

@@ -40,6 +40,19 @@ def passages(text: str) -> Iterator[str]:
         start = end
 
 
+def sentence_spans(passage: str) -> list[tuple[int, int]]:
+    """Cuts a passage where its sentences end: half-open ranges that cover it, none blank unless all of it is."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for end in (*(match.end() for match in _SENTENCE_END.finditer(passage)), len(passage)):
+        if passage[start:end].strip():
+            spans.append((start, end))
+            start = end
+    if not spans:
+        return [(0, len(passage))]
+    return [*spans[:-1], (spans[-1][0], len(passage))]
+
+
 class Pieces:
     """Makes passages of a text that arrives piece by piece, and keeps what is not complete."""
 

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from kit.encoder import Encoded
 from kit.errors import InvalidArgument
 from services.safety.learned.features import Counted, Floats, Hints, count
 from services.safety.learned.marking import Mark, NamesHead
+from services.safety.learned.passages import sentence_spans
+from services.safety.learned.words import states_of
 from services.safety.recent import Recent, digest
 
-# A vector is 1.5 KB, so this is about 12 MB with its book-keeping.
+# A vector is 1.5 KB and that of a sentence half of it, so this is about 20 MB with its book-keeping.
 READINGS_MAX = 4096
 # What is counted in a window is up to 60 KB.
 COUNTED_MAX = 128
@@ -40,12 +43,29 @@ class TextEncoder(Protocol):
         ...
 
 
+class Sentence(NamedTuple):
+    """A sentence of a passage: where it is, in code points, and what its tokens came to mean in this company.
+
+    The vector, float16 and of length 1, costs nothing beside the passage's. It tells which sentences are worth a
+    reading by themselves: by it alone a third less is found.
+    """
+
+    start: int
+    end: int
+    vector: npt.NDArray[np.float16]
+
+    def moved(self, by: int) -> Sentence:
+        """The same behind as many more code points."""
+        return self._replace(start=self.start + by, end=self.end + by)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is known of one passage: its vector, float32, shape (dimension,), and the names in it."""
+    """What is known of one passage: its vector, float32, shape (dimension,), the names in it and its sentences."""
 
     vector: Floats
     names: tuple[Mark, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
 
 
 class Reader:
@@ -107,7 +127,10 @@ class Reader:
 
     def _understand(self, passages: Sequence[str], encoded: Sequence[Encoded]) -> list[Reading]:
         mark = self._names.mark if self._names else lambda *_: ()
-        return [Reading(each.vector, mark(text, each)) for text, each in zip(passages, encoded, strict=True)]
+        return [
+            Reading(each.vector, mark(text, each), _sentences(text, each))
+            for text, each in zip(passages, encoded, strict=True)
+        ]
 
     async def _by_halves(self, passage: str) -> Reading:
         """Reads a passage in two parts if it must be, and each of them again."""
@@ -119,7 +142,16 @@ class Reader:
                 raise
             one, other = [await self._by_halves(half) for half in (passage[:middle], passage[middle:])]
             behind = [mark._replace(start=mark.start + middle, end=mark.end + middle) for mark in other.names]
-            return Reading(np.asarray((one.vector + other.vector) / 2, np.float32), (*one.names, *behind))
+            sentences = (*one.sentences, *(sentence.moved(middle) for sentence in other.sentences))
+            vector = np.asarray((one.vector + other.vector) / 2, np.float32)
+            return Reading(vector, (*one.names, *behind), sentences)
+
+
+def _sentences(passage: str, encoded: Encoded) -> tuple[Sentence, ...]:
+    spans = sentence_spans(passage)
+    vectors = states_of(spans, encoded) if len(spans) > 1 else encoded.vector[None]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return tuple(Sentence(*span, vector) for span, vector in zip(spans, vectors.astype(np.float16), strict=True))
 
 
 class _Place(NamedTuple):

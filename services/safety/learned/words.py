@@ -53,15 +53,15 @@ def read_words(text: str, encoded: Encoded) -> Words:
         if not _touches(span := match.span(), addresses) and not _UNSPACED.search(match.group())
     )
     shapes = _with_neighbours(np.array([_shape(text, *span) for span in spans], np.float32).reshape(-1, SHAPE_COUNT))
-    return Words(spans, np.concatenate([_states(spans, encoded), shapes], axis=1))
+    return Words(spans, np.concatenate([states_of(spans, encoded), shapes], axis=1))
 
 
 def _touches(span: Span, others: Sequence[Span]) -> bool:
     return any(start < span[1] and span[0] < end for start, end in others)
 
 
-def _states(spans: Sequence[Span], encoded: Encoded) -> Floats:
-    """The mean state of each word's tokens; zeros for a word of which the encoder made none."""
+def states_of(spans: Sequence[Span], encoded: Encoded) -> Floats:
+    """The mean state of the tokens of each span, in order and apart; zeros for one of which the encoder made none."""
     if not spans:
         return np.zeros((0, encoded.states.shape[1]), np.float32)
     starts, ends = np.array(spans).T
