@@ -12,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import grpc
-from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from kit import identity, names, telemetry
 from kit.errors import Code
+from kit.spans import Constants
+from kit.spans import Span as LightSpan
 from kit.status import code_of
 from kit.telemetry import Telemetry
 
@@ -151,7 +152,7 @@ class _Line:
 class _Calls:
     """Starts the calls of one method, on the line that its channel has now."""
 
-    __slots__ = ("_attributes", "_bind", "_current", "_deadline_s", "_line", "_method", "_start", "_telemetry")
+    __slots__ = ("_bind", "_constants", "_current", "_deadline_s", "_line", "_method", "_start", "_telemetry")
 
     def __init__(
         self,
@@ -163,7 +164,8 @@ class _Calls:
         current: Callable[[], _Line] | None,
     ) -> None:
         self._method = method
-        self._attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **attributes}
+        attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **attributes}
+        self._constants = {code: Constants({**attributes, names.RPC_RESPONSE_STATUS_CODE: code.name}) for code in Code}
         self._telemetry = telemetry
         self._deadline_s = deadline_s
         self._bind = bind
@@ -180,7 +182,7 @@ class _Calls:
         recording = self._telemetry.recording
         span: Span | None = None
         if recording:
-            span = self._telemetry.tracer.start_span(self._method, None, SpanKind.CLIENT, self._attributes)
+            span = self._telemetry.tracer.start_span(self._method, None, SpanKind.CLIENT)
         for key, value in telemetry.inject(span=span):
             headers.add(key, value)
         if self._current is not None and (line := self._current()) is not self._line:
@@ -189,7 +191,7 @@ class _Calls:
         if self._current is not None:
             self._line.begin(call)
         if recording or self._telemetry.calls is not None:
-            call.add_done_callback(_Ending(self._telemetry, self._method, span or trace.INVALID_SPAN))
+            call.add_done_callback(_Ending(self._telemetry, self._method, span, self._constants))
         return call
 
     def _timeout(self, caller: identity.CallContext | None, timeout: float | None) -> float | None:
@@ -203,25 +205,28 @@ class _Calls:
 class _Ending:
     """Records a call when its final status is there."""
 
-    __slots__ = ("_method", "_span", "_started", "_telemetry")
+    __slots__ = ("_constants", "_method", "_span", "_started", "_telemetry")
 
-    def __init__(self, telemetry: Telemetry, method: str, span: Span) -> None:
+    def __init__(
+        self, telemetry: Telemetry, method: str, span: Span | None, constants: Mapping[Code, Constants]
+    ) -> None:
         self._telemetry = telemetry
         self._method = method
         self._span = span
+        self._constants = constants
         self._started = time.perf_counter()
 
     def __call__(self, call: Any) -> None:
         code = code_of(_now(call.code()))
-        if self._span.is_recording():
-            self._span.set_attribute(names.RPC_RESPONSE_STATUS_CODE, code.name)
+        if isinstance(self._span, LightSpan):
+            self._span.constants = self._constants[code]
             if code is Code.CANCELLED:
                 by = "caller" if _now(call.details()) == _LOCAL_DETAILS else "peer"
                 self._span.set_attribute(names.CANCELLED_BY, by)
             if code is not Code.OK:
                 self._span.set_attribute(names.ERROR_TYPE, code.name)
                 self._span.set_status(StatusCode.ERROR)
-        self._span.end()
+            self._span.end()
         if self._telemetry.calls is not None:
             self._telemetry.calls.called(self._method, code.name, time.perf_counter() - self._started)
 

@@ -48,8 +48,8 @@ class Histogram(Collector):
         series.counts[bucket] += 1
         series.total += value
         span = trace.get_current_span()
-        if isinstance(span, Span) and span.flags & trace.TraceFlags.SAMPLED:
-            series.examples[bucket] = (span.trace_id, value, time.time())
+        if isinstance(span, Span) and span.is_sampled:
+            series.examples[bucket] = (span.trace_hex, value, time.time())
 
     def describe(self) -> list[Metric]:
         """The metric without values."""
@@ -81,9 +81,9 @@ class _Series:
 
     def __init__(self, bucket_count: int) -> None:
         self.counts = [0] * bucket_count
-        self.examples: list[tuple[int, float, float] | None] = [None] * bucket_count
+        self.examples: list[tuple[str, float, float] | None] = [None] * bucket_count
         self.total = 0.0
 
 
-def _exemplar(trace_id: int, value: float, at: float) -> Exemplar:
-    return Exemplar({"trace_id": f"{trace_id:032x}"}, value, at)
+def _exemplar(trace_hex: str, value: float, at: float) -> Exemplar:
+    return Exemplar({"trace_id": trace_hex}, value, at)

@@ -22,11 +22,13 @@ import grpc
 from google.protobuf.message import DecodeError
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, StatusCode
 
-from kit import identity, names, status, telemetry
+from kit import identity, names, status
 from kit.errors import Code, Internal, InvalidArgument, MillraceError
 from kit.identity import CallContext
+from kit.spans import Constants
+from kit.spans import Span as LightSpan
 from kit.telemetry import Telemetry
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -42,6 +44,7 @@ _SERVER_FAULTS = frozenset(
 )
 # A client whose deadline is over resets the call a moment before our own clock says so.
 _DEADLINE_SLACK_S = 0.05
+_CONSTANTS_COUNT_MAX = 256  # there may be many tenants
 
 _log = logging.getLogger(__name__)
 
@@ -81,10 +84,11 @@ class CallInterceptor:
             "_stream" if handler.response_streaming else "_unary"
         )
         behaviour: Behaviour = getattr(handler, kind)
+        constants = _Constants(method)
         run = _pumped(behaviour) if handler.response_streaming else _awaited(behaviour)
 
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            record = _Record(self._telemetry, method)
+            record = _Record(self._telemetry, method, constants)
             self._enter()
             try:
                 call_context = record.begin(context)
@@ -191,14 +195,38 @@ def _reader(deserialize: Callable[[bytes], Any] | None, streaming: bool) -> Call
     return read
 
 
+class _Constants:
+    """What the spans of one method have in common, by code and tenant."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._made: dict[tuple[Code, str | None], Constants] = {}
+
+    def of(self, code: Code, caller: CallContext | None) -> Constants:
+        key = (code, caller.tenant if caller else None)
+        found = self._made.get(key)
+        if found is None:
+            if len(self._made) >= _CONSTANTS_COUNT_MAX:
+                self._made.clear()
+            values = {
+                names.RPC_SYSTEM_NAME: "grpc",
+                names.RPC_METHOD: self._method,
+                names.RPC_RESPONSE_STATUS_CODE: code.name,
+            }
+            found = self._made[key] = Constants(values | ({names.TENANT: caller.tenant} if caller else {}))
+        return found
+
+
 class _Record:
     """What is known of one call, and recorded when it ends."""
 
-    __slots__ = ("_code", "_method", "_span", "_started", "_telemetry")
+    __slots__ = ("_caller", "_code", "_constants", "_method", "_span", "_started", "_telemetry")
 
-    def __init__(self, telemetry: Telemetry, method: str) -> None:
+    def __init__(self, telemetry: Telemetry, method: str, constants: _Constants) -> None:
         self._telemetry = telemetry
         self._method = method
+        self._constants = constants
+        self._caller: CallContext | None = None
         self._started = time.perf_counter()
         self._span: Span = trace.INVALID_SPAN
         # What holds where a call ends before anything else is known.
@@ -209,12 +237,9 @@ class _Record:
         if self._telemetry.calls is not None:
             self._telemetry.calls.active_count += 1
         metadata = dict(context.invocation_metadata())
-        parent = telemetry.extract(metadata)
-        if self._telemetry.recording:
-            self._span = self._telemetry.tracer.start_span(self._method, parent, SpanKind.SERVER)
-            parent = trace.set_span_in_context(self._span, parent)
-        if parent:
-            otel_context.attach(parent)
+        self._span, held = self._telemetry.served(self._method, metadata)
+        if held:
+            otel_context.attach(held)
         call = identity.from_metadata(metadata.items(), context.time_remaining())
         self.enter(call)
         return call
@@ -222,11 +247,9 @@ class _Record:
     def enter(self, call: CallContext) -> None:
         """Makes an identity that of the call."""
         identity.enter(call)
+        self._caller = call
         if call.tenant != identity.DEFAULT_TENANT:
             otel_context.attach(baggage.set_baggage(names.TENANT, call.tenant))
-        if self._span.is_recording():
-            self._span.set_attribute(names.REQUEST_ID, call.request_id)
-            self._span.set_attribute(names.TENANT, call.tenant)
 
     def succeed(self, context: Any) -> None:
         """Notes the code that the handler left; one that swallowed its cancellation did not succeed."""
@@ -254,14 +277,10 @@ class _Record:
 
     def end(self) -> None:
         """Records the call."""
-        if self._span.is_recording():
-            self._span.set_attributes(
-                {
-                    names.RPC_SYSTEM_NAME: "grpc",
-                    names.RPC_METHOD: self._method,
-                    names.RPC_RESPONSE_STATUS_CODE: self._code.name,
-                }
-            )
+        if isinstance(self._span, LightSpan):
+            if self._caller is not None:
+                self._span.set_attribute(names.REQUEST_ID, self._caller.request_id)
+            self._span.constants = self._constants.of(self._code, self._caller)
             if self._code in _SERVER_FAULTS:
                 self._span.set_attribute(names.ERROR_TYPE, self._code.name)
                 self._span.set_status(StatusCode.ERROR)

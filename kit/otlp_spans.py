@@ -12,15 +12,14 @@ from typing import Any, Final
 from opentelemetry.trace import SpanKind, StatusCode
 
 from kit import names
-from kit.spans import Span
+from kit.spans import Constants, Span
 
 # Names and attributes recur: methods, routes, models, codes. What is said once is not kept.
 _KEPT_COUNT_MAX: Final = 4096
 _SAID_ONCE: Final = frozenset({names.REQUEST_ID, names.GEN_AI_CONVERSATION_ID, names.URL_PATH})
 
-# Tags of opentelemetry.proto.trace.v1.Span: field number << 3 | wire type.
-_TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
-_IDS, _LOW = struct.Struct(">2sQQ2sQ"), (1 << 64) - 1
+# Tags of opentelemetry.proto.trace.v1.Span, field number << 3 | wire type, and the sizes of what follows; hexadecimal.
+_TRACE_ID, _SPAN_ID, _PARENT_ID = "0a10", "1208", "2208"
 _TIMES = struct.Struct("<BQBQ")
 # OTLP counts kinds from 1.
 _KINDS = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}
@@ -53,15 +52,15 @@ class SpanEncoder:
 
 
 def _span(span: Span, kept: dict[tuple[str, str | int], bytes]) -> bytes:
-    trace_id = span.trace_id
+    parent = f"{_PARENT_ID}{span.parent_hex}" if span.parent_hex else ""
     parts = [
-        _IDS.pack(_TRACE_ID, trace_id >> 64, trace_id & _LOW, _SPAN_ID, span.span_id),
+        bytes.fromhex(f"{_TRACE_ID}{span.trace_hex}{_SPAN_ID}{span.span_hex}{parent}"),
         _TIMES.pack(0x39, span.start_time, 0x41, span.end_time),
         kept.get(("", span.name)) or _keep(kept, "", span.name, _text(0x2A, span.name)),
         _KINDS[span.kind],
     ]
-    if span.parent_id:
-        parts.append(_PARENT_ID + span.parent_id.to_bytes(8, "big"))
+    if span.constants is not None:
+        parts.append(span.constants.encoded or _encode(span.constants))
     for key, value in span.attributes.items():
         # By exact type: 1, 1.0 and True would be one key.
         if (type(value) is str or type(value) is int) and key not in _SAID_ONCE:
@@ -72,6 +71,11 @@ def _span(span: Span, kept: dict[tuple[str, str | int], bytes]) -> bytes:
     if span.status_code is not StatusCode.UNSET:
         parts.append(_field(0x7A, _text(0x12, span.status_text) + bytes((0x18, span.status_code.value))))
     return b"".join(parts)
+
+
+def _encode(constants: Constants) -> bytes:
+    constants.encoded = b"".join(_field(0x4A, _attribute(key, value)) for key, value in constants.values.items())
+    return constants.encoded
 
 
 def _keep(kept: dict[tuple[str, str | int], bytes], key: str, value: str | int, encoded: bytes) -> bytes:

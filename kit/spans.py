@@ -11,6 +11,7 @@ something failed or took long.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import getrandbits
 from time import time_ns
@@ -27,6 +28,10 @@ from kit import names
 # Spans of one trace that one process holds back; a batch of a hundred items has about this many.
 HELD_COUNT_MAX: Final = 1024
 
+# The version of `traceparent` that has no more than four parts. https://www.w3.org/TR/trace-context/
+TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_ODD: Final = frozenset("13579bdf")  # the last bit of the flags says whether a trace is sampled
+
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
 # A trace id is random in its low 64 bits: those below the bound are sampled, as by the SDK's TraceIdRatioBased.
@@ -36,18 +41,34 @@ _RATIO_MASK: Final = (1 << _RATIO_BITS) - 1
 Export = Callable[["Span"], object]
 
 
-class Span(trace.Span):
-    """One span.
+class Constants:
+    """Attributes that many spans have: put into words once, for a hundred spans a second.
 
     Attributes:
-        trace_id: Of the request that it is part of, 128 bits.
-        span_id: Its own, 64 bits.
-        parent_id: Of the span that it is part of; 0 at the root of a trace.
-        flags: Whether the trace is sampled.
+        values: By name.
+        encoded: As who exports spans writes them; None until it has.
+    """
+
+    __slots__ = ("encoded", "values")
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.encoded: bytes | None = None
+
+
+class Span(trace.Span):
+    """One span. Ids are kept as they are told and written: in lower-case hexadecimal digits.
+
+    Attributes:
+        trace_hex: Of the request that it is part of, 128 bits.
+        span_hex: Its own, 64 bits.
+        parent_hex: Of the span that it is part of; "" at the root of a trace.
+        is_sampled: Whether its trace is.
         state: What the callers of the trace want to be passed on.
         name: Low in cardinality: a method, a route, an operation and a model.
         kind: Who waits for whom.
-        attributes: What is known of it.
+        attributes: What is known of it, beside its constants.
+        constants: What is known of many like it; set before it ends.
         start_time: In nanoseconds since the epoch.
         end_time: Likewise; 0 while it is open.
         status_code: Whether it failed.
@@ -55,8 +76,8 @@ class Span(trace.Span):
     """
 
     __slots__ = (
-        "_context", "_tracer", "attributes", "end_time", "flags", "held", "kind", "name", "parent_id", "root",
-        "span_id", "start_time", "state", "status_code", "status_text", "trace_id",
+        "_context", "_tracer", "attributes", "constants", "end_time", "held", "is_sampled", "kind", "name",
+        "parent_hex", "root", "span_hex", "start_time", "state", "status_code", "status_text", "trace_hex",
     )  # fmt: skip
 
     def __init__(
@@ -64,17 +85,18 @@ class Span(trace.Span):
         tracer: SpanTracer,
         name: str,
         kind: SpanKind,
-        trace_id: int,
-        parent_id: int,
-        flags: TraceFlags,
+        trace_hex: str,
+        parent_hex: str,
+        is_sampled: bool,
         state: TraceState | None,
         start_time: int | None,
     ) -> None:
         self._tracer, self.name, self.kind = tracer, name, kind
-        self.trace_id, self.parent_id, self.flags, self.state = trace_id, parent_id, flags, state
-        self.span_id = getrandbits(64) or 1
+        self.trace_hex, self.parent_hex, self.is_sampled, self.state = trace_hex, parent_hex, is_sampled, state
+        self.span_hex = f"{getrandbits(64) or 1:016x}"
         self._context: SpanContext | None = None
         self.attributes: dict[str, Any] = {}
+        self.constants: Constants | None = None
         self.start_time = start_time or time_ns()
         self.end_time = 0
         self.status_text = ""
@@ -88,18 +110,22 @@ class Span(trace.Span):
     def context(self) -> SpanContext:
         """Its ids, as OpenTelemetry has them: made when somebody asks, for most spans nobody does."""
         if self._context is None:
-            self._context = SpanContext(self.trace_id, self.span_id, False, self.flags, self.state)
+            self._context = self._ids(self.span_hex)
         return self._context
 
     @property
     def parent(self) -> SpanContext | None:
         """The span that it is part of; None at the root of a trace."""
-        return SpanContext(self.trace_id, self.parent_id, False, self.flags, self.state) if self.parent_id else None
+        return self._ids(self.parent_hex) if self.parent_hex else None
+
+    def _ids(self, span_hex: str) -> SpanContext:
+        flags = _SAMPLED if self.is_sampled else _UNSAMPLED
+        return SpanContext(int(self.trace_hex, 16), int(span_hex, 16), False, flags, self.state)
 
     @property
     def traceparent(self) -> str:
         """What tells the next service of it. https://www.w3.org/TR/trace-context/"""
-        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+        return f"00-{self.trace_hex}-{self.span_hex}-{'01' if self.is_sampled else '00'}"
 
     @property
     def is_error(self) -> bool:
@@ -113,7 +139,14 @@ class Span(trace.Span):
     def sibling(self, name: str, start_time: int) -> Span:
         """Begins a span beside it, at an instant in nanoseconds since the epoch: for what came just before."""
         span = Span(
-            self._tracer, name, SpanKind.INTERNAL, self.trace_id, self.parent_id, self.flags, self.state, start_time
+            self._tracer,
+            name,
+            SpanKind.INTERNAL,
+            self.trace_hex,
+            self.parent_hex,
+            self.is_sampled,
+            self.state,
+            start_time,
         )
         span.root = self.root or self
         return span
@@ -210,20 +243,33 @@ class SpanTracer(trace.Tracer):
             span.attributes.update(attributes)
         return span
 
+    def served(self, name: str, traceparent: str) -> Span:
+        """Begins the span of what this process serves, under its caller's; where that names none, a trace begins."""
+        told = TRACEPARENT.fullmatch(traceparent)
+        if told is None:
+            return self._root(name, SpanKind.SERVER, None)
+        trace_hex, parent_hex, flags = told.groups()
+        return Span(self, name, SpanKind.SERVER, trace_hex, parent_hex, flags[1] in _ODD, None, None)
+
     def below(self, above: Span, name: str, kind: SpanKind, start_time: int | None) -> Span:
         """Begins a span below another of this process."""
-        span = Span(self, name, kind, above.trace_id, above.span_id, above.flags, above.state, start_time)
+        span = Span(self, name, kind, above.trace_hex, above.span_hex, above.is_sampled, above.state, start_time)
         span.root = above.root or above
         return span
 
     def _first(self, name: str, kind: SpanKind, parent: SpanContext, start_time: int | None) -> Span:
         """Begins this process's part of a trace."""
-        if parent.trace_id:
-            trace_id, parent_id, flags, state = parent.trace_id, parent.span_id, parent.trace_flags, parent.trace_state
-            return Span(self, name, kind, trace_id, parent_id, flags, state, start_time)
+        if not parent.trace_id:
+            return self._root(name, kind, start_time)
+        is_sampled = bool(parent.trace_flags & TraceFlags.SAMPLED)
+        ids = f"{parent.trace_id:032x}", f"{parent.span_id:016x}"
+        return Span(self, name, kind, *ids, is_sampled, parent.trace_state, start_time)
+
+    def _root(self, name: str, kind: SpanKind, start_time: int | None) -> Span:
+        """Begins a trace."""
         trace_id = getrandbits(128) or 1
-        flags = _SAMPLED if trace_id & _RATIO_MASK < self._sampled_below else _UNSAMPLED
-        return Span(self, name, kind, trace_id, 0, flags, None, start_time)
+        is_sampled = trace_id & _RATIO_MASK < self._sampled_below
+        return Span(self, name, kind, f"{trace_id:032x}", "", is_sampled, None, start_time)
 
     @_agnosticcontextmanager
     def start_as_current_span(
@@ -245,7 +291,7 @@ class SpanTracer(trace.Tracer):
 
     def ended(self, span: Span) -> None:
         """Exports a span, holds it back or forgets it."""
-        if span.flags & TraceFlags.SAMPLED:
+        if span.is_sampled:
             self._export(span)
             return
         root = span.root

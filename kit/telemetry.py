@@ -8,7 +8,6 @@ whether calls are counted there is decided by `metrics_port` and by whether ther
 from __future__ import annotations
 
 import logging
-import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from opentelemetry import baggage, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.trace import NonRecordingSpan, NoOpTracer, SpanContext, TraceFlags, Tracer
+from opentelemetry.trace import NonRecordingSpan, NoOpTracer, SpanContext, SpanKind, TraceFlags, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -34,7 +33,7 @@ from kit.histogram import Histogram
 from kit.otlp import Destination, Exporter
 from kit.otlp_metrics import MetricExporter
 from kit.otlp_spans import SpanEncoder
-from kit.spans import Export, Span, SpanTracer
+from kit.spans import TRACEPARENT, Export, Span, SpanTracer
 
 # From a cached answer (under a millisecond) to a long generation.
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -42,8 +41,6 @@ _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 # The span store is what somebody looks at now.
 _STORE_DELAY_S = 0.2
 
-# The version of `traceparent` that has no more than four parts.
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _PROPAGATOR = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
 
@@ -120,6 +117,23 @@ class Telemetry:
     calls: CallMetrics | None = None
     closers: tuple[Callable[[], object], ...] = ()
 
+    def served(self, name: str, headers: Mapping[str, str]) -> tuple[trace.Span, Context]:
+        """Begins the span of what this process serves, below its caller's; returns it and the context that holds now.
+
+        Args:
+            name: Of the span.
+            headers: Of the caller, with lower-case names; malformed trace context is ignored.
+        """
+        if isinstance(self.tracer, SpanTracer) and "tracestate" not in headers and "baggage" not in headers:
+            # What nearly every call has.
+            span = self.tracer.served(name, headers.get("traceparent", ""))
+            return span, trace.set_span_in_context(span, Context())
+        above = extract(headers)
+        if not self.recording:
+            return trace.INVALID_SPAN, above
+        begun = self.tracer.start_span(name, above, SpanKind.SERVER)
+        return begun, trace.set_span_in_context(begun, above)
+
     def shutdown(self) -> None:
         """Exports what is left and stops; blocks for seconds at most."""
         for close in self.closers:
@@ -155,7 +169,12 @@ def setup(
 
 
 def _at_once(exporter: Takes) -> Export:
-    return lambda span: exporter.export((span,))
+    def export(span: Span) -> None:
+        if span.constants is not None:
+            span.attributes |= span.constants.values
+        exporter.export((span,))
+
+    return export
 
 
 def off(service_name: str = "millrace") -> Telemetry:
@@ -168,12 +187,10 @@ def extract(headers: Mapping[str, str]) -> Context:
     if "tracestate" in headers or "baggage" in headers:
         return _PROPAGATOR.extract(headers, Context())
     # What nearly every call has, read in a tenth of the time.
-    found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    found = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     if found is None:
         return Context()
     trace_id, span_id, flags = (int(part, 16) for part in found.groups())
-    if not (trace_id and span_id):
-        return Context()
     parent = SpanContext(trace_id, span_id, True, TraceFlags(flags & TraceFlags.SAMPLED))
     return trace.set_span_in_context(NonRecordingSpan(parent), Context())
 

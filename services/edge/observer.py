@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Status, StatusCode
 
 from kit import names
-from kit.telemetry import Telemetry, extract
+from kit.telemetry import Telemetry
 from services.edge.exchange import Exchange
 from services.edge.metrics import Metrics
 from services.edge.traces.noting import TraceNotes
@@ -56,12 +56,11 @@ class Observer:
         if not carrier and not self._telemetry.recording:
             yield
             return
-        parent = extract(carrier)
         # The span's name gets its route once that is known.
-        span = self._telemetry.tracer.start_span(method, parent, SpanKind.SERVER)
+        span, held = self._telemetry.served(method, carrier)
         if self._notes is not None and method == "POST":
             self._notes.begin(exchange, span, is_joined="traceparent" in carrier)
-        token = otel_context.attach(trace.set_span_in_context(span, parent))
+        token = otel_context.attach(held)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.trace import SpanKind, StatusCode
@@ -13,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from kit import otlp
 from kit.otlp import Destination, Exporter
 from kit.otlp_spans import SpanEncoder
-from kit.spans import Span, SpanTracer, step
+from kit.spans import Constants, Span, SpanTracer, step
 
 
 class Kept(list[Span]):
@@ -52,6 +53,26 @@ def test_what_was_quick_and_went_well_is_not_exported_unsampled() -> None:
     assert kept == []
 
 
+@pytest.mark.parametrize(("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("ff", True)])
+def test_what_is_served_continues_the_callers_trace(flags: str, is_sampled: bool) -> None:
+    """Ids are the caller's, and of its flags the last bit alone counts."""
+    span = SpanTracer([]).served("a.B/C", f"00-{'ab' * 16}-{'cd' * 8}-{flags}")
+    assert (span.trace_hex, span.parent_hex, span.is_sampled) == ("ab" * 16, "cd" * 8, is_sampled)
+    assert span.traceparent == f"00-{'ab' * 16}-{span.span_hex}-{'01' if is_sampled else '00'}"
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["", "00", f"00-{'0' * 32}-{'cd' * 8}-01", f"00-{'ab' * 16}-{'0' * 16}-01", f"00-{'AB' * 16}-{'cd' * 8}-01",
+     f"01-{'ab' * 16}-{'cd' * 8}-01", f"00-{'ab' * 16}-{'cd' * 8}-01\n", f" 00-{'ab' * 16}-{'cd' * 8}-01"],
+)  # fmt: skip
+def test_a_malformed_trace_context_begins_a_trace(told: str) -> None:
+    """Nothing of it is believed."""
+    span = SpanTracer([]).served("a.B/C", told)
+    assert (span.parent_hex, span.parent, span.is_sampled) == ("", None, True)
+    assert span.trace_hex not in ("ab" * 16, "0" * 32)
+
+
 def test_a_slow_trace_is_exported_unsampled() -> None:
     """Slow is what lasts longer than the bound, as its own times say."""
     kept = Kept()
@@ -83,6 +104,7 @@ def test_what_is_written_is_what_opentelemetry_reads() -> None:
     with tracer.start_as_current_span("above") as above:
         attributes = {"text": "ä" * 200, "count": -3, "share": 0.5, "flag": True, "list": ["a", "b"], "one": 1}
         span = tracer.start_span("below", kind=SpanKind.CLIENT, attributes=attributes)
+        span.constants = Constants({"method": "a.B/C", "code": "OK"})
         span.set_status(StatusCode.ERROR, "WHY")
         span.end()
     encoder = SpanEncoder({"service.name": "echo"}, "millrace")
@@ -96,6 +118,7 @@ def test_what_is_written_is_what_opentelemetry_reads() -> None:
     assert (below.status.code, below.status.message) == (below.status.STATUS_CODE_ERROR, "WHY")
     assert (below.start_time_unix_nano, below.end_time_unix_nano) == (span.start_time, span.end_time)
     found = {one.key: one.value for one in below.attributes}
+    assert (found["method"].string_value, found["code"].string_value) == ("a.B/C", "OK")
     assert found["text"].string_value == "ä" * 200
     assert (found["count"].int_value, found["share"].double_value) == (-3, 0.5)
     assert found["flag"].bool_value
