@@ -133,8 +133,10 @@ def test_a_dead_collector_costs_nothing_but_what_it_was_to_get() -> None:
     for number in range(3 * otlp.QUEUE_COUNT_MAX):
         exporter.offer(number)
     assert exporter.waiting_count <= otlp.QUEUE_COUNT_MAX
-    assert exporter.dropped_count >= 2 * otlp.QUEUE_COUNT_MAX
     exporter.shutdown()
+    assert exporter.dropped_count >= 2 * otlp.QUEUE_COUNT_MAX
+    # One may count as lost whose place became free as it came.
+    assert exporter.dropped_count + exporter.waiting_count >= 3 * otlp.QUEUE_COUNT_MAX
     destination.close()
 
 
