@@ -69,7 +69,8 @@ class Int8Linear(nn.Module):
         """Shape (..., inputs) to (..., outputs)."""
         rows, count = _padded(inputs)
         # In as few passes as torch has: they cost as much as the product of a single row.
-        largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True).clamp_min_(1e-30)
+        # Not by `vector_norm`, which goes number by number: ten times as slow at eight rows.
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-30)
         # All is positive here, so that cutting off the fraction rounds to the nearest.
         rounded = torch.addcmul(self._middle, rows, largest.reciprocal(), value=INT8_MAX).to(torch.uint8)
         product = torch.ops.onednn.qlinear_pointwise(
