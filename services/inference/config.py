@@ -30,9 +30,9 @@ class SafetyDialSettings(DialSettings):
     target: str = Field(
         default="127.0.0.1:50053", description="Address of the safety service; `none`: only profile `off` can be used."
     )
-    # A stream that waits for a frozen service learns of it by these, where a call's deadline may be minutes away; and
-    # the kernel gives up what nobody acknowledges for that long, so that another replica can be asked.
-    keepalive_time_s: float = Field(default=15.0, ge=10, description="Seconds of silence before it is probed.")
+    # What waits for a frozen service learns of it by these, early enough to ask another replica: an answer that hears
+    # nothing for five seconds is given up. And the kernel gives up what nobody acknowledges for that long.
+    keepalive_time_s: float = Field(default=1.5, ge=1, description="Seconds of silence before it is probed.")
     keepalive_timeout_s: float = Field(default=2.0, ge=1, description="Seconds that a probe may stay unanswered.")
 
 

@@ -12,6 +12,10 @@ class SafetySettings(ServeSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_SAFETY_")
 
     port: int = Field(default=50053, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    # Inference probes often, so that it finds a frozen replica before its callers give up.
+    keepalive_min_interval_s: float = Field(
+        default=1.0, ge=1, description="Clients that probe more often are disconnected."
+    )
     policies_file: FilePath | None = Field(
         default=None, description="Your policies and forbidden terms (YAML), over the embedded ones."
     )

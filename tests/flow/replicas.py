@@ -54,6 +54,11 @@ class ServiceProcess:
         """Whether it runs."""
         return self._process is not None and self._process.returncode is None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
         """Ends it; harmless when it has ended."""
         if self._process is not None and self.is_up:
