@@ -91,6 +91,13 @@ class Entry(msgspec.Struct, tag="entry", omit_defaults=True):
 
 
 Record = Begun | Entry
+# What every encoded Begun has behind its first byte: msgspec writes the tag first.
+_BEGUN = msgspec.msgpack.encode({"type": "begun"})[1:]
+
+
+def is_begun(encoded: bytes) -> bool:
+    """Whether an encoded record is a Begun, told without decoding it."""
+    return encoded.startswith(_BEGUN, 1)
 
 
 def new_id(now: float | None = None) -> str:

@@ -20,7 +20,7 @@ from kit.errors import Unavailable
 from services.inference.database.database import is_refusal
 from services.inference.ledger.journal import left_behind, records_of
 from services.inference.ledger.ledger import Ledger
-from services.inference.ledger.row import Begun, Entry, Record, lost
+from services.inference.ledger.row import Begun, Entry, Record, is_begun, lost
 from services.inference.ledger.store import LedgerStore
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ AGAIN_S, AGAIN_S_MAX = 0.25, 5.0
 ORPHANS_INTERVAL_S = 30.0
 
 _decode = msgspec.msgpack.Decoder(Record).decode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Shipping:
@@ -85,7 +86,7 @@ class Shipping:
             self._ledger.write_rest()
             while (found := await asyncio.to_thread(self._ledger.journal.waiting, BATCH_BYTES)) is not None:
                 segment, end, records = found
-                await self._insert([entry for data in records if isinstance(entry := _decode(data), Entry)])
+                await self._insert([_decode_entry(data) for data in records if not is_begun(data)])
                 self._ledger.journal.shipped(segment, end)
 
     async def adopt(self) -> None:
