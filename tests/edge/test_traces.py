@@ -121,6 +121,21 @@ def test_who_joins_a_trace_is_not_told_of_to_whoever_began_it(parent: bytes) -> 
     assert {one.span.span_id for one in store.own(store.trace(other))} == {b"o" * 8, b"p" * 8}
 
 
+@pytest.mark.parametrize(("others", "complete_s"), [(0, 0.5), (40, 2.5)])
+def test_a_trace_is_complete_when_no_service_can_have_more_of_it(others: int, complete_s: float) -> None:
+    """Once it is quiet for as long as services gather: those that have much to export for longer than the others."""
+    now = [100.0]
+    store = TraceStore(lambda: now[0])
+    request = Request(TRACE, b"", Root(ROOT, "POST /x", 1, False))
+    store.take(
+        export(*((bytes([number]) * 8, b"") for number in range(others)), trace_id=b"o" * 16, request_id="r" * 64)
+    )
+    store.take(export((ROOT, b""), (b"a" * 8, ROOT)))
+    for since_s, wanted in ((complete_s - 0.01, False), (complete_s, True)):
+        now[0] = 100.0 + since_s
+        assert store.is_complete(store.trace(request)) is wanted
+
+
 def test_a_request_that_came_by_grpc_is_found_by_its_spans() -> None:
     """Its id is in the span of the server that took it."""
     store = TraceStore()

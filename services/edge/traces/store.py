@@ -9,6 +9,7 @@ It holds what spans hold: never content.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -27,6 +28,10 @@ SPAN_COUNT_MAX: Final = 512  # of one trace
 # A trace is complete when its root has ended, no parent is missing and nothing came for so long: services export every
 # 200 ms, and the cache keeps an answer after it has left.
 QUIET_S: Final = 0.5
+# The same while a service has many spans to export, which it then does every two seconds (`kit.otlp`): it has sent more
+# than so much at once since.
+BUSY_QUIET_S: Final = 2.5
+BUSY_BYTES: Final = 3 * 1024  # some sixteen spans
 # How long a trace whose spans are still missing is waited for once nothing comes: a service may have died.
 MISSING_S: Final = 3.0
 
@@ -99,10 +104,10 @@ class Trace:
             return list(self.spans.values())
         return _below(root.span_id, self.spans, others)
 
-    def is_complete(self, now: float, others: frozenset[bytes] = frozenset()) -> bool:
+    def is_complete(self, now: float, others: frozenset[bytes] = frozenset(), quiet_s_min: float = QUIET_S) -> bool:
         """Whether no more is to be expected."""
         quiet_s, root = now - self.changed_at, self.request.root
-        if quiet_s < QUIET_S or not self.spans or self.open_root is not None:
+        if quiet_s < quiet_s_min or not self.spans or self.open_root is not None:
             return False
         parents = [one.span.parent_span_id for one in self.own(others)]
         outside = 1 if root is None or root.is_joined else 0  # the caller's own span is never here
@@ -122,6 +127,7 @@ class TraceStore:
         self._requests: OrderedDict[str, Request] = OrderedDict()
         self._exports: deque[tuple[float, bytes]] = deque()  # by the time at which they came
         self._size_bytes = 0
+        self._busy_until = -math.inf
         self._count = 0  # of exports so far, those that are gone included
         self._changed = asyncio.Event()
 
@@ -134,7 +140,10 @@ class TraceStore:
 
     def take(self, export: bytes) -> None:
         """Takes an encoded ExportTraceServiceRequest, unread."""
-        self._exports.append((self._clock(), export))
+        now = self._clock()
+        self._exports.append((now, export))
+        if len(export) > BUSY_BYTES:
+            self._busy_until = now + BUSY_QUIET_S
         self._count += 1
         self._size_bytes += len(export)
         while self._size_bytes > BYTES_MAX:
@@ -164,7 +173,9 @@ class TraceStore:
 
     def is_complete(self, trace: Trace) -> bool:
         """Whether no more is to be expected."""
-        return trace.is_complete(self._clock(), self._others(trace.request))
+        now = self._clock()
+        quiet_s_min = BUSY_QUIET_S if now < self._busy_until else QUIET_S
+        return trace.is_complete(now, self._others(trace.request), quiet_s_min)
 
     def _others(self, request: Request) -> frozenset[bytes]:
         """Roots of other requests that are in the same trace."""
