@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN, Extent, Extents
-from services.inference.engines.local.pace import PREFILL_TOKENS_MIN, STEP_TOKENS_MAX, Pace, measure
 from services.inference.engines.local.scheduler import Plan, Scheduler
 from services.inference.engines.local.sequence import Sequence
 
@@ -191,63 +190,3 @@ def test_random_traffic_keeps_the_invariants() -> None:
         step(one)
 
     assert one.preemption_count
-
-
-def test_pace_bounds_what_prompts_cost_running_answers() -> None:
-    """Beside running answers a step takes at most `stretch` times as long as without the prompt."""
-    pace = Pace(step_s=0.020, token_s=0.002, stretch=1.7)
-    alone = pace.step_s + 9 * pace.token_s
-
-    count = pace.step_token_count(8, 9)
-
-    assert count >= 8 + PREFILL_TOKENS_MIN
-    assert pace.step_s + count * pace.token_s <= 1.7 * alone + pace.token_s
-    assert pace.step_token_count(0, 5) == STEP_TOKENS_MAX
-
-
-def test_pace_follows_what_prompts_cost_in_service() -> None:
-    """Tokens of a prompt that cost four times what was measured get a piece that keeps the bound all the same."""
-    pace = Pace(step_s=0.020, token_s=0.0002, stretch=1.5)
-    alone = pace.step_s + 8 * pace.token_s
-    times = []
-
-    for _ in range(20):
-        count = pace.step_token_count(8, 8)
-        times.append(alone + (count - 8) * 4 * pace.token_s)
-        pace.observe(8, count, times[-1])
-
-    assert times[0] > 2 * alone
-    assert times[-1] <= 1.51 * alone
-    assert pace.step_token_count(8, 8) - 8 > PREFILL_TOKENS_MIN
-
-
-def test_pace_follows_what_answers_cost_in_service() -> None:
-    """Where decoding takes twice what was measured, prompts may take twice as long beside it."""
-    pace = Pace(step_s=0.020, token_s=0.001, stretch=1.5)
-    before = pace.step_token_count(8, 8)
-
-    for _ in range(40):
-        pace.observe(8, 8, 2 * 0.028)
-
-    assert abs(pace.slowness - 2.0) < 0.01
-    assert pace.step_token_count(8, 8) - 8 >= 2 * (before - 8) - 1
-
-
-def test_one_odd_step_does_not_rule() -> None:
-    """A step that the machine held up for a second leaves the pace near what it was."""
-    pace = Pace(step_s=0.020, token_s=0.001)
-
-    pace.observe(8, 8, 1.0)
-    pace.observe(0, 512, 9.0)
-
-    assert pace.slowness < 2
-
-
-def test_pace_is_measured_from_two_steps() -> None:
-    """The cost of a step and of a token come out of a short and a long one, the fastest of each."""
-    noise = iter([9.0, 0.0, 5.0] * 2)
-
-    pace = measure(lambda tokens: 0.01 + 0.001 * tokens + next(noise))
-
-    assert abs(pace.step_s - 0.01) < 1e-9
-    assert abs(pace.token_s - 0.001) < 1e-9

@@ -17,11 +17,11 @@ STRETCH = 1.5
 STEP_TOKENS_MAX = 512
 # A prompt gets on, however little a token more may cost.
 PREFILL_TOKENS_MIN = 8
-# Steps that are timed: one that is bound by reading weights, one by computing.
-SAMPLE_TOKENS = (1, 64)
+# Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
+# next token, of which each reads all its keys and values. The smallest cache holds them.
+PROMPT_TOKENS = 64
+DECODE_COUNT, DECODE_LENGTH = 8, 64
 SAMPLE_COUNT = 3
-
-
 # How fast what is seen in service replaces what was known: one odd step of a busy machine must not rule.
 LEARNING = 0.25
 # No step counts for more than so many times what was expected: it was the machine's doing.
@@ -30,26 +30,32 @@ SURPRISE_MAX = 4.0
 
 @dataclass(slots=True)
 class Pace:
-    """The cost of a step, `step_s + token_s * tokens`, corrected by what steps in service take.
+    """The cost of a step, `step_s + row_s * decoding + token_s * tokens of prompts`, corrected by what steps take.
 
-    Tokens of prompts have a price of their own: the further a prompt has been read, the more each must attend to.
+    Tokens of prompts turn out to cost more the further a prompt has been read: each must attend to more.
 
     Attributes:
         step_s: Of a step, whatever is in it.
-        token_s: Of each token.
+        row_s: Of each sequence that gets its next token.
+        token_s: Of each token of a prompt.
         stretch: How much longer than without prompts a step may take.
         slowness: What steps that only decode take, in parts of what was measured.
-        prompt_token_s: Of each token of a prompt; 0: as any other.
+        prompt_token_s: Of each token of a prompt, as seen in service; 0: as measured.
     """
 
     step_s: float
+    row_s: float
     token_s: float
     stretch: float = STRETCH
     slowness: float = 1.0
     prompt_token_s: float = 0.0
+    _known_count: int = 0
 
     def step_token_count(self, decode_count: int, in_play_count: int) -> int:
         """Tokens that a step may compute: the running answers', and as many of prompts as the stretch allows.
+
+        Who waits for a first token counts as much as who waits for the next one: where they are more, steps may be
+        stretched by as much more.
 
         Args:
             decode_count: Sequences that get a token in this step.
@@ -58,31 +64,43 @@ class Pace:
         """
         if decode_count == 0:
             return STEP_TOKENS_MAX
-        spare_s = self.stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
+        stretch = 1 + (self.stretch - 1) * max(1.0, (in_play_count - decode_count) / decode_count)
+        spare_s = stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
         prompt_count = max(int(spare_s / (self.prompt_token_s or self.token_s)), PREFILL_TOKENS_MIN)
         return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
 
     def observe(self, decode_count: int, token_count: int, seconds: float) -> None:
-        """Learns from a step that took so long; one in which nobody decodes is bound by nothing and teaches nothing."""
+        """Learns from a step that took so long.
+
+        One in which nobody decodes is bound by nothing and teaches nothing. Nor does one with prompts where more decode
+        than have been seen to decode alone: what those cost would be taken for the prompts' price.
+        """
         if decode_count == 0:
             return
         prompt_count, expected_s = token_count - decode_count, self._decode_s(decode_count)
         if prompt_count == 0:
             seen = min(seconds / expected_s, SURPRISE_MAX)
             self.slowness += LEARNING * (self.slowness * seen - self.slowness)
-            return
-        known_s = self.prompt_token_s or self.token_s
-        seen_s = min(max((seconds - expected_s) / prompt_count, self.token_s), SURPRISE_MAX * known_s)
-        self.prompt_token_s = known_s + LEARNING * (seen_s - known_s)
+            self._known_count = decode_count
+        elif decode_count <= self._known_count:
+            known_s = self.prompt_token_s or self.token_s
+            seen_s = min(max((seconds - expected_s) / prompt_count, self.token_s), SURPRISE_MAX * known_s)
+            self.prompt_token_s = known_s + LEARNING * (seen_s - known_s)
 
     def _decode_s(self, count: int) -> float:
-        return self.slowness * (self.step_s + count * self.token_s)
+        return self.slowness * (self.step_s + count * self.row_s)
 
 
-def measure(run: Callable[[int], float]) -> Pace:
-    """Times steps; `run` computes one of so many tokens and returns the seconds."""
-    few, many = SAMPLE_TOKENS
-    short = min(run(few) for _ in range(SAMPLE_COUNT))
-    long = min(run(many) for _ in range(SAMPLE_COUNT))
-    token_s = max((long - short) / (many - few), 1e-7)
-    return Pace(max(short - few * token_s, 0.0), token_s)
+def measure(read: Callable[[int], float], decode: Callable[[int, int], float]) -> Pace:
+    """Times steps.
+
+    Args:
+        read: Reads a prompt of so many tokens; returns the seconds.
+        decode: Computes a token of each of so many answers, which are so long; returns the seconds.
+    """
+    one = min(read(1) for _ in range(SAMPLE_COUNT))
+    prompt = min(read(PROMPT_TOKENS) for _ in range(SAMPLE_COUNT))
+    many = min(decode(DECODE_COUNT, DECODE_LENGTH) for _ in range(SAMPLE_COUNT))
+    token_s = max((prompt - one) / (PROMPT_TOKENS - 1), 1e-7)
+    row_s = max((many - one) / (DECODE_COUNT - 1), 1e-7)
+    return Pace(max(one - row_s, 0.0), row_s, token_s)

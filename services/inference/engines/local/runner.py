@@ -28,7 +28,7 @@ class Runner:
         self._dtype: torch.dtype = network.dtype
         config = network.config.get_text_config()
         self._head_count: int = config.num_attention_heads
-        self.time(1)  # makes the cache's layers, whose shapes the masks follow
+        self.time_reading(1)  # makes the cache's layers, whose shapes the masks follow
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> tuple[list[Sequence], torch.Tensor]:
@@ -60,12 +60,19 @@ class Runner:
         logits: torch.Tensor = output.logits[0]
         return [row.sequence for row in rows if row.gives_token], logits.float()
 
-    def time(self, token_count: int) -> float:
-        """Computes a step of so many tokens at the first positions, which nobody may hold, and returns its seconds."""
+    def time_reading(self, token_count: int) -> float:
+        """Reads a prompt of so many tokens at the first positions, which nobody may hold, and returns the seconds."""
         extent = Extent(0, max(EXTENT_TOKENS_MIN, token_count))
-        sequence = Sequence([0] * token_count, token_count, token_count, extent=extent)
+        return self._time([Row(_sequence(token_count, extent), 0, token_count)])
+
+    def time_decoding(self, row_count: int, length: int) -> float:
+        """Computes the last token of so many answers that are so long, at the first positions as well."""
+        extents = [Extent(at * length, length) for at in range(row_count)]
+        return self._time([Row(_sequence(length, extent), length - 1, 1) for extent in extents])
+
+    def _time(self, rows: list[Row]) -> float:
         begin = time.perf_counter()
-        self.run(Plan([Row(sequence, 0, token_count)]))
+        self.run(Plan(rows))
         return time.perf_counter() - begin
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
@@ -100,6 +107,10 @@ class Runner:
         elif min(lengths) < span.length:
             mask = length_mask(lengths, self._dtype, self._device)
         return Group(begin, end, span, mask)
+
+
+def _sequence(token_count: int, extent: Extent) -> Sequence:
+    return Sequence([0] * token_count, token_count, token_count, extent=extent)
 
 
 def _place(row: Row) -> tuple[bool, int, int]:

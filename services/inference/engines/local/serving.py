@@ -58,13 +58,14 @@ def serve(
     _pack(model, int8, progress)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, KVCache(token_count))
-    measured = pace.measure(runner.time)
+    measured = pace.measure(runner.time_reading, runner.time_decoding)
     scheduler = Scheduler(token_count, active_max, measured.step_token_count, reuses_prefixes=reuses_prefixes)
     facts = {
         "model": model.name,
         "kv_cache_tokens": token_count,
         "kv_cache_mib": token_count * token_bytes >> 20,
         "step_ms": round(measured.step_s * 1e3, 2),
+        "row_ms": round(measured.row_s * 1e3, 3),
         "token_ms": round(measured.token_s * 1e3, 3),
         "threads": torch.get_num_threads(),
         "precision": "int8" if int8 else str(model.network.dtype).removeprefix("torch."),

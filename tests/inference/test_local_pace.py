@@ -1,0 +1,95 @@
+"""How much of prompts joins a step, and what the pace learns from steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.inference.engines.local.pace import PREFILL_TOKENS_MIN, STEP_TOKENS_MAX, Pace, measure
+
+STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
+
+
+def pace() -> Pace:
+    """A step of eight answers takes 18 ms, and a token of a prompt half a millisecond."""
+    return Pace(STEP_S, ROW_S, TOKEN_S)
+
+
+def took(decode_count: int, prompt_count: int, row_s: float = ROW_S, token_s: float = TOKEN_S) -> float:
+    """Seconds of a step on a machine that keeps to figures of its own."""
+    return STEP_S + decode_count * row_s + prompt_count * token_s
+
+
+def test_pace_is_measured_from_three_steps() -> None:
+    """What a step costs, each answer in it and each token of a prompt come from three, the fastest of each."""
+    noise = iter([9.0, 0.0, 5.0] * 3)
+
+    found = measure(
+        lambda tokens: took(1, tokens - 1) + next(noise), lambda row_count, _: took(row_count, 0) + next(noise)
+    )
+
+    assert (found.step_s, found.row_s, found.token_s) == pytest.approx((STEP_S, ROW_S, TOKEN_S))
+
+
+def test_a_prompt_stretches_running_answers_by_half() -> None:
+    """Beside eight answers a prompt gets what makes their step 1.5 times as long."""
+    count = pace().step_token_count(8, 9) - 8
+
+    assert took(8, count) == pytest.approx(1.5 * took(9, 0), abs=TOKEN_S)
+
+
+def test_many_who_wait_may_stretch_a_step_further() -> None:
+    """Where three wait for each that decodes a step may take three times as much longer; alone, prompts take it all."""
+    count = pace().step_token_count(8, 32) - 8
+
+    assert took(8, count) == pytest.approx(2.5 * took(32, 0), abs=TOKEN_S)
+    assert pace().step_token_count(0, 32) == STEP_TOKENS_MAX
+
+
+def test_dear_prompts_get_fewer_tokens() -> None:
+    """Tokens of a prompt that cost four times what was measured get a piece that keeps the bound all the same."""
+    learned, times = Pace(0.020, 0.0002, 0.0002), []
+    alone = 0.020 + 8 * 0.0002
+    learned.observe(8, 8, alone)
+
+    for _ in range(20):
+        count = learned.step_token_count(8, 8) - 8
+        times.append(alone + count * 0.0008)
+        learned.observe(8, 8 + count, times[-1])
+
+    assert times[0] > 2 * alone
+    assert times[-1] <= 1.51 * alone
+    assert count > PREFILL_TOKENS_MIN
+
+
+def test_dear_answers_do_not_make_prompts_dear() -> None:
+    """While a batch fills up, answers that cost more than was measured are not taken for dear prompts."""
+    learned = pace()
+    for _ in range(10):
+        learned.observe(8, 8, took(8, 0))
+    before = learned.step_token_count(16, 32)
+    for decode_count in range(9, 32):
+        learned.observe(decode_count, decode_count + 20, took(decode_count, 20, row_s=4 * ROW_S))
+
+    assert learned.step_token_count(16, 32) == before
+
+
+def test_slow_answers_give_prompts_more_time() -> None:
+    """Where decoding takes twice what was measured, prompts may take twice as long beside it."""
+    learned = pace()
+    before = learned.step_token_count(8, 8)
+
+    for _ in range(40):
+        learned.observe(8, 8, 2 * took(8, 0))
+
+    assert learned.slowness == pytest.approx(2, rel=0.01)
+    assert learned.step_token_count(8, 8) - 8 >= 2 * (before - 8) - 1
+
+
+def test_one_odd_step_does_not_rule() -> None:
+    """A step that the machine held up for a second leaves the pace near what it was."""
+    learned = pace()
+
+    learned.observe(8, 8, 1.0)
+    learned.observe(0, 512, 9.0)
+
+    assert learned.slowness < 2
