@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 from kit import names
 from kit.errors import MillraceError
-from kit.spans import Span as LightSpan
+from kit.spans import Span, SpanTracer
 from services.inference.attempts.attempt import Observation
 from services.inference.events import Attempt
 from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent
@@ -24,6 +24,14 @@ QUEUE_S_MIN = 0.001  # a shorter wait is none, and a span of its own would say n
 class _Unobserved:
     """What watches an attempt when nobody records."""
 
+    __slots__ = ()
+
+    def __enter__(self) -> _Unobserved:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def current(self) -> AbstractContextManager[object]:
         return nullcontext()
 
@@ -31,15 +39,44 @@ class _Unobserved:
         pass
 
 
-class _Observed:
-    """Writes one attempt into its span."""
+class _Current:
+    """A block in which a span is the parent of what begins."""
+
+    __slots__ = ("_span", "_token")
 
     def __init__(self, span: Span) -> None:
         self._span = span
+
+    def __enter__(self) -> None:
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(self, *_: object) -> None:
+        otel_context.detach(self._token)
+
+
+class _Observed:
+    """Writes one attempt into its span, which ends with it and says truthfully how."""
+
+    __slots__ = ("_attempt", "_finish_reasons", "_span")
+
+    def __init__(self, span: Span, attempt: Attempt) -> None:
+        self._span, self._attempt = span, attempt
         self._finish_reasons: list[str] = []
 
+    def __enter__(self) -> _Observed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, MillraceError):
+            self._span.set_attribute(names.ERROR_TYPE, error.reason)
+            self._span.set_status(StatusCode.ERROR, error.reason)
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._span.set_attribute(names.ERROR_TYPE, "cancelled")
+        self._span.end()
+        _phases(self._span, self._attempt)
+
     def current(self) -> AbstractContextManager[object]:
-        return trace.use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+        return _Current(self._span)
 
     def see(self, event: EngineEvent) -> None:
         if isinstance(event, ChoiceFinished):
@@ -62,7 +99,7 @@ class AttemptObserver:
     def observe(
         self, request: Request, candidate: RouteTarget, attempt: Attempt
     ) -> AbstractContextManager[Observation]:
-        """Watches one attempt; the span ends with it and says truthfully how."""
+        """Watches one attempt."""
         operation = "chat" if request.prompt.raw_prompt is None else "text_completion"
         return self._observe(operation, request, candidate, attempt)
 
@@ -72,25 +109,18 @@ class AttemptObserver:
         """Watches one attempt to embed, as `observe` does."""
         return self._observe("embeddings", request, candidate, attempt)
 
-    @contextmanager
     def _observe(
         self, operation: str, request: Request, candidate: RouteTarget, attempt: Attempt
-    ) -> Iterator[Observation]:
+    ) -> AbstractContextManager[Observation]:
+        if not isinstance(self._tracer, SpanTracer):
+            return _Unobserved()
         kind = SpanKind.CLIENT if candidate.target.engine == "openai" else SpanKind.INTERNAL
         span = self._tracer.start_span(f"{operation} {candidate.target_model}", kind=kind)
-        if not span.is_recording():
-            yield _Unobserved()
-            return
         span.set_attributes(_attributes(operation, request, candidate, attempt))
-        try:
-            with _ending(span):
-                yield _Observed(span)
-        finally:
-            if isinstance(span, LightSpan):
-                _phases(span, attempt)
+        return _Observed(span, attempt)
 
 
-def _phases(span: LightSpan, attempt: Attempt) -> None:
+def _phases(span: Span, attempt: Attempt) -> None:
     """The parts of an attempt: its wait for a place, its prefill up to the first token, and its decode."""
     began_ns = span.start_time
     if attempt.queue_s > QUEUE_S_MIN:
@@ -99,21 +129,6 @@ def _phases(span: LightSpan, attempt: Attempt) -> None:
         first_ns = min(began_ns + round(attempt.ttft_s * 1e9), span.end_time)
         span.child("prefill", began_ns).end(first_ns)
         span.child("decode", first_ns).end(span.end_time)
-
-
-@contextmanager
-def _ending(span: Span) -> Iterator[None]:
-    try:
-        yield
-    except MillraceError as error:
-        span.set_attribute(names.ERROR_TYPE, error.reason)
-        span.set_status(Status(StatusCode.ERROR, error.reason))
-        raise
-    except (asyncio.CancelledError, GeneratorExit):
-        span.set_attribute(names.ERROR_TYPE, "cancelled")
-        raise
-    finally:
-        span.end()
 
 
 def _attributes(
