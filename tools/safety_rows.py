@@ -21,7 +21,7 @@ import yaml
 from kit import bert_onnx, minilm
 from kit.sentence_model import find
 from services.safety.learned.classifier import WINDOW_PASSAGES
-from services.safety.learned.features import Floats, Hints, count
+from services.safety.learned.features import Floats, Hints, Tally, tallies
 from services.safety.learned.heads import PRECISION, pooled
 from services.safety.learned.passages import passages
 
@@ -111,7 +111,7 @@ class Numbers:
         self._encode(sorted(new, key=lambda passage: (len(passage), passage)))
         for row, parts in zip(rows, cut, strict=True):
             row.vector = pooled([self._known[_key(part)] for part in parts])
-            counted = count("".join(parts), self._hints)
+            counted = Tally.total([tally for part in parts for tally in tallies(part, self._hints)]).counted()
             row.hints, row.buckets, row.weights = counted.hints, counted.buckets, counted.weights
 
     def _encode(self, texts: Sequence[str]) -> None:

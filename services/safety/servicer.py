@@ -73,6 +73,11 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         categories: Counter[str] = Counter()
         turn = asyncio.Lock()  # text that has waited too long leaves between two messages of the caller
 
+        async def read() -> pb.StreamCheckOutputRequest | None:
+            # The iterator of requests is a generator around this, which costs as much again as judging a token.
+            message = await context.read()
+            return message if isinstance(message, pb.StreamCheckOutputRequest) else None
+
         async def tell(events: list[Event]) -> None:
             if events:
                 categories.update(_categories(events))
@@ -89,7 +94,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
                 async with turn:
                     await tell(await stream.push(request_wire.deltas(request)))
                 timer.look()
-                request = await anext(request_iterator, None)
+                request = await read()
                 if request is not None:
                     request_wire.refuse_start(request)
             async with turn:

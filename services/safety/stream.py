@@ -214,6 +214,9 @@ class OutputStream:
 
 def _joined(deltas: Sequence[Delta]) -> Iterator[Delta]:
     """Joins neighbours of one part: what arrived together is read once."""
+    if len(deltas) == 1:
+        yield deltas[0]
+        return
     for (part, ends), run in itertools.groupby(
         deltas, lambda delta: (delta.part, delta.ends_part or delta.ends_choice)
     ):

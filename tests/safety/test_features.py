@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from services.safety.learned.features import BUCKET_COUNT, Hints, count, plain
+from services.safety.learned.features import BUCKET_COUNT, Counted, Hints, Tally, plain, tallies
 
 HINTS = Hints({"threat": "kill stab.", "self": "my. me."})
+
+
+def count(text: str, hints: Hints) -> Counted:
+    """The features of a passage."""
+    return Tally.total(tallies(text, hints)).counted()
 
 
 def test_dress_does_not_change_what_is_counted():
@@ -36,3 +41,13 @@ def test_any_text_has_features(text):
 def test_plain_text_has_single_spaces():
     """Runs of white space become one space."""
     assert plain("A \t\n B") == "a b"
+
+
+def test_sentences_add_up():
+    """What two sentences have together is the sum of what each has, whatever stands between them."""
+    one, other = Tally.of("Give me my money.", HINTS), Tally.of("I will kill my time.", HINTS)
+    both = Tally.total(tallies("Give me my money.  I will kill my time.", HINTS))
+
+    assert both.word_count == 9
+    assert both.hints.tolist() == [1, 3]
+    assert sorted(both.buckets.tolist()) == sorted([*one.buckets.tolist(), *other.buckets.tolist()])

@@ -1,8 +1,8 @@
 """What the learned heads see of a text beside its vector: hashed words, hashed letters and counts of telling words.
 
-A sentence vector knows what a text is about and forgets how it was said; words and letter groups remember. All of it is
-a linear, deterministic function of the text, computed in one pass: training and serving share this module, so that
-they can never differ. It keeps nothing of a text.
+A sentence vector knows what a text is about and forgets how it was said; words and letter groups remember. Sentences
+are counted once each, and what a passage or a window has is the sum. All of it is a deterministic function of the text:
+training and serving share this module, so that they can never differ. It keeps nothing of a text.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
+from services.safety.learned.passages import sentence_spans
+
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+Buckets = npt.NDArray[np.uint16]
 
 HINTS_FILE = Path(__file__).with_name("hints.yaml")
 # Buckets of one kind of hashed feature. 2^15 gained nothing.
@@ -63,18 +66,12 @@ class Hints:
         return cls(yaml.safe_load(file.read_text()))
 
     def count(self, words: Iterable[str]) -> Floats:
-        """Returns of each group how many words there are and how thick they stand, and the length of the text.
-
-        float32, shape (2 * groups + 1,), on scales that grow slowly.
-        """
+        """Returns how many words there are of each group, float32, shape (groups,)."""
         counts = np.zeros(len(self.names), np.float32)
-        word_count = 0
         for word in words:
-            word_count += 1
             for number in self._groups(word.replace("'", "").replace("’", "")):
                 counts[number] += 1
-        length = np.float32(max(word_count, 1))
-        return np.concatenate([np.log1p(counts), counts / np.sqrt(length), [np.log(length)]]).astype(np.float32)
+        return counts
 
     def _groups(self, word: str) -> set[int]:
         found = set(self._whole.get(word, ()))
@@ -84,25 +81,62 @@ class Hints:
         return found
 
 
+@dataclass(frozen=True, slots=True)
 class Counted:
-    """The hashed features of one text: which buckets, and log-damped counts; words first, letters behind them."""
+    """The features of a text.
 
-    __slots__ = ("buckets", "hints", "weights")
+    Attributes:
+        buckets: Those that were hit, ascending; words first, letters behind them.
+        weights: Of each bucket 1 + log(count).
+        word_bucket_count: How many of the buckets are of words.
+        hints: Of each group how many words there are and how thick they stand, and the length of the text; float32,
+            shape (2 * groups + 1,), on scales that grow slowly.
+    """
 
-    def __init__(self, buckets: Ints, weights: Floats, hints: Floats) -> None:
-        self.buckets = buckets
-        self.weights = weights
-        self.hints = hints
+    buckets: Buckets
+    weights: Floats
+    word_bucket_count: int
+    hints: Floats
 
 
-def count(text: str, hints: Hints) -> Counted:
-    """Computes what is counted in a text."""
-    read = plain(text)
-    words = _WORD.findall(read)
-    parts = [_bucketed(_word_hashes(words), 0), _bucketed(_letter_hashes(read), BUCKET_COUNT)]
-    buckets = np.concatenate([part[0] for part in parts])
-    weights = np.concatenate([part[1] for part in parts])
-    return Counted(buckets, weights, hints.count(words))
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted in a stretch of text: a bucket for each word and letter group, and words by group of hints."""
+
+    buckets: Buckets
+    hints: Floats
+    word_count: int
+
+    @classmethod
+    def of(cls, text: str, hints: Hints) -> Tally:
+        """Counts in a sentence."""
+        read = plain(text).strip()
+        words = _WORD.findall(read)
+        buckets = np.concatenate([_spread(_word_hashes(words)), _spread(_letter_hashes(read)) + BUCKET_COUNT])
+        return cls(buckets.astype(np.uint16), hints.count(words), len(words))
+
+    @classmethod
+    def total(cls, parts: Sequence[Tally]) -> Tally:
+        """The sum of several, at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        buckets = np.concatenate([part.buckets for part in parts])
+        hints = np.asarray(np.sum([part.hints for part in parts], axis=0), np.float32)
+        return cls(buckets, hints, sum(part.word_count for part in parts))
+
+    def counted(self) -> Counted:
+        """Brings what was counted to the scales that heads read."""
+        buckets, counts = np.unique(self.buckets, return_counts=True)
+        weights = 1 + np.log(counts.astype(np.float32))
+        length = np.float32(max(self.word_count, 1))
+        hints = np.concatenate([np.log1p(self.hints), self.hints / np.sqrt(length), [np.log(length)]])
+        words = int(np.searchsorted(buckets, BUCKET_COUNT))
+        return Counted(buckets, weights, words, hints.astype(np.float32))
+
+
+def tallies(passage: str, hints: Hints) -> tuple[Tally, ...]:
+    """Counts in each sentence of a passage."""
+    return tuple(Tally.of(passage[start:end], hints) for start, end in sentence_spans(passage))
 
 
 def _word_hashes(words: list[str]) -> npt.NDArray[np.uint32]:
@@ -125,9 +159,6 @@ def _letter_hashes(read: str) -> npt.NDArray[np.uint32]:
     return np.concatenate(groups)
 
 
-def _bucketed(hashes: npt.NDArray[np.uint32], base: int) -> tuple[Ints, Floats]:
-    """Returns the buckets that were hit and 1 + log(count) of each."""
-    spread = (hashes ^ (hashes >> np.uint32(15))) * _KNUTH >> np.uint32(32 - BUCKET_BITS)
-    counts = np.bincount(spread, minlength=1)
-    buckets = np.flatnonzero(counts)
-    return buckets + base, 1 + np.log(counts[buckets].astype(np.float32))
+def _spread(hashes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Returns the bucket of each."""
+    return (hashes ^ (hashes >> np.uint32(15))) * _KNUTH >> np.uint32(32 - BUCKET_BITS)

@@ -19,7 +19,7 @@ import numpy as np
 
 from kit.errors import FailedPrecondition
 from kit.sentence_model import Precision
-from services.safety.learned.features import BUCKET_COUNT, Counted, Floats
+from services.safety.learned.features import Counted, Floats
 
 ARRAYS = Path(__file__).with_name("heads.npz")
 # What the heads were trained on: half the time of float32, and no worse once they know it (docs/safety-models.md).
@@ -76,18 +76,25 @@ class Heads:
     whether: int = -1
     anchors: Anchors | None = None
 
-    def score(self, vector: Floats, counted: Counted, doubt: float = 0.0) -> dict[str, float]:
-        """Returns the probability of each category, by log odds that are lowered by `doubt`."""
-        logits = np.concatenate([vector, counted.hints]) @ self.dense + self.bias - doubt
+    def scores(self, vectors: Floats, counted: Sequence[Counted], doubts: Floats) -> Floats:
+        """Returns the probabilities for several texts, shape (texts, categories).
+
+        Args:
+            vectors: float32, shape (texts, vector).
+            counted: What was counted in each.
+            doubts: By how much the log odds of each are lowered, shape (texts,).
+        """
+        dense = np.concatenate([vectors, np.stack([each.hints for each in counted])], axis=1)
+        logits = dense @ self.dense + self.bias - doubts[:, None]
         if self.anchors:
-            logits += self.anchors.logits(vector)
-        for kind in (0, 1):
-            of_kind = counted.buckets // BUCKET_COUNT == kind
-            buckets = counted.buckets[of_kind]
-            values = counted.weights[of_kind] * self.rarity[buckets]
-            if length := float(np.linalg.norm(values)):
-                logits += (values / length) @ self.sparse[buckets]
-        return dict(zip(self.names, probabilities(logits, self.whether).tolist(), strict=True))
+            logits += self.anchors.logits(vectors)
+        for row, each in enumerate(counted):
+            values = each.weights * self.rarity[each.buckets]
+            for kind in (values[: each.word_bucket_count], values[each.word_bucket_count :]):
+                if squares := float(kind @ kind):
+                    kind /= squares**0.5
+            logits[row] += values @ self.sparse[each.buckets]
+        return probabilities(logits, self.whether)
 
 
 def probabilities(logits: Floats, whether: int) -> Floats:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 PASSAGE_MIN = 160
 # Where no sentence ends, it ends behind a word. So many code points of English are 80 tokens; the encoder reads 256.
 PASSAGE_MAX = 320
+# A line that ends before is no sentence: a word on each line is still one text.
+LINE_MIN = 40
 # The full stop of an initial or a title ends no sentence: what follows is the rest of a name.
 _STOP = r"(?<![A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)\."
 _SENTENCE_END = re.compile(rf"(?:{_STOP}|[!?…])[\"'”’)\]]*\s|[。！？]|\n")
@@ -44,13 +46,14 @@ def sentence_spans(passage: str) -> list[tuple[int, int]]:
     """Cuts a passage where its sentences end: half-open ranges that cover it, none blank unless all of it is."""
     spans: list[tuple[int, int]] = []
     start = 0
-    for end in (*(match.end() for match in _SENTENCE_END.finditer(passage)), len(passage)):
-        if passage[start:end].strip():
-            spans.append((start, end))
-            start = end
-    if not spans:
-        return [(0, len(passage))]
-    return [*spans[:-1], (spans[-1][0], len(passage))]
+    for match in _SENTENCE_END.finditer(passage):
+        is_short_line = match.group() == "\n" and match.end() - start < LINE_MIN
+        if passage[start : match.end()].strip() and not is_short_line:
+            spans.append((start, match.end()))
+            start = match.end()
+    if spans and not passage[start:].strip():
+        start = spans.pop()[0]
+    return [*spans, (start, len(passage))]
 
 
 class Pieces:
@@ -64,6 +67,8 @@ class Pieces:
         """Returns the passages that have become complete; arguments as in `detector.Cursor.scan`."""
         self._unread += text[self._arrived - offset :]
         self._arrived = offset + len(text)
+        if len(self._unread) <= PASSAGE_MIN and not final:
+            return []
         complete = []
         at = 0
         while (end := passage_end(self._unread, at, final)) is not None:

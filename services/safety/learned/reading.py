@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kit.encoder import Encoded
 from kit.errors import InvalidArgument
-from services.safety.learned.features import Counted, Floats, Hints, count
+from services.safety.learned.features import Floats, Hints, Tally, tallies
 from services.safety.learned.marking import Mark, NamesHead
 from services.safety.learned.passages import sentence_spans
 from services.safety.learned.words import states_of
@@ -25,8 +25,8 @@ from services.safety.recent import Recent, digest
 
 # A vector is 1.5 KB and that of a sentence half of it, so this is about 20 MB with its book-keeping.
 READINGS_MAX = 4096
-# What is counted in a window is up to 60 KB.
-COUNTED_MAX = 128
+# What is counted in a passage is about 2 KB.
+TALLIES_MAX = 512
 # Names in more passages than this are marked in a thread; one takes about half a millisecond.
 INLINE_PASSAGES = 2
 
@@ -78,7 +78,7 @@ class Reader:
         self._hints = hints
         self._names = names
         self._readings = Recent[bytes, _Place](readings_max)
-        self._counted = Recent[bytes, Counted](COUNTED_MAX)
+        self._tallies = Recent[bytes, tuple[Tally, ...]](TALLIES_MAX)
 
     async def warm(self) -> None:
         """Loads the encoder; needed before `read`."""
@@ -103,12 +103,12 @@ class Reader:
             task.add_done_callback(functools.partial(self._forget_failed, tuple(new)))
         return [(await asyncio.shield(places[key].task))[places[key].row] for key in keys]
 
-    def counted(self, window: str) -> Counted:
-        """Counts words and letters of a text; heads that look at the same window share the work. Safe for threads."""
-        key = digest(window)
-        if (found := self._counted.get(key)) is None:
-            found = count(window, self._hints)
-            self._counted.put(key, found)
+    def tallies(self, passage: str) -> tuple[Tally, ...]:
+        """Counts words and letters in each sentence of a passage; heads share the work. Safe for threads."""
+        key = digest(passage)
+        if (found := self._tallies.get(key)) is None:
+            found = tallies(passage, self._hints)
+            self._tallies.put(key, found)
         return found
 
     def _forget_failed(self, keys: tuple[bytes, ...], task: asyncio.Task[list[Reading]]) -> None:

@@ -47,17 +47,18 @@ class Words:
 def read_words(text: str, encoded: Encoded) -> Words:
     """Reads the words of a text that was encoded."""
     addresses = [match.span() for match in _ADDRESS.finditer(text)]
+    is_spaced = text.isascii() or not _UNSPACED.search(text)
     spans = tuple(
         span
         for match in _WORD.finditer(text)
-        if not _touches(span := match.span(), addresses) and not _UNSPACED.search(match.group())
+        if not _touches(span := match.span(), addresses) and (is_spaced or not _UNSPACED.search(match.group()))
     )
     shapes = _with_neighbours(np.array([_shape(text, *span) for span in spans], np.float32).reshape(-1, SHAPE_COUNT))
     return Words(spans, np.concatenate([states_of(spans, encoded), shapes], axis=1))
 
 
 def _touches(span: Span, others: Sequence[Span]) -> bool:
-    return any(start < span[1] and span[0] < end for start, end in others)
+    return bool(others) and any(start < span[1] and span[0] < end for start, end in others)
 
 
 def states_of(spans: Sequence[Span], encoded: Encoded) -> Floats:
