@@ -167,6 +167,8 @@ def _openvino(args: argparse.Namespace) -> Iterator[Turn]:
     room.cache_size, room.max_num_seqs = CACHE_GIB, int(args.concurrency)
     # A processor with bfloat16 would take that by itself; int8 is the weights' own.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if args.precision == "float32":  # by itself it keeps keys and values in 8 bits, which is another answer
+        settings["KV_CACHE_PRECISION"] = "f32"
     if args.threads:
         settings["INFERENCE_NUM_THREADS"] = args.threads
     engine = openvino_genai.ContinuousBatchingPipeline(args.model, room, "CPU", settings)
