@@ -4,8 +4,8 @@
 
 The files are JSON lines, compressed or not, in the formats of `millrace bench safety`; docs/safety-models.md names
 those that the shipped heads were taught by. What is printed is measured on rows that were not fitted: five folds, in
-which lessons that were made from one sentence stay together. It writes services/safety/learned/heads.npz and its
-digest, and downloads nothing.
+which lessons that were made from one sentence stay together, and the mean of three such splits. It writes
+services/safety/learned/heads.npz and its digest, and downloads nothing.
 """
 
 from __future__ import annotations
@@ -137,21 +137,21 @@ def _report_transfer(lesson: Lesson, names: Sequence[str]) -> None:
     for number, name in enumerate(names):
         labels = lesson.labels[unseen, number]
         known = labels != UNKNOWN
-        _print_ranking(f"other set, {name}", labels[known], sums[known, number])
+        _print_ranking(f"other set, {name}", labels[known], sums[None, known, number])
 
 
 def report(lesson: Lesson, names: Sequence[str], scores: Floats, judges: Any) -> None:
-    """Prints what unseen rows were given."""
+    """Prints what unseen rows were given, shape (splits, rows, categories)."""
     for number, name in enumerate(names):
         rows = judges & (lesson.labels[:, number] != UNKNOWN)
-        _print_ranking(name, lesson.labels[rows, number], scores[rows, number])
+        _print_ranking(name, lesson.labels[rows, number], scores[:, rows, number])
     kinds = np.array([row.source for row in lesson.rows])
     harm = lesson.labels.max(axis=1) == 1
-    top = scores[:, [number for number, name in enumerate(names) if name != "any"]].max(axis=1)
-    _print_ranking("highest score", harm[judges], top[judges])
+    top = scores[..., [number for number, name in enumerate(names) if name != "any"]].max(axis=-1)
+    _print_ranking("highest score", harm[judges], top[:, judges])
     for threshold in THRESHOLDS:
         shares = [
-            f"{kind} {'recall' if label else 'false alarms'} {(top[rows] >= threshold).mean():.3f}"
+            f"{kind} {'recall' if label else 'false alarms'} {(top[:, rows] >= threshold).mean():.3f}"
             for kind in dict.fromkeys(kinds)
             for label in (True, False)
             if (rows := (kinds == kind) & (harm == label)).any()
@@ -159,12 +159,13 @@ def report(lesson: Lesson, names: Sequence[str], scores: Floats, judges: Any) ->
         print(f"at {threshold}: {', '.join(shares)}")
 
 
-def _print_ranking(name: str, labels: Any, scores: Floats) -> None:
-    auprc = average_precision_score(labels, scores)
-    at_tenth = (scores[labels == 1] > np.quantile(scores[labels == 0], 0.9)).mean()
+def _print_ranking(name: str, labels: Any, splits: Floats) -> None:
+    """Prints the mean over splits, and how far AUPRC goes from it."""
+    auprc = [average_precision_score(labels, scores) for scores in splits]
+    at_tenth = [(scores[labels == 1] > np.quantile(scores[labels == 0], 0.9)).mean() for scores in splits]
     print(
-        f"{name:28} rows {len(labels):5} positive {labels.sum():4} auprc {auprc:.3f} "
-        f"recall at a tenth of false alarms {at_tenth:.2f}",
+        f"{name:28} rows {len(labels):5} positive {labels.sum():4} auprc {np.mean(auprc):.3f} "
+        f"({min(auprc):.3f} to {max(auprc):.3f}) recall at a tenth of false alarms {np.mean(at_tenth):.2f}",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""Figures of speech: sixty that no head was taught, and thirty threats in the same words."""
+"""Figures of speech: sixty sentences and sixty bare phrases that no head was taught, and threats in the same words."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 SAYINGS = (
     "My boss is going to kill me",
     "We had to kill time at the station.",
+    "kill time",
     "You're killing it!",
     "this traffic makes me want to scream",
     "This traffic makes me want to die of boredom.",
@@ -42,6 +43,11 @@ async def test_everyday_sayings_pass(stub: "Stub", text: str) -> None:
 async def test_figures_of_speech_are_rarely_flagged(stub: "Stub") -> None:
     """At most a tenth of those that were held out."""
     assert len(await flagged(stub, "idioms.txt")) <= 6
+
+
+async def test_bare_phrases_are_rarely_flagged(stub: "Stub") -> None:
+    """What stands alone has no company to tell what is meant: at most a tenth of those that were held out."""
+    assert len(await flagged(stub, "phrases.txt")) <= 6
 
 
 async def test_threats_in_the_same_words_are_flagged(stub: "Stub") -> None:

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from millrace.safety.v1 import safety_service_pb2 as pb
-from millrace.safety.v1 import verdict_pb2 as verdict
 from tests.safety.messages import prompt
 
 if TYPE_CHECKING:
@@ -16,11 +15,13 @@ if TYPE_CHECKING:
 SENTENCES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("mixtures.yaml").read_text())
 CALM: list[list[str]] = SENTENCES["calm"]
 HARM: dict[str, list[str]] = SENTENCES["harm"]
+# As `default` has it, and nothing beside: a forbidden term would end the judgement before.
 FLAGGING = """
 profiles:
-  answers:
-    description: Reports harm in answers.
+  harm:
+    description: Reports harm.
     strictness: 400
+    input: {moderation: {action: flag, threshold: 0.5, deadline_ms: 10000}}
     output: {moderation: {action: flag, threshold: 0.5, deadline_ms: 10000}}
 """
 
@@ -35,21 +36,23 @@ def mixtures() -> list[str]:
     return mixed
 
 
-def is_harm(said: verdict.Assessment) -> bool:
-    """Whether the learned heads flagged something."""
-    return any(found.detector == "moderation" for found in said.findings)
+async def is_harm(stub: "Stub", text: str) -> bool:
+    """Whether something is flagged in a prompt."""
+    return bool((await stub.CheckInput(prompt(text, profile="harm"))).assessment.findings)
 
 
-async def test_a_sentence_of_harm_among_calm_ones_is_found(stub: "Stub") -> None:
-    """At least 30 of 40 by `default`; before sentences were judged by themselves it was 3."""
-    found = [is_harm((await stub.CheckInput(prompt(text))).assessment) for text in mixtures()]
+async def test_a_sentence_of_harm_among_calm_ones_is_found(serve: Any) -> None:
+    """At least 32 of 40; before sentences were judged by themselves it was 3."""
+    stub = await serve(FLAGGING)
 
-    assert sum(found) >= 30
+    assert sum([await is_harm(stub, text) for text in mixtures()]) >= 32
 
 
-async def test_calm_texts_stay_calm(stub: "Stub") -> None:
+async def test_calm_texts_stay_calm(serve: Any) -> None:
     """None of the texts that harm was put into is flagged without it."""
-    assert not [calm for calm in CALM if is_harm((await stub.CheckInput(prompt(" ".join(calm)))).assessment)]
+    stub = await serve(FLAGGING)
+
+    assert not [calm for calm in CALM if await is_harm(stub, " ".join(calm))]
 
 
 @pytest.mark.parametrize("size", [7, 100_000])
@@ -57,10 +60,10 @@ async def test_answers_are_judged_so_too(serve: Any, size: int) -> None:
     """In an answer as well, however it arrives."""
     stub, found = await serve(FLAGGING), 0
     for text in mixtures():
-        requests = [pb.StreamCheckOutputRequest(start=pb.StreamStart(profile="answers"))]
+        requests = [pb.StreamCheckOutputRequest(start=pb.StreamStart(profile="harm"))]
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
         requests += [pb.StreamCheckOutputRequest(deltas=[pb.OutputDelta(text=piece)]) for piece in pieces]
         events = [event async for response in stub.StreamCheckOutput(iter(requests)) for event in response.events]
         found += any(event.HasField("judgement") for event in events)
 
-    assert found >= 30
+    assert found >= 32
