@@ -11,7 +11,7 @@ STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
 
 def pace() -> Pace:
     """A step of eight answers takes 18 ms, and a token of a prompt half a millisecond."""
-    return Pace(STEP_S, ROW_S, TOKEN_S)
+    return Pace(STEP_S, ROW_S, TOKEN_S, stretch=1.5)
 
 
 def took(decode_count: int, prompt_count: int, row_s: float = ROW_S, token_s: float = TOKEN_S) -> float:
@@ -47,7 +47,7 @@ def test_many_who_wait_may_stretch_a_step_further() -> None:
 
 def test_dear_prompts_get_fewer_tokens() -> None:
     """Tokens of a prompt that cost four times what was measured get a piece that keeps the bound all the same."""
-    learned, times = Pace(0.020, 0.0002, 0.0002), []
+    learned, times = Pace(0.020, 0.0002, 0.0002, stretch=1.5), []
     alone = 0.020 + 8 * 0.0002
     learned.observe(8, 8, alone)
 
