@@ -38,6 +38,7 @@ TOLD = (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FA
 async def channel(embedded: wiring.SafetyService) -> AsyncIterator[grpc.aio.Channel]:
     server = Server("safety", SafetySettings(port=0), embedded.registrations, telemetry.off())
     port = await server.start()
+    await embedded.warm(server)
     server.set_serving("", True)
     async with dial(f"127.0.0.1:{port}", service=wiring.FULL_NAME) as channel:
         yield channel
