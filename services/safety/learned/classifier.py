@@ -38,8 +38,8 @@ INLINE_PASSAGES = 2
 # harm among calm ones 3 are found, 36, 35 and 33.
 DOUBT = 1.5
 # A sentence that is so likely harm where it stands is read by itself. Of the sentences of benign prompts these are one
-# in twenty, and what is found is what reading all of them finds, but for 3 %.
-SUSPICION = 0.15
+# in a hundred (one in ten from 0.1), and what is found is what reading all of them finds, but for 5 %.
+SUSPICION = 0.25
 
 T = TypeVar("T")
 
