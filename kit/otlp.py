@@ -99,14 +99,13 @@ class Exporter(Generic[T]):
     def offer(self, record: T) -> None:
         """Takes a record; never waits."""
         count = len(self._queue)
-        if count >= BATCH_COUNT_MAX:
-            if count == QUEUE_COUNT_MAX:
-                self.dropped_count += 1
-            if not self._due.is_set():
-                self._due.set()
+        if count == QUEUE_COUNT_MAX:
+            self.dropped_count += 1
         self._queue.append(record)
         if not self._offered.is_set():
             self._offered.set()
+        if count >= BATCH_COUNT_MAX and not self._due.is_set():
+            self._due.set()
 
     def shutdown(self) -> None:
         """Sends what is left, within the time of one batch, and ends."""
@@ -116,13 +115,14 @@ class Exporter(Generic[T]):
         self._thread.join(2 * TIMEOUT_S)
 
     def _run(self) -> None:
-        pause_s, delay_s = _PAUSE_S, self._delay_s
+        pause_s, next_at = _PAUSE_S, 0.0
         while not self._stopping.is_set():
             self._offered.wait()
-            self._due.wait(delay_s)
+            self._due.wait(max(self._delay_s, next_at - time.monotonic()))
             self._offered.clear()
             self._due.clear()
-            delay_s = max(self._delay_s, _BUSY_DELAY_S) if len(self._queue) > _BUSY_COUNT else self._delay_s
+            # Counted from here: who was busy and has rested since does not wait, and the span store relies on that.
+            next_at = time.monotonic() + _BUSY_DELAY_S if len(self._queue) > _BUSY_COUNT else 0.0
             while self._queue and not self._stopping.is_set():
                 if self._send_batch():
                     pause_s = _PAUSE_S

@@ -67,7 +67,7 @@ async def relay_all(
     end: Callable[[], bytes],
     concurrency: int,
 ) -> None:
-    """Answers a request with several streamed generations, as their events come; its headers are those of the first.
+    """Answers a request with several streamed generations, as events come; its headers are of the first to begin.
 
     Args:
         exchange: Who is told.
@@ -80,11 +80,11 @@ async def relay_all(
         MillraceError: One of them failed, which ends the others; the answer may have begun.
     """
     exchange.expect_stream(frames[0].failed)
-    slots = asyncio.Semaphore(concurrency)
+    slots, begun = asyncio.Semaphore(concurrency), list[_Relayed]()
 
     async def relay_part(index: int) -> None:
         async with slots:
-            relayed = _Relayed(exchange, frames[index], sets_headers=not index)
+            relayed = _Relayed(exchange, frames[index], begun)
             stream = partial(inference.stream, exchange, specs[index], index)
             try:
                 last = await asked_again(lambda: relayed.run(stream()), lambda: not relayed.is_told)
@@ -107,15 +107,16 @@ class _Relayed:
     Args:
         exchange: Who is told.
         frames: Of the generation.
-        sets_headers: Whether the answer's headers are those of this one.
+        begun: Those that share the answer and have begun: its headers are those of the first.
     Attributes:
         is_told: A piece of the answer was made, and mostly sent; comments that keep a stream alive are none.
     """
 
-    __slots__ = ("_exchange", "_frames", "_made", "_sets_headers", "is_told")
+    __slots__ = ("_begun", "_exchange", "_frames", "_made", "is_told")
 
-    def __init__(self, exchange: Exchange, frames: Frames, *, sets_headers: bool = True) -> None:
-        self._exchange, self._frames, self._sets_headers, self.is_told = exchange, frames, sets_headers, False
+    def __init__(self, exchange: Exchange, frames: Frames, begun: list[_Relayed] | None = None) -> None:
+        self._exchange, self._frames, self.is_told = exchange, frames, False
+        self._begun = [] if begun is None else begun
 
     async def run(self, stream: EventStream) -> bytes:
         """Relays all events but the last, whose frame is returned once the call has ended well."""
@@ -162,7 +163,9 @@ class _Relayed:
         return held + last
 
     def _set_step(self, response: pb.StreamGenerateResponse) -> None:
-        if self._sets_headers:
+        if not self._begun:
+            self._begun.append(self)
+        if self._begun[0] is self:
             set_step(self._exchange, response, self._made)
 
 

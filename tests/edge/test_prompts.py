@@ -50,8 +50,8 @@ async def test_offsets_are_those_of_each_choice(edge):
     assert offsets == {0: [0, 5, 8], 1: [0, 5, 8]}
 
 
-async def test_headers_are_those_of_the_first_prompt(edge):
-    """Model, cache, target and limits are known of it when the stream begins."""
+async def test_headers_are_those_of_whoever_begins_first(edge):
+    """Model, cache, target and limits are known of it when the stream begins, whichever prompt it is."""
     headers = (await _post(edge)).headers
 
     assert (headers["x-millrace-model"], headers["x-millrace-cache"]) == ("echo", "miss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry import trace
@@ -175,6 +176,28 @@ def test_a_full_batch_does_not_wait_for_its_time() -> None:
     assert arrived.wait(10)
     exporter.shutdown()
     assert (sum(sent), exporter.dropped_count) == (otlp.BATCH_COUNT_MAX + 1, 0)
+
+
+def test_who_has_rested_exports_soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The long wait of who was busy is counted from when that was, not from the next record."""
+    now, sent, arrived = [0.0], list[int](), threading.Semaphore(0)
+    monkeypatch.setattr(otlp, "_BUSY_DELAY_S", 600.0)
+    monkeypatch.setattr(otlp, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def send(batch: bytes) -> None:
+        sent.append(len(batch))
+        arrived.release()
+
+    exporter: Exporter[int] = Exporter(send, lambda batch: bytes(len(batch)), 0.2, "spans")
+    for number in range(100):
+        exporter.offer(number)
+    while sum(sent) < 100:
+        assert arrived.acquire(timeout=10)
+    now[0] = 700.0
+    exporter.offer(100)
+    assert arrived.acquire(timeout=10)
+    exporter.shutdown()
+    assert sum(sent) == 101
 
 
 def test_what_is_too_much_for_one_message_is_sent_in_several() -> None:
