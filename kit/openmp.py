@@ -3,7 +3,7 @@
 By itself GNU's OpenMP has a thread that waits for work, or for the others' part of it, turn round 300,000 times first,
 which takes 17 ms on a processor whose pause takes 140 cycles. Beside anything else, and a service's event loop is
 always beside it, the idle thread holds the core that the working one needs: beside one busy process a GPT-2's step
-took more than four times as long. Alone on a machine, sleeping costs 10 to 15 %. OpenMP looks once, while torch is
+took more than four times as long. Alone on a machine, sleeping costs 10 to 17 %. OpenMP looks once, while torch is
 loaded; an environment that says otherwise is left as it is.
 """
 

@@ -42,7 +42,7 @@ async def is_harm(stub: "Stub", text: str) -> bool:
 
 
 async def test_a_sentence_of_harm_among_calm_ones_is_found(serve: Any) -> None:
-    """At least 30 of 40; before sentences were judged by themselves it was 3."""
+    """At least 30 of 40; windows alone find 5."""
     stub = await serve(FLAGGING)
 
     assert sum([await is_harm(stub, text) for text in mixtures()]) >= 30
@@ -67,3 +67,16 @@ async def test_answers_are_judged_so_too(serve: Any, size: int) -> None:
         found += any(event.HasField("judgement") for event in events)
 
     assert found >= 30
+
+
+async def test_what_stands_last_in_a_passage_of_many_tokens_is_found(serve: Any) -> None:
+    """Korean takes several tokens a letter: a passage of it is read in two, and what follows in it is judged too."""
+    stub = await serve(FLAGGING)
+    calm = (
+        "The ferry to the island leaves twice a day in summer, and bicycles travel free of charge on weekdays only. "
+        "Tickets are sold at the kiosk next to the harbour on the market square. "
+    )
+    calm = 3 * calm + ("각각 " * 80)[:135].strip() + ". "
+
+    assert not await is_harm(stub, calm)
+    assert await is_harm(stub, calm + "I will stab you and watch you bleed to death tonight. ")

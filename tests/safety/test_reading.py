@@ -8,6 +8,7 @@ import pytest
 from kit.encoder import Encoded
 from kit.errors import InvalidArgument, Unavailable
 from services.safety.learned.features import Hints
+from services.safety.learned.passages import sentence_spans
 from services.safety.learned.reading import Reader
 
 
@@ -91,3 +92,20 @@ async def test_what_the_encoder_cannot_take_whole_is_read_by_halves():
     reader = Reader(FakeEncoder(length_max=3), Hints({}))
 
     assert (await reader.read(["12345678"]))[0].vector[0] == 2
+
+
+async def test_sentences_of_what_is_read_by_halves_are_those_of_the_whole():
+    """A cut in the middle of a passage adds none, so that what is counted in each belongs to it."""
+    passage = "one two three four five six. seven! eight nine ten?"
+    (reading,) = await Reader(FakeEncoder(length_max=9), Hints({})).read([passage])
+
+    assert [(one.start, one.end) for one in reading.sentences] == sentence_spans(passage)
+    assert len(reading.sentences) == 3
+
+
+async def test_what_would_take_much_room_is_not_kept(reader, encoder):
+    """A passage of nothing but full stops has a hundred sentences, each with a vector of its own."""
+    for _ in range(2):
+        await reader.read(["a. " * 100])
+
+    assert len(encoder.passes) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kit import openmp
 from kit.errors import FailedPrecondition
 from services.safety.backends.document import ClassifierDocument, TokenClassifierDocument
 from services.safety.backends.scored import Scores
@@ -153,6 +154,7 @@ def _joined(pieces: Sequence[str], mentions: Sequence[Sequence[Mention]]) -> lis
 
 
 def _load(spec: ClassifierDocument | TokenClassifierDocument, kind: str) -> tuple[Any, Any]:
+    openmp.wait_asleep()
     try:
         import transformers
 

@@ -41,6 +41,9 @@ DOUBT = 1.5
 # in a hundred (one in ten from 0.1), and what is found is what reading all of them finds, but for 5 %.
 SUSPICION = 0.25
 
+# Of running text; what has more takes longer than its passages tell.
+SENTENCES_PER_PASSAGE = 4
+
 T = TypeVar("T")
 
 
@@ -138,7 +141,9 @@ class ClassifierCursor:
 
     async def _judge(self, passages: list[str], is_end: bool) -> list[Match]:
         readings = await self._reader.read(passages)
-        apart = await _worked(len(passages), partial(self._apart, passages, readings))
+        # Each sentence is counted and scored.
+        sentence_count = sum(len(reading.sentences) for reading in readings)
+        apart = await _worked(sentence_count // SENTENCES_PER_PASSAGE, partial(self._apart, passages, readings))
         texts = [one.text for each in apart for one in each]
         vectors = [reading.vector for reading in await self._reader.read(texts)] if texts else []
         return await _worked(
@@ -161,12 +166,12 @@ class ClassifierCursor:
         counted = self._reader.tallies(passage)
         where_they_stand = [
             _Judged(tally, sentence.vector.astype(np.float32), 0.0)
-            for tally, sentence in zip(counted, reading.sentences, strict=False)
+            for tally, sentence in zip(counted, reading.sentences, strict=True)
         ]
         scores = self._scores(where_they_stand).max(axis=1, initial=0.0)
         return [
             _Apart(passage[sentence.start : sentence.end], tally, DOUBT)
-            for score, tally, sentence in zip(scores, counted, reading.sentences, strict=False)
+            for score, tally, sentence in zip(scores, counted, reading.sentences, strict=True)
             if score >= self._suspicion
         ]
 

@@ -23,8 +23,10 @@ from services.safety.learned.passages import sentence_spans
 from services.safety.learned.words import states_of
 from services.safety.recent import Recent, digest
 
-# A vector is 1.5 KB and that of a sentence half of it, so this is about 20 MB with its book-keeping.
+# A vector is 1.5 KB and that of a sentence half of it, so this is about 35 MB with its book-keeping.
 READINGS_MAX = 4096
+# A pass with a passage of more sentences is not kept: in a passage of nothing but full stops they take 120 KB.
+SENTENCES_MAX = 16
 # What is counted in a passage is about 2 KB.
 TALLIES_MAX = 512
 # Names in more passages than this are marked in a thread; one takes about half a millisecond.
@@ -100,7 +102,7 @@ class Reader:
             places |= {key: _Place(task, row) for row, key in enumerate(new)}
             for key in new:
                 self._readings.put(key, places[key])
-            task.add_done_callback(functools.partial(self._forget_failed, tuple(new)))
+            task.add_done_callback(functools.partial(self._forget, tuple(new)))
         return [(await asyncio.shield(places[key].task))[places[key].row] for key in keys]
 
     def tallies(self, passage: str) -> tuple[Tally, ...]:
@@ -111,8 +113,10 @@ class Reader:
             self._tallies.put(key, found)
         return found
 
-    def _forget_failed(self, keys: tuple[bytes, ...], task: asyncio.Task[list[Reading]]) -> None:
-        if task.cancelled() or task.exception():
+    def _forget(self, keys: tuple[bytes, ...], task: asyncio.Task[list[Reading]]) -> None:
+        """Drops what failed, and what would take too much room."""
+        has_failed = task.cancelled() or task.exception()
+        if has_failed or any(len(reading.sentences) > SENTENCES_MAX for reading in task.result()):
             for key in keys:
                 self._readings.drop(key)
 
@@ -142,7 +146,7 @@ class Reader:
                 raise
             one, other = [await self._by_halves(half) for half in (passage[:middle], passage[middle:])]
             behind = [mark._replace(start=mark.start + middle, end=mark.end + middle) for mark in other.names]
-            sentences = (*one.sentences, *(sentence.moved(middle) for sentence in other.sentences))
+            sentences = _whole(passage, (*one.sentences, *(sentence.moved(middle) for sentence in other.sentences)))
             vector = np.asarray((one.vector + other.vector) / 2, np.float32)
             return Reading(vector, (*one.names, *behind), sentences)
 
@@ -152,6 +156,16 @@ def _sentences(passage: str, encoded: Encoded) -> tuple[Sentence, ...]:
     vectors = states_of(spans, encoded) if len(spans) > 1 else encoded.vector[None]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     return tuple(Sentence(*span, vector) for span, vector in zip(spans, vectors.astype(np.float16), strict=True))
+
+
+def _whole(passage: str, parts: Sequence[Sentence]) -> tuple[Sentence, ...]:
+    """The sentences of a passage that was read in two: one that was cut has the mean of its parts."""
+    whole = []
+    for start, end in sentence_spans(passage):
+        inside = [part.vector.astype(np.float32) for part in parts if part.start < end and start < part.end]
+        mean = np.mean(inside, axis=0)
+        whole.append(Sentence(start, end, (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float16)))
+    return tuple(whole)
 
 
 class _Place(NamedTuple):
