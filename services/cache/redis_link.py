@@ -25,8 +25,8 @@ CONNECTIONS_MAX: Final = 64
 FAILURES_MAX: Final = 3
 PROBE_INTERVAL_S: Final = 0.5
 # Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
-# before it has looked at its sockets, and Redis would be blamed for it.
-LAST_LOOK_S: Final = 0.002
+# before it has looked at its sockets, and Redis would be blamed for it. What leaves only then needs a moment as well.
+LAST_LOOK_S: Final = 0.01
 
 
 class RedisLink:

@@ -51,8 +51,8 @@ async def test_migrations_make_the_schema_of_the_code(database: Database) -> Non
 
 
 async def test_replicas_that_start_together_migrate_once(database_url: str) -> None:
-    """Five of them on an empty database all find it up to date."""
-    replicas = [open_database(database_url) for _ in range(5)]
+    """Eight of them on an empty database all find it up to date."""
+    replicas = [open_database(database_url) for _ in range(8)]
     await asyncio.gather(*(migrating.prepare(one, migrate=True) for one in replicas))
     versions = {await migrating.version(one) for one in replicas}
     for one in replicas:

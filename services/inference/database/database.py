@@ -8,6 +8,7 @@ another error. It knows no table; it never retries.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
 from kit.errors import ConfigError, InvalidArgument, Unavailable
 from services.inference.database.settings import DatabaseSettings
@@ -28,7 +30,8 @@ RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
 NOT_TEXT = "22021"  # PostgreSQL's text holds every character but NUL
 READS = "millrace_reads"
 # Several connections write: who meets another's lock waits for it, since transactions are short.
-SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout={timeout_ms}")
+SQLITE_PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "busy_timeout={timeout_ms}")
+SQLITE_AGAIN_S = 0.02
 
 
 class Database:
@@ -176,6 +179,7 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         cursor = connection.cursor()
         for pragma in SQLITE_PRAGMAS:
             cursor.execute(f"PRAGMA {pragma.format(timeout_ms=int(settings.timeout_s * 1000))}")
+        _write_ahead(cursor)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -184,6 +188,21 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Has a database keep a write-ahead log, within the time that the caller has.
+
+    Of several that find it without one SQLite turns all but one away at once, whatever time they have to wait.
+    """
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # or one of its kinds
+                raise
+        await_only(asyncio.sleep(SQLITE_AGAIN_S))
 
 
 def _postgresql(url: URL, settings: DatabaseSettings) -> AsyncEngine:
