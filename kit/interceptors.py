@@ -44,7 +44,7 @@ _SERVER_FAULTS = frozenset(
 )
 # A client whose deadline is over resets the call a moment before our own clock says so.
 _DEADLINE_SLACK_S = 0.05
-_CONSTANTS_COUNT_MAX = 256  # there may be many tenants
+_CONSTANTS_COUNT_MAX = 256  # of one method: callers may name any number of tenants
 
 _log = logging.getLogger(__name__)
 
@@ -203,6 +203,7 @@ class _Constants:
         self._made: dict[tuple[Code, str | None], Constants] = {}
 
     def of(self, code: Code, caller: CallContext | None) -> Constants:
+        """Returns what holds for calls that end with a code, of a caller's tenant where one is known."""
         key = (code, caller.tenant if caller else None)
         found = self._made.get(key)
         if found is None:

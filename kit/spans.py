@@ -42,7 +42,7 @@ Export = Callable[["Span"], object]
 
 
 class Constants:
-    """Attributes that many spans have: put into words once, for a hundred spans a second.
+    """Attributes that many spans share, so that they are encoded once and not with each; never changed once made.
 
     Attributes:
         values: By name.

@@ -35,10 +35,10 @@ INLINE_PASSAGES = 2
 # it, of the harmful 70 and 67 %. The windows of an answer have no such grace: its text leaves before the rest.
 # And so it is with a sentence, everywhere. Over three splits AUPRC of any harm is 0.805 where none is judged by itself,
 # 0.786 at a doubt of 0.5, 0.796 at 1.0 and 0.801 at 1.5, of self-harm 0.82, 0.78, 0.80 and 0.82; of forty sentences of
-# harm among calm ones 3 are found, 36, 35 and 33.
+# harm among calm ones the heads of that trial found 3, 36, 35 and 33.
 DOUBT = 1.5
 # A sentence that is so likely harm where it stands is read by itself. Of the sentences of benign prompts these are one
-# in a hundred (one in ten from 0.1), and what is found is what reading all of them finds, but for 5 %.
+# in a hundred (one in ten from 0.1); of forty sentences of harm it finds 32 of the 34 that reading all of them finds.
 SUSPICION = 0.25
 
 # Of running text; what has more takes longer than its passages tell.
