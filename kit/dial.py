@@ -24,6 +24,9 @@ _CONNECT_TIMEOUT_MS = 5_000
 # A channel asks DNS again when a connection ends, but never sooner than this; with grpc's own default, 30 s, a replica
 # that is new would wait that long for its first call.
 _RESOLVE_INTERVAL_MS = 1_000
+# Before another server is asked in place of one that went away: a call that is made before the channel has noticed may
+# be given to the same one, and meet the same end.
+REPLICA_WAITS_S = (0.02, 0.2)
 
 
 def dial(

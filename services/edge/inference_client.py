@@ -1,8 +1,8 @@
 """The edge's one peer: the inference service.
 
 A call here lasts at most as long as its HTTP request may, and ends when the client leaves. Failures come out as the
-suite's errors. Retrying what failed is the business of inference; what is asked again here, once, is a call whose
-server went away before it answered, for nobody else is left to do it.
+suite's errors. Retrying what failed is the business of inference; what is asked again here is a call whose server went
+away before it answered, for nobody else is left to do it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import Code, DeadlineExceeded, MillraceError
 from kit.status import from_rpc_error
 from millrace.inference.v1 import (
@@ -280,12 +281,14 @@ def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
 
 
 async def asked_again(ask: Callable[[], Awaitable[T]], is_free: Callable[[], bool]) -> T:
-    """Asks, and once more where the server went away and a second time is free: nobody was told, nothing was done."""
-    try:
-        return await ask()
-    except MillraceError as error:
-        if not (is_lost(error) and is_free()):
-            raise
+    """Asks, and again where the server went away and that is free: nobody was told, nothing may not be done twice."""
+    for wait_s in REPLICA_WAITS_S:
+        try:
+            return await ask()
+        except MillraceError as error:
+            if not (is_lost(error) and is_free()):
+                raise
+        await asyncio.sleep(wait_s)
     return await ask()
 
 

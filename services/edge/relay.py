@@ -2,7 +2,7 @@
 
 The answer's status is held back until the first visible event or heartbeat, so that what fails before it is a proper
 HTTP error. Every OK stream ends with `completed`, or it is not OK. Where the server goes away before the client was
-told anything, another one is asked, once.
+told anything, another one is asked.
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import Unavailable
 from millrace.inference.v1 import job_pb2, job_service_pb2
 from millrace.inference.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
 from services.edge.exchange import Exchange
-from services.edge.jobs.job_client import FOLLOW_TRIES, JobClient
+from services.edge.jobs.job_client import JobClient
 
+FOLLOW_TRIES = 1 + len(REPLICA_WAITS_S)
 SCOPE = {"method": "POST", "path": "/chat-async", "scheme": "http", "query_string": b"", "headers": []}
 
 

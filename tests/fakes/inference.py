@@ -19,7 +19,7 @@ Any name answers `echo: ` and the prompt. Names with a meaning of their own:
     tools, reasoning, refusal, logprobs, filtered, flagged, cached, stale
 
 Of several raw prompts in one request, `fail` fails by itself, and so does `fail-late` once the gate is set. The server
-is lost with the first call for `lost`.
+is lost with the first calls for `lost`, as often as another is asked.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, ResourceExhausted, error_of
 from kit.status import to_status
 from millrace.inference.v1 import event_pb2 as ev
@@ -238,7 +239,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
     async def _fail_prompt(self, prompt: str) -> None:
         if prompt == "fail-late":
             await self.gate.wait()
-        if prompt == "lost" and not self.lost_count:
+        if prompt == "lost" and self.lost_count < len(REPLICA_WAITS_S):
             self.lost_count += 1
             raise error_of(Code.UNAVAILABLE, "SERVER_STOPPING", "The server is stopping.")
         if prompt in ("fail", "fail-late"):

@@ -54,7 +54,7 @@ async def whole(http: aiohttp.ClientSession, number: int) -> str:
 async def streamed(http: aiohttp.ClientSession, number: int) -> str:
     """A streamed answer, which is whole only with its terminal event."""
     async with http.post("/v1/chat/completions", json=_body(f"streamed {number}") | {"stream": True}) as answer:
-        data = [line[6:] for line in (await answer.text()).splitlines() if line.startswith("data: ")]
+        data = await _data(answer)
     assert data.pop() == "[DONE]", data
     return "".join(json.loads(one)["choices"][0]["delta"].get("content") or "" for one in data)
 
@@ -63,11 +63,18 @@ async def responded(http: aiohttp.ClientSession, number: int) -> str:
     """A streamed response that is not kept, by its numbered events."""
     body = {"model": "model", "input": f"responded {number}", "stream": True, "store": False}
     async with http.post("/v1/responses", json=body) as answer:
-        data = [json.loads(line[6:]) for line in (await answer.text()).splitlines() if line.startswith("data: ")]
+        data = [json.loads(line) for line in await _data(answer)]
     assert [one["sequence_number"] for one in data] == list(range(len(data)))
     assert (data[0]["type"], data[-1]["type"]) == ("response.created", "response.completed")
     text: str = data[-1]["response"]["output"][0]["content"][0]["text"]
     return text
+
+
+async def _data(answer: aiohttp.ClientResponse) -> list[str]:
+    """What the events of an answer say."""
+    told = await answer.text()
+    assert answer.status == 200, told
+    return [line[6:] for line in told.splitlines() if line.startswith("data: ")]
 
 
 def _body(question: str) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import Aborted, Unavailable
 from services.inference.events import Finding, Verdict
-from services.inference.screening.rejudging import TRIES, Decision, Rejudged
+from services.inference.screening.rejudging import Decision, Rejudged
 from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
 
 LIMIT_S = 5.0
+TRIES = 1 + len(REPLICA_WAITS_S)
 SECRET, REPLACEMENT = "4111", "<CARD>"
 ANSWER = "one two three four five six seven eight nine ten"
 

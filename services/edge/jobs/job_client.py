@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import InvalidStateError
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import grpc
 
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import MillraceError, Unavailable
 from kit.identity import new_request_id
 from millrace.inference.v1 import file_service_pb2, job_pb2, job_service_pb2, stored_file_pb2
@@ -23,7 +24,6 @@ CHUNK_BYTES = 1 << 20
 _CUT = "Internal error from Core"  # what grpc says where the peer ends a call while it is written
 ABANDON_S = 5.0
 ITEM_COUNT = 100  # to a piece of an upload
-FOLLOW_TRIES = 3  # a job outlives the replicas that tell of it: to ask again costs nothing
 
 
 class JobClient(InferenceClient):
@@ -115,9 +115,8 @@ class JobClient(InferenceClient):
         self, exchange: Exchange, job_id: str
     ) -> AsyncGenerator[job_service_pb2.StreamJobResponse, None]:
         """Follows a job to its end. Where the replica that tells of it goes away, another one tells the rest."""
-        seen, tries_left = 0, FOLLOW_TRIES
+        seen, waits_s = 0, iter(REPLICA_WAITS_S)  # a job outlives the replicas that tell of it
         while True:
-            tries_left -= 1
             request = job_service_pb2.StreamJobRequest(job_id=job_id, after_sequence=seen)
             try:
                 async with self._events(exchange, self._jobs.StreamJob, request) as events:
@@ -126,8 +125,10 @@ class JobClient(InferenceClient):
                         yield event
                 return
             except MillraceError as error:
-                if not (tries_left and is_lost(error)):
+                wait_s = next(waits_s, None)
+                if wait_s is None or not is_lost(error):
                     raise
+            await asyncio.sleep(wait_s)
 
     async def upload_file(
         self, exchange: Exchange, head: file_service_pb2.UploadFileRequest, chunks: AsyncIterator[bytes]
@@ -178,7 +179,7 @@ class JobClient(InferenceClient):
         """Sends pieces, as fast as they are taken, and returns the answer to them all."""
         call = method(timeout=time_left_s(exchange), metadata=metadata_of(exchange))
         try:
-            with suppress(InvalidStateError):  # refused before it was whole: the answer says why
+            with suppress(asyncio.InvalidStateError):  # refused before it was whole: the answer says why
                 async for piece in pieces:
                     await call.write(piece)
                 await call.done_writing()

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from kit import identity, status
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import FailedPrecondition, Unavailable
 from millrace.cache.v1 import cache_service_pb2 as pb
 from millrace.cache.v1 import cache_service_pb2_grpc, lookup_pb2
@@ -31,8 +32,6 @@ from services.inference.caching.cache_port import (
 )
 from services.inference.events import Receipt
 
-# Waits before another replica is asked in place of one that went away: the channel may need a moment to notice, too.
-REPLICA_WAITS_S = (0.05, 0.2)
 FIGURES_TIMEOUT_S = 1.0  # operators wait for them, not callers
 # What gRPC raises where a message is sent on a call that is over.
 CALL_IS_OVER = (asyncio.InvalidStateError, grpc.aio.UsageError)

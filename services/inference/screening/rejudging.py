@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import Aborted, Unavailable
 from services.inference.screening.safety_port import (
     Assessment,
@@ -25,7 +26,6 @@ from services.inference.screening.safety_port import (
 )
 
 Decision = Released | Judged | ChoiceJudged | Assessment
-TRIES = 3  # a name has few replicas, and each try has waited for a dead one
 
 
 class Rejudged:
@@ -36,7 +36,7 @@ class Rejudged:
     """
 
     def __init__(self, call: Callable[[], OutputStream]) -> None:
-        self._call, self._stream, self._tries_left = call, call(), TRIES - 1
+        self._call, self._stream, self._waits_s = call, call(), list(REPLICA_WAITS_S)
         self._sent: list[OutputPiece] = []
         self._position = 0  # of what was sent, how much the present call has
         self._is_done = self._is_closed = False
@@ -63,15 +63,17 @@ class Rejudged:
                             yield new
                     return
                 except Unavailable:
-                    if not self._tries_left:
+                    if self._waits_s:
+                        await asyncio.sleep(self._waits_s[0])
+                    if not self._waits_s:  # nobody is left to be asked, or nobody waits any more
                         raise
                 self._begin_again()
         finally:
-            self._tries_left = 0
+            self._waits_s.clear()
 
     def cancel(self) -> None:
         """See `OutputStream.cancel`."""
-        self._tries_left = 0
+        self._waits_s.clear()
         self._stream.cancel()
         if self._catching_up:
             self._catching_up.cancel()
@@ -80,7 +82,7 @@ class Rejudged:
         async with self._lock:
             stream, pieces = self._stream, self._sent[self._position :]
             self._position = len(self._sent)
-            is_last = not self._tries_left
+            is_last = not self._waits_s
             try:
                 if pieces:
                     await stream.send(pieces)
@@ -92,7 +94,7 @@ class Rejudged:
                     raise
 
     def _begin_again(self) -> None:
-        self._tries_left -= 1
+        del self._waits_s[0]
         self._stream.cancel()
         self._stream, self._position, self._is_closed = self._call(), 0, False
         self._decided.begin_again()

@@ -10,12 +10,13 @@ from typing import Any
 import grpc
 
 from kit import identity, status
+from kit.dial import REPLICA_WAITS_S
 from kit.errors import MillraceError, Unavailable
 from millrace.safety.v1 import safety_service_pb2 as pb2
 from millrace.safety.v1 import safety_service_pb2_grpc, verdict_pb2
 from services.inference.events import Finding, Redacted, Verdict
 from services.inference.generation import Role
-from services.inference.screening.rejudging import TRIES, Rejudged
+from services.inference.screening.rejudging import Rejudged
 from services.inference.screening.restoring import WayBack
 from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
 from services.inference.screening.segments import Segment
@@ -83,14 +84,15 @@ class SafetyClient:
     async def _call(self, method: Any, request: Any) -> Any:
         """Asks another replica where one is lost: a judgement changes nothing, and so may be asked for again."""
         ends_at = time.monotonic() + identity.at_most_s(self._timeout_s)
-        tries_left = TRIES
+        waits_s = iter(REPLICA_WAITS_S)
         while True:
-            tries_left -= 1
             try:
                 return await method(request, timeout=max(0.0, ends_at - time.monotonic()))
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not tries_left:
+                wait_s = next(waits_s, None)
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or wait_s is None:
                     raise status.from_rpc_error(error) from error
+            await asyncio.sleep(wait_s)
 
 
 class SafetyStream:
