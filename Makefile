@@ -32,7 +32,7 @@ chat: $(VENV)/.run ## Chat in the terminal with what `make run` started
 ##@ Develop
 .PHONY: test
 test: $(VENV)/.dev ## Run the whole suite against real servers, and look for leaks in its telemetry
-	@$(BIN)/python -m pytest -rs --telemetry build/telemetry $(ARGS)
+	@tools/suite.sh $(ARGS)
 
 .PHONY: check
 check: format lint types house proto checkgenerate checkdocs ## Everything that must hold before a commit

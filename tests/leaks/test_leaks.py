@@ -12,6 +12,7 @@ import pytest
 
 from tests.leaks.markers import markers
 from tests.leaks.recorder import Recorder, entries
+from tests.leaks.run import LEAKED
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "seven quokkas crossed the harbour at dawn"
@@ -79,7 +80,7 @@ def test_planted_leaks_fail_the_run_and_are_named(folder: Path) -> None:
     made = run(folder)
     said = [line for line in made.stdout.splitlines() if line.startswith("LEAKED")]
 
-    assert made.returncode == pytest.ExitCode.TESTS_FAILED, made.stdout + made.stderr
+    assert made.returncode == LEAKED, made.stdout + made.stderr
     for place, test in (
         ("attribute planted of span work", "test_here"),
         ("log of services.here", "test_here"),
