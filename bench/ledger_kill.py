@@ -107,23 +107,28 @@ class Killed:
 
 
 async def talk(stub: Any, told: Told, draw: random.Random, prefix: str) -> None:
-    """Asks again and again, and leaves now and then, until the service is gone."""
-    said = generation_pb2.Message(role="ROLE_USER", parts=[generation_pb2.ContentPart(text="hi")])
-    spec = generation_pb2.GenerationSpec(model="gpt", conversation=generation_pb2.Conversation(messages=[said]))
+    """Asks again and again, until the service is gone."""
     with suppress(grpc.aio.AioRpcError):
         for number in range(1_000_000):
-            request_id = f"{prefix}.{number}"
-            told.asked.add(request_id)
-            leave_after = draw.randrange(1, 12) if draw.random() < LEAVE_SHARE else 1_000
-            call = stub.StreamGenerate(pb.StreamGenerateRequest(request_id=request_id, spec=spec), timeout=30)
-            async for event in call:
-                if event.HasField("attempt"):
-                    told.attempts.add((request_id, event.attempt.attempt.number))
-                elif event.HasField("completed"):
-                    told.completed.add(request_id)
-                if event.sequence >= leave_after:
-                    call.cancel()
-                    break
+            await ask(stub, told, draw, f"{prefix}.{number}")
+
+
+async def ask(stub: Any, told: Told, draw: random.Random, request_id: str) -> bool:
+    """Asks once, and leaves now and then; whether the answer was told to its end."""
+    said = generation_pb2.Message(role="ROLE_USER", parts=[generation_pb2.ContentPart(text="hi")])
+    spec = generation_pb2.GenerationSpec(model="gpt", conversation=generation_pb2.Conversation(messages=[said]))
+    told.asked.add(request_id)
+    leave_after = draw.randrange(1, 12) if draw.random() < LEAVE_SHARE else 1_000
+    call = stub.StreamGenerate(pb.StreamGenerateRequest(request_id=request_id, spec=spec), timeout=30)
+    async for event in call:
+        if event.HasField("attempt"):
+            told.attempts.add((request_id, event.attempt.attempt.number))
+        elif event.HasField("completed"):
+            told.completed.add(request_id)
+        if event.sequence >= leave_after:
+            call.cancel()
+            break
+    return request_id in told.completed
 
 
 async def script(exchange: Exchange) -> None:
@@ -159,7 +164,7 @@ async def run(kills: int, callers: int, url: str, seed: int) -> dict[str, Any]:
             await service.start()
             await _adopted(folder / "ledger")
             await service.end(signal.SIGTERM)
-        found = await _found(database, told)
+        found = await found_in(database, told)
         await database.close()
     return {"kills": kills, "requests_asked": len(told.asked), "attempts_told": len(told.attempts), **found}
 
@@ -172,7 +177,8 @@ async def _adopted(folder: Path) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _found(database: Database, told: Told) -> dict[str, Any]:
+async def found_in(database: Database, told: Told) -> dict[str, Any]:
+    """Looks for what callers were told of."""
     requests, attempts = tables.requests.c, tables.attempts.c
     async with database.reading() as connection:
         rows = (await connection.execute(select(requests.id, requests.request_id, requests.outcome))).all()
