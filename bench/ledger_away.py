@@ -96,7 +96,7 @@ async def run(postgres: PostgresServer, away_s: float, callers: int) -> dict[str
         found = await found_in(database, told)
         await database.close()
         logged = (Path(name) / "inference.log").read_text().splitlines()
-    p95 = {phase: rounded(quantile(times, 0.95), 1) for phase, times in load.took_ms.items()}
+    p95 = {phase: rounded(quantile(times, 0.95)) for phase, times in load.took_ms.items()}
     return {"away_s": away_s, "p95_ms": p95, "failed": load.failed, "logged": len(logged), "lines": logged[:5], **found}
 
 

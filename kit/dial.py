@@ -26,7 +26,7 @@ _CONNECT_TIMEOUT_MS = 5_000
 _RESOLVE_INTERVAL_MS = 1_000
 # Before another server is asked in place of one that went away: a call that is made before the channel has noticed may
 # be given to the same one, and meet the same end.
-REPLICA_WAITS_S = (0.02, 0.2)
+REPLICA_WAITS_S = (0.02, 0.1)
 
 
 def dial(
