@@ -19,6 +19,7 @@ from services.inference.database.database import Database
 # Nothing that a user began lasts longer: a job a week, a token a day.
 DISABLED_MS = 8 * 24 * 3_600_000
 _LISTS = ("models", "endpoints", "safety_profiles")
+_VERSION = select(tables.state.c.version)  # asked for twice a second
 _COLUMNS = [column for column in tables.keys.columns if column.name != "version"]
 
 
@@ -53,7 +54,7 @@ class KeyStore:
         """Returns what changed after a version, or None where nothing did; -1 asks for all."""
         keys, secrets, users = tables.keys, tables.secrets, tables.users
         async with self._database.reading() as connection:
-            version: int = (await connection.execute(select(tables.state.c.version))).scalar_one()
+            version: int = (await connection.execute(_VERSION)).scalar_one()
             if version == since:
                 return None
             found = (await connection.execute(select(*_COLUMNS).where(keys.c.version > since))).all()

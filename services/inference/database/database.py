@@ -163,6 +163,8 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     options: dict[str, Any] = {"hide_parameters": True}  # prompts and hashes of keys are no matter for a log
     if url.database and url.database != ":memory:":
         options |= {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.timeout_s}
+        # What one connection writes the others have to read anew: so one does what it can by itself.
+        options["pool_use_lifo"] = True
         try:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

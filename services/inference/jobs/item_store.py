@@ -12,7 +12,20 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.inference.database.database import Database
@@ -22,8 +35,7 @@ from services.inference.jobs.rows import append_events, caller_of, count_ends
 from services.inference.jobs.tables import chunks, files, items, jobs
 
 SWEEP_COUNT = 100  # jobs or items that one look puts right: short transactions
-
-
+Instant = int | BindParameter[int]
 _COUNTED = {State.COMPLETED: "completed", State.EXPIRED: "expired"}
 
 
@@ -117,23 +129,24 @@ class ItemStore:
     async def sweep(self) -> int:
         """Puts right what nobody did: lost leases, deadlines, what is to be forgotten. Returns the items to be done."""
         now = now_ms(self._clock)
+        ready_count, is_due = await self._look(now)
+        if not is_due:  # as nearly always: one question in place of eight statements, and no writer waits
+            return ready_count
         async with self._database.writing() as connection:
             await _requeue(connection, now)
-            await _end_queued(connection, now, jobs.c.deadline_ms < now, State.EXPIRED)
+            await _end_queued(connection, now, _is_overdue(now), State.EXPIRED)
             await _end_queued(connection, now, jobs.c.cancel_ms.is_not(None), State.CANCELLED)
             await forget(connection, jobs.c.job_id.in_(_first(jobs.c.job_id, jobs.c.expire_ms < now)))
             old = _first(files.c.file_id, files.c.expire_ms < now)
             await connection.execute(delete(chunks).where(chunks.c.file_id.in_(old)))
             await connection.execute(delete(files).where(files.c.file_id.in_(old)))
-        ready = select(func.count()).select_from(
-            select(items.c.idx)
-            .join(jobs, jobs.c.job_id == items.c.job_id)
-            .where(_is_wanted(), _is_ready(now))
-            .limit(SWEEP_COUNT)
-            .subquery()
-        )
+        return (await self._look(now))[0]
+
+    async def _look(self, now: int) -> tuple[int, bool]:
+        """How many items are to be done, as far as they are counted, and whether there is anything to put right."""
         async with self._database.reading() as connection:
-            return await connection.scalar(ready) or 0
+            found = (await connection.execute(_LOOK, {"now": now})).one()
+        return int(found.ready_count), bool(found.is_due)
 
 
 def _first(column: Any, which: ColumnElement[bool]) -> Any:
@@ -148,8 +161,16 @@ def _is_wanted() -> ColumnElement[bool]:
     return and_(_is_live(), jobs.c.cancel_ms.is_(None))
 
 
-def _is_ready(now: int) -> ColumnElement[bool]:
+def _is_ready(now: Instant) -> ColumnElement[bool]:
     return and_(items.c.state == int(State.QUEUED), items.c.ready_ms <= now)
+
+
+def _is_lost(now: Instant) -> ColumnElement[bool]:
+    return and_(items.c.state == int(State.RUNNING), items.c.lease_ms < now)
+
+
+def _is_overdue(now: Instant) -> ColumnElement[bool]:
+    return jobs.c.deadline_ms < now
 
 
 def _held(claim: Claim) -> ColumnElement[bool]:
@@ -174,8 +195,9 @@ def _next_index(job_id: str, now: int) -> Any:
 
 async def _requeue(connection: AsyncConnection, now: int) -> None:
     """Queues items anew whose workers have died."""
-    lost = and_(items.c.state == int(State.RUNNING), items.c.lease_ms < now)
-    await connection.execute(update(items).where(lost).values(state=int(State.QUEUED), lease_id="", ready_ms=0))
+    await connection.execute(
+        update(items).where(_is_lost(now)).values(state=int(State.QUEUED), lease_id="", ready_ms=0)
+    )
 
 
 async def _end_queued(connection: AsyncConnection, now: int, which: ColumnElement[bool], state: State) -> None:
@@ -185,3 +207,20 @@ async def _end_queued(connection: AsyncConnection, now: int, which: ColumnElemen
         count = (await connection.execute(update(items).where(waiting).values(state=int(state)))).rowcount
         if count:
             await count_ends(connection, job_id, now, **{_COUNTED.get(state, "failed"): count})
+
+
+def _looking() -> Select[tuple[int, bool]]:
+    """One question for all that a look is for; it is made once, which takes longer than to answer it."""
+    now: BindParameter[int] = bindparam("now", type_=BigInteger)
+    wanted = select(items.c.idx).join(jobs, jobs.c.job_id == items.c.job_id).where(_is_wanted(), _is_ready(now))
+    ready = select(func.count()).select_from(wanted.limit(SWEEP_COUNT).subquery()).scalar_subquery()
+    is_due = or_(
+        exists(select(items.c.idx).where(_is_lost(now))),
+        exists(select(jobs.c.job_id).where(_is_live(), or_(_is_overdue(now), jobs.c.cancel_ms.is_not(None)))),
+        exists(select(jobs.c.job_id).where(jobs.c.expire_ms < now)),
+        exists(select(files.c.file_id).where(files.c.expire_ms < now)),
+    )
+    return select(ready.label("ready_count"), is_due.label("is_due"))
+
+
+_LOOK = _looking()
