@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +216,21 @@ async def test_a_restart_with_nothing_kept_begins_anew(make: Make, own_redis: Re
         assert (await store.take(claim((tokens(100), 0))))[0].remaining == 100
     finally:
         server.kill()
+
+
+async def test_a_connection_that_redis_has_closed_is_made_anew(make: Make, own_redis: RedisServer) -> None:
+    """One call at most, which was under way as the connection ended, is lost by it; the breaker stays closed."""
+    store = await make("closed", timeout_s=1.0)
+    for _ in range(3):
+        assert await fits(store, (limit(100), 1))
+        own_redis.command("client", "kill", "type", "normal")
+
+        with suppress(StoreLost):
+            await fits(store, (limit(100), 1))
+        assert await fits(store, (limit(100), 1))
+
+    assert store.lane.available
+    assert (await store.take(claim((limit(100), 0))))[0].remaining < 95
 
 
 async def test_a_refusal_of_redis_is_a_loss_without_a_breaker(make: Make, own_redis: RedisServer) -> None:
