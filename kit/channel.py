@@ -16,12 +16,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import grpc
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode
 
 from kit import identity, names, telemetry
 from kit.errors import Code
-from kit.spans import Constants
-from kit.spans import Span as LightSpan
+from kit.spans import Constants, Span, SpanTracer
 from kit.status import code_of
 from kit.telemetry import Telemetry
 
@@ -30,6 +29,7 @@ Renew = Callable[[], grpc.aio.Channel | None]
 
 # Far below what certificates overlap by, and rare enough to cost nothing.
 RENEWAL_INTERVAL_S = 1.0
+_CLIENT, _OK = SpanKind.CLIENT, Code.OK  # members of an enumeration are slow to look up
 # What grpc.aio gives as the details of a call that this side ended.
 _LOCAL_DETAILS = "Locally cancelled by application!"
 
@@ -152,7 +152,9 @@ class _Line:
 class _Calls:
     """Starts the calls of one method, on the line that its channel has now."""
 
-    __slots__ = ("_bind", "_constants", "_current", "_deadline_s", "_line", "_method", "_start", "_telemetry")
+    __slots__ = (
+        "_bind", "_constants", "_current", "_deadline_s", "_line", "_method", "_start", "_telemetry", "_tracer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -167,6 +169,7 @@ class _Calls:
         attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **attributes}
         self._constants = {code: Constants({**attributes, names.RPC_RESPONSE_STATUS_CODE: code.name}) for code in Code}
         self._telemetry = telemetry
+        self._tracer = telemetry.tracer if isinstance(telemetry.tracer, SpanTracer) else None
         self._deadline_s = deadline_s
         self._bind = bind
         self._current = current
@@ -178,19 +181,15 @@ class _Calls:
     def __call__(self, *args: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
         """Starts a call; `timeout` can only shorten the deadline of the call being served, math.inf asks for none."""
         caller = identity.active()
-        headers = grpc.aio.Metadata(*(metadata or ()), *identity.to_metadata(caller or identity.current()))
-        recording = self._telemetry.recording
-        span: Span | None = None
-        if recording:
-            span = self._telemetry.tracer.start_span(self._method, None, SpanKind.CLIENT)
-        for key, value in telemetry.inject(span=span):
-            headers.add(key, value)
+        span = self._tracer.start_span(self._method, None, _CLIENT) if self._tracer is not None else None
+        known = identity.to_metadata(caller or identity.current())
+        headers = grpc.aio.Metadata(*(metadata or ()), *known, *telemetry.inject(span=span))
         if self._current is not None and (line := self._current()) is not self._line:
             self.follow(line)
         call = self._start(*args, timeout=self._timeout(caller, timeout), metadata=headers, **options)
         if self._current is not None:
             self._line.begin(call)
-        if recording or self._telemetry.calls is not None:
+        if span is not None or self._telemetry.calls is not None:
             call.add_done_callback(_Ending(self._telemetry, self._method, span, self._constants))
         return call
 
@@ -218,15 +217,16 @@ class _Ending:
 
     def __call__(self, call: Any) -> None:
         code = code_of(_now(call.code()))
-        if isinstance(self._span, LightSpan):
-            self._span.constants = self._constants[code]
-            if code is Code.CANCELLED:
-                by = "caller" if _now(call.details()) == _LOCAL_DETAILS else "peer"
-                self._span.set_attribute(names.CANCELLED_BY, by)
-            if code is not Code.OK:
-                self._span.set_attribute(names.ERROR_TYPE, code.name)
-                self._span.set_status(StatusCode.ERROR)
-            self._span.end()
+        span = self._span
+        if span is not None:
+            span.constants = self._constants[code]
+            if code is not _OK:
+                if code is Code.CANCELLED:
+                    by = "caller" if _now(call.details()) == _LOCAL_DETAILS else "peer"
+                    span.set_attribute(names.CANCELLED_BY, by)
+                span.set_attribute(names.ERROR_TYPE, code.name)
+                span.set_status(StatusCode.ERROR)
+            span.end()
         if self._telemetry.calls is not None:
             self._telemetry.calls.called(self._method, code.name, time.perf_counter() - self._started)
 

@@ -11,12 +11,11 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Exemplar, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kit.spans import Span
+from kit.spans import CURRENT
 
 # Beyond it a new set of labels counts as `other`, whatever a caller can make up.
 SERIES_COUNT_MAX: Final = 1_000
@@ -47,9 +46,9 @@ class Histogram(Collector):
         bucket = bisect_left(self._buckets, value)
         series.counts[bucket] += 1
         series.total += value
-        span = trace.get_current_span()
-        if isinstance(span, Span) and span.is_sampled:
-            series.examples[bucket] = (span.trace_hex, value, time.time())
+        span = CURRENT.get()
+        if span is not None and span.part.is_sampled:
+            series.examples[bucket] = (span.part.trace_hex, value, time.time())
 
     def describe(self) -> list[Metric]:
         """The metric without values."""

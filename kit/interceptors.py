@@ -20,15 +20,14 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from opentelemetry import baggage, trace
+from opentelemetry import baggage
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, StatusCode
+from opentelemetry.trace import StatusCode
 
 from kit import identity, names, status
 from kit.errors import Code, Internal, InvalidArgument, MillraceError
 from kit.identity import CallContext
-from kit.spans import Constants
-from kit.spans import Span as LightSpan
+from kit.spans import Constants, Span
 from kit.telemetry import Telemetry
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -229,7 +228,7 @@ class _Record:
         self._constants = constants
         self._caller: CallContext | None = None
         self._started = time.perf_counter()
-        self._span: Span = trace.INVALID_SPAN
+        self._span: Span | None = None
         # What holds where a call ends before anything else is known.
         self._code = Code.CANCELLED
 
@@ -238,9 +237,7 @@ class _Record:
         if self._telemetry.calls is not None:
             self._telemetry.calls.active_count += 1
         metadata = dict(context.invocation_metadata())
-        self._span, held = self._telemetry.served(self._method, metadata)
-        if held:
-            otel_context.attach(held)
+        self._span = self._telemetry.served(self._method, metadata)
         call = identity.from_metadata(metadata.items(), context.time_remaining())
         self.enter(call)
         return call
@@ -251,6 +248,8 @@ class _Record:
         self._caller = call
         if call.tenant != identity.DEFAULT_TENANT:
             otel_context.attach(baggage.set_baggage(names.TENANT, call.tenant))
+            if self._span is not None:
+                self._span.part.carries = True
 
     def succeed(self, context: Any) -> None:
         """Notes the code that the handler left; one that swallowed its cancellation did not succeed."""
@@ -262,7 +261,7 @@ class _Record:
         error = _only(error)
         if isinstance(error, MillraceError):
             self._code = error.code
-            self._span.set_attribute(names.ERROR_REASON, error.reason)
+            self._note(names.ERROR_REASON, error.reason)
             return error
         if isinstance(error, grpc.aio.AbortError):
             self._code = _set_code(context)
@@ -271,21 +270,26 @@ class _Record:
             self._code = _why_gone(context)
             return None
         self._code = Code.INTERNAL
-        self._span.set_attribute(names.EXCEPTION_TYPE, type(error).__qualname__)
+        self._note(names.EXCEPTION_TYPE, type(error).__qualname__)
         _log.error("%s failed", self._method, exc_info=error)
         request_id = identity.current().request_id
         return Internal("INTERNAL", f"internal error; the log of the server has it under request {request_id}")
 
+    def _note(self, key: str, value: str) -> None:
+        if self._span is not None:
+            self._span.set_attribute(key, value)
+
     def end(self) -> None:
         """Records the call."""
-        if isinstance(self._span, LightSpan):
+        span = self._span
+        if span is not None:
             if self._caller is not None:
-                self._span.set_attribute(names.REQUEST_ID, self._caller.request_id)
-            self._span.constants = self._constants.of(self._code, self._caller)
+                span.attributes[names.REQUEST_ID] = self._caller.request_id
+            span.constants = self._constants.of(self._code, self._caller)
             if self._code in _SERVER_FAULTS:
-                self._span.set_attribute(names.ERROR_TYPE, self._code.name)
-                self._span.set_status(StatusCode.ERROR)
-            self._span.end()
+                span.set_attribute(names.ERROR_TYPE, self._code.name)
+                span.set_status(StatusCode.ERROR)
+            span.end()
         if (calls := self._telemetry.calls) is not None:
             calls.active_count -= 1
             calls.served(self._method, self._code.name, time.perf_counter() - self._started)

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from opentelemetry import trace
 
 from kit import identity
+from kit.spans import current
 
 # What a record has without `extra`: the rest is the caller's.
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -80,7 +81,7 @@ def _ids() -> dict[str, str]:
     ids = {}
     if context := identity.active():
         ids["request_id"] = context.request_id
-    span = trace.get_current_span().get_span_context()
+    span = current().get_span_context()
     if span.is_valid:
         ids["trace_id"] = trace.format_trace_id(span.trace_id)
         ids["span_id"] = trace.format_span_id(span.span_id)

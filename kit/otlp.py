@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # What a minute of about a hundred requests a second leaves, and at most some 10 MB.
 QUEUE_COUNT_MAX: Final = 16_384
-BATCH_COUNT_MAX: Final = 2048
+BATCH_COUNT_MAX: Final = 8192
 # How long a batch is tried, and so how long a collector that is down can delay the end of a process.
 TIMEOUT_S: Final = 3.0
 _PAUSE_S, _PAUSE_S_MAX = 1.0, 30.0
@@ -73,15 +73,21 @@ class Exporter(Generic[T]):
         encode: Turns records into a request.
         delay_s: How long records gather; two seconds at least, or until a batch is full, while there are many.
         what: What is lost where it cannot be sent, for the log.
+        gather: Offers what is no record yet; called on the thread before each batch.
 
     Attributes:
         dropped_count: Records that were lost.
     """
 
     def __init__(
-        self, send: Callable[[bytes], object], encode: Callable[[Sequence[T]], bytes], delay_s: float, what: str
+        self,
+        send: Callable[[bytes], object],
+        encode: Callable[[Sequence[T]], bytes],
+        delay_s: float,
+        what: str,
+        gather: Callable[[], object] = lambda: None,
     ) -> None:
-        self._send, self._encode, self._delay_s, self._what = send, encode, delay_s, what
+        self._send, self._encode, self._delay_s, self._what, self._gather = send, encode, delay_s, what, gather
         self._queue: deque[T] = deque(maxlen=QUEUE_COUNT_MAX)
         self._offered = threading.Event()
         self._due = threading.Event()  # before its time: a batch is full, or the process ends
@@ -98,14 +104,22 @@ class Exporter(Generic[T]):
 
     def offer(self, record: T) -> None:
         """Takes a record; never waits."""
-        count = len(self._queue)
-        if count == QUEUE_COUNT_MAX:
-            self.dropped_count += 1
-        self._queue.append(record)
+        self.offer_all((record,))
+
+    def offer_all(self, records: Collection[T]) -> None:
+        """Takes records; never waits."""
+        count = len(self._queue) + len(records)
+        if count > QUEUE_COUNT_MAX:
+            self.dropped_count += count - QUEUE_COUNT_MAX
+        self._queue.extend(records)
+        self.announce()
+        if count > BATCH_COUNT_MAX and not self._due.is_set():
+            self._due.set()
+
+    def announce(self) -> None:
+        """Says that there is, or will be when `gather` is called, something to send."""
         if not self._offered.is_set():
             self._offered.set()
-        if count >= BATCH_COUNT_MAX and not self._due.is_set():
-            self._due.set()
 
     def shutdown(self) -> None:
         """Sends what is left, within the time of one batch, and ends."""
@@ -121,6 +135,7 @@ class Exporter(Generic[T]):
             self._due.wait(max(self._delay_s, next_at - time.monotonic()))
             self._offered.clear()
             self._due.clear()
+            self._gather()
             # Counted from here: who was busy and has rested since does not wait, and the span store relies on that.
             next_at = time.monotonic() + _BUSY_DELAY_S if len(self._queue) > _BUSY_COUNT else 0.0
             while self._queue and not self._stopping.is_set():
@@ -129,6 +144,7 @@ class Exporter(Generic[T]):
                     continue
                 self._stopping.wait(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+        self._gather()
         until = time.monotonic() + TIMEOUT_S
         while self._queue and time.monotonic() < until and self._send_batch():
             pass

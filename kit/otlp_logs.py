@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 
 from kit import identity, logs, names
+from kit.spans import current
 
 # https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber
 _SEVERITIES = {logging.DEBUG: 5, logging.INFO: 9, logging.WARNING: 13, logging.ERROR: 17, logging.CRITICAL: 21}
@@ -49,7 +49,7 @@ class LogHandler(logging.Handler):
             body=common_pb2.AnyValue(string_value=record.getMessage()),
             attributes=_attributes(attributes),
         )
-        span = trace.get_current_span().get_span_context()
+        span = current().get_span_context()
         if span.is_valid:
             made.trace_id, made.span_id = span.trace_id.to_bytes(16, "big"), span.span_id.to_bytes(8, "big")
             made.flags = span.trace_flags

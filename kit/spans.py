@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from random import getrandbits
 from time import time_ns
 from typing import Any, Final
@@ -32,13 +33,36 @@ HELD_COUNT_MAX: Final = 1024
 TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _ODD: Final = frozenset("13579bdf")  # the last bit of the flags says whether a trace is sampled
 
+# Of enumerations, whose members are slow to look up.
+_INTERNAL, _SERVER = SpanKind.INTERNAL, SpanKind.SERVER
+_UNSET, _ERROR = StatusCode.UNSET, StatusCode.ERROR
+
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
 # A trace id is random in its low 64 bits: those below the bound are sampled, as by the SDK's TraceIdRatioBased.
 _RATIO_BITS: Final = 64
 _RATIO_MASK: Final = (1 << _RATIO_BITS) - 1
 
-Export = Callable[["Span"], object]
+Take = Callable[["Span"], object]
+
+
+# The span that what begins is part of. Not in OpenTelemetry's context, a dictionary that is copied to be changed: that
+# holds what comes and goes beside spans, baggage and the trace of callers where no spans are made.
+CURRENT: Final[ContextVar[Span | None]] = ContextVar("millrace_span", default=None)
+
+
+def current() -> trace.Span:
+    """The current span, or who stands for a caller's where none is made here."""
+    return CURRENT.get() or trace.get_current_span()
+
+
+def current_trace_hex() -> str:
+    """Id of the current trace; "" outside of any."""
+    span = CURRENT.get()
+    if span is not None:
+        return span.part.trace_hex
+    trace_id = trace.get_current_span().get_span_context().trace_id
+    return f"{trace_id:032x}" if trace_id else ""
 
 
 class Constants:
@@ -56,15 +80,35 @@ class Constants:
         self.encoded: bytes | None = None
 
 
+class Part:
+    """What the spans of one trace have in common in this process.
+
+    Attributes:
+        tracer: Makes them.
+        trace_hex: Id of the trace, 128 bits.
+        is_sampled: Whether the trace is.
+        state: What the callers of the trace want to be passed on.
+        carries: Whether more than ids goes on to the next service: state, or baggage.
+        first_hex: Id of the span that began first, whose end is that of the part.
+        held: Spans that wait for that end; None where none have to, or any more.
+    """
+
+    __slots__ = ("carries", "first_hex", "held", "is_sampled", "state", "trace_hex", "tracer")
+
+    def __init__(self, tracer: SpanTracer, trace_hex: str, is_sampled: bool, state: TraceState | None) -> None:
+        self.tracer, self.trace_hex, self.is_sampled, self.state = tracer, trace_hex, is_sampled, state
+        self.carries = bool(state)
+        self.first_hex = ""
+        self.held: list[Span] | None = None if is_sampled else []
+
+
 class Span(trace.Span):
     """One span. Ids are kept as they are told and written: in lower-case hexadecimal digits.
 
     Attributes:
-        trace_hex: Of the request that it is part of, 128 bits.
-        span_hex: Its own, 64 bits.
+        part: What it shares with others of its trace.
+        span_hex: Its own id, 64 bits.
         parent_hex: Of the span that it is part of; "" at the root of a trace.
-        is_sampled: Whether its trace is.
-        state: What the callers of the trace want to be passed on.
         name: Low in cardinality: a method, a route, an operation and a model.
         kind: Who waits for whom.
         attributes: What is known of it, beside its constants.
@@ -76,42 +120,34 @@ class Span(trace.Span):
     """
 
     __slots__ = (
-        "_context", "_tracer", "attributes", "constants", "end_time", "held", "is_sampled", "kind", "name",
-        "parent_hex", "root", "span_hex", "start_time", "state", "status_code", "status_text", "trace_hex",
+        "attributes", "constants", "end_time", "kind", "name", "parent_hex", "part", "span_hex", "start_time",
+        "status_code", "status_text",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        tracer: SpanTracer,
-        name: str,
-        kind: SpanKind,
-        trace_hex: str,
-        parent_hex: str,
-        is_sampled: bool,
-        state: TraceState | None,
-        start_time: int | None,
-    ) -> None:
-        self._tracer, self.name, self.kind = tracer, name, kind
-        self.trace_hex, self.parent_hex, self.is_sampled, self.state = trace_hex, parent_hex, is_sampled, state
+    def __init__(self, part: Part, name: str, kind: SpanKind, parent_hex: str, start_time: int | None = None) -> None:
+        self.part, self.name, self.kind, self.parent_hex = part, name, kind, parent_hex
         self.span_hex = f"{getrandbits(64) or 1:016x}"
-        self._context: SpanContext | None = None
         self.attributes: dict[str, Any] = {}
         self.constants: Constants | None = None
         self.start_time = start_time or time_ns()
         self.end_time = 0
+        self.status_code = _UNSET
         self.status_text = ""
-        self.status_code = StatusCode.UNSET
-        # The first span of this process's part of the trace, None on that one itself: a span that holds itself would
-        # have to be found by the garbage collector. And on that one the spans that wait for its end.
-        self.root: Span | None = None
-        self.held: list[Span] | None = None
+
+    @property
+    def trace_hex(self) -> str:
+        """Id of its trace, 128 bits."""
+        return self.part.trace_hex
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its trace is."""
+        return self.part.is_sampled
 
     @property
     def context(self) -> SpanContext:
-        """Its ids, as OpenTelemetry has them: made when somebody asks, for most spans nobody does."""
-        if self._context is None:
-            self._context = self._ids(self.span_hex)
-        return self._context
+        """Its ids, as OpenTelemetry has them."""
+        return self._ids(self.span_hex)
 
     @property
     def parent(self) -> SpanContext | None:
@@ -120,40 +156,30 @@ class Span(trace.Span):
 
     def _ids(self, span_hex: str) -> SpanContext:
         flags = _SAMPLED if self.is_sampled else _UNSAMPLED
-        return SpanContext(int(self.trace_hex, 16), int(span_hex, 16), False, flags, self.state)
+        return SpanContext(int(self.trace_hex, 16), int(span_hex, 16), False, flags, self.part.state)
 
     @property
     def traceparent(self) -> str:
         """What tells the next service of it. https://www.w3.org/TR/trace-context/"""
-        return f"00-{self.trace_hex}-{self.span_hex}-{'01' if self.is_sampled else '00'}"
+        part = self.part
+        return f"00-{part.trace_hex}-{self.span_hex}-{'01' if part.is_sampled else '00'}"
 
     @property
     def is_error(self) -> bool:
         """Whether it is marked as failed."""
-        return self.status_code is StatusCode.ERROR
+        return self.status_code is _ERROR
 
     def child(self, name: str, start_time: int | None = None) -> Span:
         """Begins a span below it, now or at an instant in nanoseconds since the epoch."""
-        return self._tracer.below(self, name, SpanKind.INTERNAL, start_time)
+        return Span(self.part, name, _INTERNAL, self.span_hex, start_time)
 
     def sibling(self, name: str, start_time: int) -> Span:
         """Begins a span beside it, at an instant in nanoseconds since the epoch: for what came just before."""
-        span = Span(
-            self._tracer,
-            name,
-            SpanKind.INTERNAL,
-            self.trace_hex,
-            self.parent_hex,
-            self.is_sampled,
-            self.state,
-            start_time,
-        )
-        span.root = self.root or self
-        return span
+        return Span(self.part, name, _INTERNAL, self.parent_hex, start_time)
 
     def get_span_context(self) -> SpanContext:
         """Returns its ids."""
-        return self.context
+        return self._ids(self.span_hex)
 
     def is_recording(self) -> bool:
         """Whether it is open."""
@@ -205,20 +231,24 @@ class Span(trace.Span):
         """Ends it, now or at an instant in nanoseconds since the epoch; once."""
         if not self.end_time:
             self.end_time = end_time or time_ns()
-            self._tracer.ended(self)
+            part = self.part
+            if part.is_sampled:
+                part.tracer.take(self)
+            else:
+                part.tracer.ended_unsampled(self)
 
 
 class SpanTracer(trace.Tracer):
     """Makes spans and hands those that are to be kept to whoever exports them.
 
     Args:
-        exports: Each takes every span that is kept, at once and without waiting.
+        take: Takes every span that is kept, at once and without waiting.
         ratio: Part of the traces that begin here which is sampled.
         slow_s: Of the other traces, those are kept whose part in this process lasts longer.
     """
 
-    def __init__(self, exports: Sequence[Export], ratio: float = 1.0, slow_s: float = float("inf")) -> None:
-        self._exports = tuple(exports)
+    def __init__(self, take: Take, ratio: float = 1.0, slow_s: float = float("inf")) -> None:
+        self.take = take
         self._sampled_below = round(ratio * (1 << _RATIO_BITS))
         self._slow_ns = slow_s * 1e9
 
@@ -234,11 +264,11 @@ class SpanTracer(trace.Tracer):
         set_status_on_exception: bool = True,
     ) -> Span:
         """Begins a span under the current one, or under that of a context."""
-        above = trace.get_current_span(context)
-        if isinstance(above, Span):
-            span = self.below(above, name, kind, start_time)
+        above = CURRENT.get() if context is None else None
+        if above is None:
+            span = self._first(name, kind, trace.get_current_span(context).get_span_context(), start_time)
         else:
-            span = self._first(name, kind, above.get_span_context(), start_time)
+            span = Span(above.part, name, kind, above.span_hex, start_time)
         if attributes:
             span.attributes.update(attributes)
         return span
@@ -247,14 +277,11 @@ class SpanTracer(trace.Tracer):
         """Begins the span of what this process serves, under its caller's; where that names none, a trace begins."""
         told = TRACEPARENT.fullmatch(traceparent)
         if told is None:
-            return self._root(name, SpanKind.SERVER, None)
+            return self._root(name, _SERVER, None)
         trace_hex, parent_hex, flags = told.groups()
-        return Span(self, name, SpanKind.SERVER, trace_hex, parent_hex, flags[1] in _ODD, None, None)
-
-    def below(self, above: Span, name: str, kind: SpanKind, start_time: int | None) -> Span:
-        """Begins a span below another of this process."""
-        span = Span(self, name, kind, above.trace_hex, above.span_hex, above.is_sampled, above.state, start_time)
-        span.root = above.root or above
+        part = Part(self, trace_hex, flags[1] in _ODD, None)
+        span = Span(part, name, _SERVER, parent_hex)
+        part.first_hex = span.span_hex
         return span
 
     def _first(self, name: str, kind: SpanKind, parent: SpanContext, start_time: int | None) -> Span:
@@ -262,14 +289,18 @@ class SpanTracer(trace.Tracer):
         if not parent.trace_id:
             return self._root(name, kind, start_time)
         is_sampled = bool(parent.trace_flags & TraceFlags.SAMPLED)
-        ids = f"{parent.trace_id:032x}", f"{parent.span_id:016x}"
-        return Span(self, name, kind, *ids, is_sampled, parent.trace_state, start_time)
+        part = Part(self, f"{parent.trace_id:032x}", is_sampled, parent.trace_state)
+        span = Span(part, name, kind, f"{parent.span_id:016x}", start_time)
+        part.first_hex = span.span_hex
+        return span
 
     def _root(self, name: str, kind: SpanKind, start_time: int | None) -> Span:
         """Begins a trace."""
         trace_id = getrandbits(128) or 1
-        is_sampled = trace_id & _RATIO_MASK < self._sampled_below
-        return Span(self, name, kind, f"{trace_id:032x}", "", is_sampled, None, start_time)
+        part = Part(self, f"{trace_id:032x}", trace_id & _RATIO_MASK < self._sampled_below, None)
+        span = Span(part, name, kind, "", start_time)
+        part.first_hex = span.span_hex
+        return span
 
     @_agnosticcontextmanager
     def start_as_current_span(
@@ -286,32 +317,47 @@ class SpanTracer(trace.Tracer):
     ) -> Iterator[trace.Span]:
         """Begins a span and makes it the current one for a block, whose failure marks it."""
         span = self.start_span(name, context, kind, attributes, start_time=start_time)
-        with trace.use_span(span, end_on_exit, record_exception, set_status_on_exception):
-            yield span
+        try:
+            with use(span):
+                yield span
+        except Exception as error:
+            span.record_exception(error)
+            span.set_status(_ERROR)
+            raise
+        finally:
+            span.end()
 
-    def ended(self, span: Span) -> None:
-        """Exports a span, holds it back or forgets it."""
-        if span.is_sampled:
-            self._export(span)
-            return
-        root = span.root
-        if root is None:
-            is_kept = span.is_error or span.end_time - span.start_time > self._slow_ns
-            held, span.held = span.held or [], None
-            if is_kept or any(one.is_error for one in held):
-                for one in (*held, span):
-                    self._export(one)
-        elif root.end_time:  # it outlived its part of the trace
+    def ended_unsampled(self, span: Span) -> None:
+        """Exports a span of a trace that is not sampled, holds it back or forgets it."""
+        part = span.part
+        held = part.held
+        if held is None:  # it outlived its part of the trace
             if span.is_error:
-                self._export(span)
-        elif root.held is None:
-            root.held = [span]
-        elif len(root.held) < HELD_COUNT_MAX:
-            root.held.append(span)
+                self.take(span)
+        elif span.span_hex == part.first_hex:
+            part.held = None
+            held.append(span)
+            if span.end_time - span.start_time > self._slow_ns or any(one.is_error for one in held):
+                for one in held:
+                    self.take(one)
+        elif len(held) < HELD_COUNT_MAX:
+            held.append(span)
 
-    def _export(self, span: Span) -> None:
-        for export in self._exports:
-            export(span)
+
+class use:
+    """A block in which a span is the current one, and so the parent of what begins."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = CURRENT.set(self._span)
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        CURRENT.reset(self._token)
 
 
 class step:
@@ -324,9 +370,9 @@ class step:
         self._span: Span | None = None
 
     def __enter__(self) -> None:
-        above = trace.get_current_span()
-        if isinstance(above, Span):
-            self._span = above.child(self._name)
+        above = CURRENT.get()
+        if above is not None:
+            self._span = Span(above.part, self._name, _INTERNAL, above.span_hex)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if self._span is not None:

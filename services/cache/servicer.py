@@ -4,10 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from opentelemetry import trace
-
 from kit import names
 from kit.errors import InvalidArgument
+from kit.spans import current
 from millrace.cache.v1 import cache_service_pb2 as service_pb
 from millrace.cache.v1 import cache_service_pb2_grpc as service_grpc
 from services.cache import request_wire as read
@@ -27,7 +26,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         """Finds an answer, or says who produces it."""
         request_id = read.read_request_id(request.request_id)
         found = await self._cache.lookup(read.read_query(request.query, self._limits))
-        trace.get_current_span().set_attribute(names.CACHE_OUTCOME, write.outcome(found))
+        current().set_attribute(names.CACHE_OUTCOME, write.outcome(found))
         return write.write_lookup(found, request_id)
 
     async def LookupStream(
@@ -39,7 +38,7 @@ class CacheServicer(service_grpc.CacheServiceServicer):
         async with aclosing(self._cache.lookup_stream(query)) as events:
             async for event in events:
                 if isinstance(event, Hit | Miss):
-                    trace.get_current_span().set_attribute(names.CACHE_OUTCOME, write.outcome(event))
+                    current().set_attribute(names.CACHE_OUTCOME, write.outcome(event))
                 response = write.write_event(event)
                 response.request_id, request_id = request_id, ""
                 yield response

@@ -9,10 +9,9 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry import trace
-
 from kit import identity, names, status
 from kit.errors import Internal, InvalidArgument, MillraceError
+from kit.spans import current
 from millrace.inference.v1 import event_pb2, inference_service_pb2_grpc, model_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb2
 from services.inference import limits, translate
@@ -215,7 +214,7 @@ def _request(
     request_id = limits.check_request_id(request.request_id, call.request_id)
     limits.check_spec(request.spec)
     if request.spec.session_id:
-        trace.get_current_span().set_attribute(names.GEN_AI_CONVERSATION_ID, request.spec.session_id)
+        current().set_attribute(names.GEN_AI_CONVERSATION_ID, request.spec.session_id)
     return translate.request(request.spec, call, request_id, streamed)
 
 

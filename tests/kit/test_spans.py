@@ -8,14 +8,13 @@ import weakref
 from types import SimpleNamespace
 
 import pytest
-from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.trace import SpanKind, StatusCode
 
 from kit import otlp
 from kit.otlp import Destination, Exporter
 from kit.otlp_spans import SpanEncoder
-from kit.spans import Constants, Span, SpanTracer, step
+from kit.spans import CURRENT, Constants, Span, SpanTracer, step
 
 
 class Kept(list[Span]):
@@ -28,7 +27,7 @@ class Kept(list[Span]):
 
 def unsampled(kept: Kept, slow_s: float = 60.0) -> SpanTracer:
     """A tracer whose head samples nothing."""
-    return SpanTracer([kept.append], ratio=0.0, slow_s=slow_s)
+    return SpanTracer(kept.append, ratio=0.0, slow_s=slow_s)
 
 
 def test_a_failure_brings_its_part_of_an_unsampled_trace() -> None:
@@ -37,9 +36,9 @@ def test_a_failure_brings_its_part_of_an_unsampled_trace() -> None:
     with unsampled(kept).start_as_current_span("root"):
         with step("well"):
             pass
-        current = trace.get_current_span()
-        assert isinstance(current, Span)
-        broken = current.child("broken")
+        root = CURRENT.get()
+        assert root is not None
+        broken = root.child("broken")
         broken.set_status(StatusCode.ERROR)
         broken.end()
         assert kept == []
@@ -57,7 +56,7 @@ def test_what_was_quick_and_went_well_is_not_exported_unsampled() -> None:
 @pytest.mark.parametrize(("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("ff", True)])
 def test_what_is_served_continues_the_callers_trace(flags: str, is_sampled: bool) -> None:
     """Ids are the caller's, and of its flags the last bit alone counts."""
-    span = SpanTracer([]).served("a.B/C", f"00-{'ab' * 16}-{'cd' * 8}-{flags}")
+    span = SpanTracer(id).served("a.B/C", f"00-{'ab' * 16}-{'cd' * 8}-{flags}")
     assert (span.trace_hex, span.parent_hex, span.is_sampled) == ("ab" * 16, "cd" * 8, is_sampled)
     assert span.traceparent == f"00-{'ab' * 16}-{span.span_hex}-{'01' if is_sampled else '00'}"
 
@@ -69,7 +68,7 @@ def test_what_is_served_continues_the_callers_trace(flags: str, is_sampled: bool
 )  # fmt: skip
 def test_a_malformed_trace_context_begins_a_trace(told: str) -> None:
     """Nothing of it is believed."""
-    span = SpanTracer([]).served("a.B/C", told)
+    span = SpanTracer(id).served("a.B/C", told)
     assert (span.parent_hex, span.parent, span.is_sampled) == ("", None, True)
     assert span.trace_hex not in ("ab" * 16, "0" * 32)
 
@@ -84,7 +83,7 @@ def test_a_slow_trace_is_exported_unsampled() -> None:
 
 def test_a_span_that_has_ended_is_gone_without_the_collector() -> None:
     """Neither the first span of a trace nor those below it hold themselves."""
-    tracer = SpanTracer([])
+    tracer = SpanTracer(id)
     gc.disable()
     try:
         root = tracer.start_span("root")
@@ -101,7 +100,7 @@ def test_a_span_that_has_ended_is_gone_without_the_collector() -> None:
 def test_what_is_written_is_what_opentelemetry_reads() -> None:
     """The generated classes find every field of a span in the bytes, lists and negative numbers included."""
     kept = Kept()
-    tracer = SpanTracer([kept.append])
+    tracer = SpanTracer(kept.append)
     with tracer.start_as_current_span("above") as above:
         attributes = {"text": "ä" * 200, "count": -3, "share": 0.5, "flag": True, "list": ["a", "b"], "one": 1}
         span = tracer.start_span("below", kind=SpanKind.CLIENT, attributes=attributes)

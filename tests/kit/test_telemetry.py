@@ -92,9 +92,9 @@ def test_a_span_that_cannot_be_encoded_is_dropped_and_counted() -> None:
     made = telemetry.setup("echo", ServeSettings(otlp_endpoint="http://127.0.0.1:1"))
     with made.tracer.start_as_current_span("work", attributes={"odd": object()}):
         pass
+    made.shutdown()
 
     assert made.registry.get_sample_value("millrace_telemetry_dropped_total", {"signal": "spans"}) == 1
-    made.shutdown()
 
 
 @pytest.mark.parametrize(("ratio", "sampled"), [(0.0, False), (1.0, True)])

@@ -52,7 +52,8 @@ class Recorder:
         """Notes a span that ended."""
         self.saw("span name", span.name)
         self.saw(f"status of span {span.name}", span.status_text)
-        for key, value in span.attributes.items():
+        constants = span.constants.values if span.constants is not None else {}
+        for key, value in {**constants, **span.attributes}.items():
             for one in value if isinstance(value, Sequence) and not isinstance(value, str) else (value,):
                 self.saw(f"attribute {key} of span {span.name}", one)
 

@@ -21,7 +21,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from kit import telemetry
-from kit.spans import Span, SpanTracer
+from kit.spans import Span, SpanTracer, Take
 from tests.fakes.otlp_receiver import OtlpReceiver
 from tests.leaks.collector import note
 from tests.leaks.markers import markers
@@ -74,11 +74,14 @@ class WholeRun:
 
     def _record_this_process(self) -> None:
         recorder, registries = self.recorder, self._registries
-        export, made, take = SpanTracer._export, CollectorRegistry.__init__, OtlpReceiver.keep
+        trace, made, keep = SpanTracer.__init__, CollectorRegistry.__init__, OtlpReceiver.keep
 
-        def exported(tracer: SpanTracer, span: Span) -> None:
-            recorder.span(span)
-            export(tracer, span)
+        def traced(tracer: SpanTracer, take: Take, *args: Any, **kwargs: Any) -> None:
+            def seen(span: Span) -> None:
+                recorder.span(span)
+                take(span)
+
+            trace(tracer, seen, *args, **kwargs)
 
         def registered(registry: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
             made(registry, *args, **kwargs)
@@ -86,12 +89,12 @@ class WholeRun:
 
         def kept(receiver: OtlpReceiver, request: Any) -> None:
             note(recorder, request)
-            take(receiver, request)
+            keep(receiver, request)
 
         def off(service_name: str = "millrace") -> telemetry.Telemetry:
-            return telemetry.Telemetry(service_name, SpanTracer(()), True)
+            return telemetry.Telemetry(service_name, SpanTracer(id), True)
 
-        self._patches.setattr(SpanTracer, "_export", exported)
+        self._patches.setattr(SpanTracer, "__init__", traced)
         self._patches.setattr(CollectorRegistry, "__init__", registered)
         self._patches.setattr(OtlpReceiver, "keep", kept)
         self._patches.setattr(telemetry, "off", off)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from opentelemetry.trace import Span
-
+from kit.spans import Span
 from services.edge.exchange import Exchange
 from services.edge.traces.owners import Owners
 from services.edge.traces.store import Request, Root, TraceStore
@@ -24,8 +23,7 @@ class TraceNotes:
 
     def begin(self, exchange: Exchange, span: Span, is_joined: bool) -> None:
         """Notes a request, whose own span has just begun."""
-        context = span.get_span_context()
         name = f"{exchange.method} {exchange.path}"
-        root = Root(context.span_id.to_bytes(8, "big"), name, time.time_ns(), is_joined)
-        request = Request(context.trace_id.to_bytes(16, "big"), self._owners.of(exchange), root)
+        root = Root(bytes.fromhex(span.span_hex), name, time.time_ns(), is_joined)
+        request = Request(bytes.fromhex(span.trace_hex), self._owners.of(exchange), root)
         self._store.begin(exchange.request_id, request)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
 
-from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 from kit import names
 from kit.errors import MillraceError
-from kit.spans import Span, SpanTracer
+from kit.spans import Span, SpanTracer, use
 from services.inference.attempts.attempt import Observation
 from services.inference.events import Attempt
 from services.inference.generation import ChoiceFinished, EngineCompleted, EngineEvent
@@ -39,21 +37,6 @@ class _Unobserved:
         pass
 
 
-class _Current:
-    """A block in which a span is the parent of what begins."""
-
-    __slots__ = ("_span", "_token")
-
-    def __init__(self, span: Span) -> None:
-        self._span = span
-
-    def __enter__(self) -> None:
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
-
-    def __exit__(self, *_: object) -> None:
-        otel_context.detach(self._token)
-
-
 class _Observed:
     """Writes one attempt into its span, which ends with it and says truthfully how."""
 
@@ -76,7 +59,7 @@ class _Observed:
         _phases(self._span, self._attempt)
 
     def current(self) -> AbstractContextManager[object]:
-        return _Current(self._span)
+        return use(self._span)
 
     def see(self, event: EngineEvent) -> None:
         if isinstance(event, ChoiceFinished):

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 
 import msgspec
-from opentelemetry import trace
 
+from kit.spans import current_trace_hex
 from services.inference.accounting.spending import Spent, spent
 from services.inference.events import Attempt, AttemptOutcome, Receipt, Verdict
 from services.inference.generation import Usage
@@ -147,7 +147,6 @@ def lost(begins: Iterable[Begun]) -> Entry:
 
 def _request_row(request: Request, receipt: Receipt) -> RequestRow:
     caller = request.caller
-    trace_id = trace.get_current_span().get_span_context().trace_id
     return RequestRow(
         id=receipt.ledger_id,
         request_id=receipt.request_id,
@@ -162,7 +161,7 @@ def _request_row(request: Request, receipt: Receipt) -> RequestRow:
         target=_fit(receipt.target),
         target_model=_fit(receipt.target_model),
         created_time_ms=int(receipt.created_time * 1000),
-        trace_id=f"{trace_id:032x}" if trace_id else "",
+        trace_id=current_trace_hex(),
     )
 
 
