@@ -1,19 +1,20 @@
 """What telemetry costs: CPU per request over all of Millrace's processes, everything on against everything off.
 
-    python -m bench.telemetry [--seconds 1] [--pairs 15] [--json FILE]
+    python -m bench.telemetry [--seconds 2] [--pairs 10] [--json FILE]
 
 On means what `millrace up` switches on and more: every service sends every span to the edge's store, counts its calls
 and serves its metrics. Off is a suite without either. Both run at once and are loaded in turn, by 32 connections
-against an upstream that answers at once, with policies on and every answer screened and stored: a streamed request has
-seventeen spans.
-Each pair gives one difference; told is their median, and the lowest and the highest. Turns are short, for what else a
-machine does changes within seconds, and many.
+against an upstream that answers at once, with policies on and every answer screened and stored: a request has fourteen
+spans.
+Each pair gives one difference; told is their median, their mean and its standard error. Turns are short, for what else
+a machine does changes within seconds, but no shorter than the time between two exports of a busy service.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -56,25 +57,25 @@ def measure(made: Stand, shape: str, options: argparse.Namespace) -> dict[str, A
         order = ("off", "on") if number % 2 else ("on", "off")
         found = {name: cpu_ms(made, options.suites[name], shape, options.seconds) for name in order}
         pairs.append((found["off"], found["on"]))
-    costs = sorted(on - off for off, on in pairs)
+    costs = [on - off for off, on in pairs]
     return {
         "shape": shape,
         "off_ms": round(statistics.median(off for off, _ in pairs), 3),
         "on_ms": round(statistics.median(on for _, on in pairs), 3),
         "cost_ms": round(statistics.median(costs), 3),
-        "cost_ms_min": round(costs[0], 3),
-        "cost_ms_max": round(costs[-1], 3),
+        "cost_ms_mean": round(statistics.mean(costs), 3),
+        "cost_ms_error": round(statistics.stdev(costs) / math.sqrt(len(costs)), 3),
     }
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1)
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    print(f"{'shape':<14} {'off ms':>8} {'on ms':>8} {'cost ms':>8}   lowest to highest")
+    print(f"{'shape':<14} {'off ms':>8} {'on ms':>8} {'cost ms':>8} {'mean':>8} {'error':>6}")
     rows = []
     with stand() as made:
         options.suites = suites(made)
@@ -82,7 +83,7 @@ def main() -> None:
             row = measure(made, shape, options)
             rows.append(row)
             cells = f"{row['off_ms']:>8.2f} {row['on_ms']:>8.2f} {row['cost_ms']:>8.2f}"
-            print(f"{shape:<14} {cells}   {row['cost_ms_min']:.2f} to {row['cost_ms_max']:.2f}", flush=True)
+            print(f"{shape:<14} {cells} {row['cost_ms_mean']:>8.2f} {row['cost_ms_error']:>6.2f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
 
