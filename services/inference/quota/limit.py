@@ -33,7 +33,12 @@ class Window(IntEnum):
 BUDGETS = (Window.DAY, Window.MONTH)
 
 
-class Limit(msgspec.Struct, frozen=True):
+def amount_in(unit: Unit, requests: int, tokens: int, micro_usd: int) -> int:
+    """Of several amounts the one that is counted."""
+    return tokens if unit is Unit.TOKENS else micro_usd if unit is Unit.MICRO_USD else requests
+
+
+class Limit(msgspec.Struct, frozen=True, cache_hash=True):
     """The most that one subject may use.
 
     Attributes:
@@ -82,9 +87,11 @@ class Claim(msgspec.Struct, frozen=True):
     @property
     def is_held(self) -> bool:
         """Whether something of it is still to be settled once the request has ended; a request that came, came."""
-        return self.id != "" and any(
-            limit.unit is not Unit.REQUESTS or limit.window is Window.AT_ONCE for limit in self.limits
-        )
+        if self.id:
+            for limit in self.limits:
+                if limit.unit is not Unit.REQUESTS or limit.window is Window.AT_ONCE:
+                    return True
+        return False
 
 
 class Standing(msgspec.Struct, frozen=True):

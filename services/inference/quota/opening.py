@@ -28,6 +28,7 @@ WAIT_S = 0.1
 # What a process that died has left reaches the ledger a little later than the first request after it.
 SECOND_LOOK_S = 5.0
 BUDGET_COUNT_MAX = 10_000
+KNOWN = ("tenant:", "user:", "key:")  # subjects of whom the ledger knows; anonymous clients are not among them
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -60,27 +61,23 @@ class Opening:
 
     def __init__(self, look_up: LookUp, store: QuotaStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._look_up, self._store, self._clock = look_up, store, clock
-        self._looks: dict[str, asyncio.Task[None]] = {}
-        self._due_s: dict[str, float] = {}  # of each budget that was looked at: when it will be again
+        self._looks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._due_s: dict[tuple[str, str], float] = {}  # of each budget that was looked at: when it will be again
         self._is_failing = False
 
     async def take(self, claim: Claim, caller: Caller) -> tuple[Standing, ...]:
         """Takes a claim of a caller; see `QuotaStore.take`."""
-        accounts = [
-            (limit, account)
-            for limit in claim.limits
-            if limit.window in BUDGETS and (account := _account(limit, caller))
-        ]
-        if not accounts:
+        budgets = [one for one in claim.limits if one.window in BUDGETS and one.subject.startswith(KNOWN)]
+        if not budgets:
             return await self._store.take(claim)
         now = self._clock()
-        for limit, account in accounts:
-            if self._due_s.get(_at(claim, limit), math.inf) <= now:
-                self._look(claim, limit, account, math.inf)
+        for limit in budgets:
+            if self._due_s.get((claim.slot, limit.key), math.inf) <= now:
+                self._look(claim, limit, caller, math.inf)
         known = await self._store.take_known(claim)
         if known is not None:
             return known
-        looks = [self._look(claim, limit, account, SECOND_LOOK_S) for limit, account in accounts]
+        looks = [self._look(claim, limit, caller, SECOND_LOOK_S) for limit in budgets]
         _, late = await asyncio.wait(looks, timeout=WAIT_S)
         if late:
             self._failed("the ledger is slow")
@@ -94,17 +91,17 @@ class Opening:
         """Stops."""
         await cancel_all(set(self._looks.values()))
 
-    def _look(self, claim: Claim, limit: Limit, account: Account, again_s: float) -> asyncio.Task[None]:
-        at = _at(claim, limit)
+    def _look(self, claim: Claim, limit: Limit, caller: Caller, again_s: float) -> asyncio.Task[None]:
+        at = (claim.slot, limit.key)
         if at not in self._looks:
             if len(self._due_s) >= BUDGET_COUNT_MAX:
                 self._due_s.clear()
             self._due_s[at] = math.inf
-            self._looks[at] = asyncio.create_task(self._raise(claim, limit, account, again_s))
+            self._looks[at] = asyncio.create_task(self._raise(claim, limit, _account(limit, caller), again_s))
         return self._looks[at]
 
     async def _raise(self, claim: Claim, limit: Limit, account: Account, again_s: float) -> None:
-        at, unit = _at(claim, limit), "token_count" if limit.unit is Unit.TOKENS else "cost_micro_usd"
+        at, unit = (claim.slot, limit.key), "token_count" if limit.unit is Unit.TOKENS else "cost_micro_usd"
         try:
             used = getattr(await self._look_up(account, _since_ms(limit.window)), unit)
             await self._store.floor(Claim("", claim.slot, (limit,), (used,)))
@@ -123,20 +120,11 @@ class Opening:
         self._is_failing = True
 
 
-def _at(claim: Claim, limit: Limit) -> str:
-    return f"{claim.slot}:{limit.key}"
-
-
-def _account(limit: Limit, caller: Caller) -> Account | None:
-    """Whose rows a limit is about; None where the ledger does not know, as of anonymous clients."""
-    kind = limit.subject.partition(":")[0]
-    if kind == "tenant":
+def _account(limit: Limit, caller: Caller) -> Account:
+    """Whose rows a limit is about."""
+    if limit.subject.startswith("tenant:"):
         return Account(caller.tenant)
-    if kind == "user":
-        return Account(caller.tenant, caller.principal)
-    if kind == "key":
-        return Account(caller.tenant, caller.principal, caller.key_id)
-    return None
+    return Account(caller.tenant, caller.principal, caller.key_id if limit.subject.startswith("key:") else None)
 
 
 def _since_ms(window: Window) -> int:

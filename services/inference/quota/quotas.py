@@ -21,7 +21,7 @@ from services.inference.quota.applying import Applying, slot_of
 from services.inference.quota.demand import cost_micro_usd_max, prompt_token_count, text_token_count
 from services.inference.quota.exceeding import quota_exceeded
 from services.inference.quota.keeper import Keeper
-from services.inference.quota.limit import Claim, Limit, LimitState, Standing, Unit, Window
+from services.inference.quota.limit import Claim, Limit, LimitState, Standing, Unit, Window, amount_in
 from services.inference.quota.memory_store import MemoryStore
 from services.inference.quota.opening import Opening
 from services.inference.quota.reservation import Reservation
@@ -114,8 +114,8 @@ class Quotas:
         self, request: Request, route: Route, limits: tuple[Limit, ...], usage: Usage, receipt: Receipt
     ) -> None:
         cost = self._cost(limits, route, usage)
-        by_unit = {Unit.TOKENS: usage.prompt_token_count + usage.completion_token_count, Unit.MICRO_USD: cost}
-        amounts = tuple(by_unit.get(limit.unit, 1) for limit in limits)
+        tokens = usage.prompt_token_count + usage.completion_token_count
+        amounts = tuple([amount_in(limit.unit, 1, tokens, cost) for limit in limits])
         claim = Claim(secrets.token_hex(12), slot_of(request.caller.tenant), limits, amounts)
         try:
             standings = await self._take(claim, request.caller)
@@ -149,7 +149,7 @@ def _so_far(receipt: Receipt, route: Route, reserved: Usage) -> tuple[Usage, int
 
 
 def _states(limits: Sequence[Limit], standings: Sequence[Standing]) -> tuple[LimitState, ...]:
-    return tuple(_state(limit, standing) for limit, standing in zip(limits, standings, strict=True))
+    return tuple([_state(limit, standing) for limit, standing in zip(limits, standings, strict=True)])
 
 
 def _state(limit: Limit, standing: Standing) -> LimitState:

@@ -96,16 +96,16 @@ class RedisLane:
         digest = self._scripts.get(script)
         if digest is None:
             digest = self._scripts[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        answer = await self._send("EVALSHA", digest, len(keys), *keys, *arguments, patient=patient)
+        answer = await self._send(("EVALSHA", digest, len(keys), *keys, *arguments), patient)
         if isinstance(answer, NoScriptError):
-            answer = await self._send("EVAL", script, len(keys), *keys, *arguments)
+            answer = await self._send(("EVAL", script, len(keys), *keys, *arguments))
         return _checked(answer)
 
     async def ask(self, *command: Any) -> Any:
         """Sends a command; raises as `run` does."""
-        return _checked(await self._send(*command))
+        return _checked(await self._send(command))
 
-    async def _send(self, *command: Any, patient: bool = False) -> Any:
+    async def _send(self, command: Command, patient: bool = False) -> Any:
         """Sends a command with the next trip; what Redis complains of is an answer."""
         if not self._breaker.closed:
             raise StoreLost(sent=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from services.inference.generation import Usage
-from services.inference.quota.limit import Claim, Unit, Window
+from services.inference.quota.limit import Claim, Window, amount_in
 
 Amounts = tuple[int, ...]
 End = Callable[["Reservation", Amounts], None]
@@ -58,10 +58,11 @@ class Reservation:
     def used(self, usage: Usage, cost_micro_usd: int) -> Amounts:
         """So much of each limit of the claim."""
         tokens = usage.prompt_token_count + usage.completion_token_count
-        by_unit = {Unit.TOKENS: tokens, Unit.MICRO_USD: cost_micro_usd}
         return tuple(
-            0 if limit.window is Window.AT_ONCE else by_unit.get(limit.unit, amount)
-            for limit, amount in zip(self.claim.limits, self.claim.amounts, strict=True)
+            [
+                0 if limit.window is Window.AT_ONCE else amount_in(limit.unit, amount, tokens, cost_micro_usd)
+                for limit, amount in zip(self.claim.limits, self.claim.amounts, strict=True)
+            ]
         )
 
     def _close(self, state: State, usage: Usage, cost_micro_usd: int) -> None:
