@@ -22,6 +22,8 @@ from services.inference.access.tokens import Tokens, looks_like_token
 # What grpc calls the names in a verified client certificate.
 _CERTIFICATE_NAMES = ("x509_subject_alternative_name", "x509_common_name")
 
+STRANGER_COUNT_MAX = 4096  # anybody can invent as many as it likes
+
 
 class Authenticator:
     """Says who calls.
@@ -37,6 +39,7 @@ class Authenticator:
         self._keyring, self._tokens = keyring, tokens
         self._is_required, self._services = is_required, frozenset(services)
         self._endpoints: dict[str, str] = {}
+        self._strangers: dict[tuple[str, ...], Caller] = {}  # making one takes as long as all else that is done here
 
     async def identify(self, method: str, context: CallContext, call: Any) -> CallContext:
         """Returns the context of a call with its caller; see `kit.interceptors.Identify`.
@@ -55,7 +58,7 @@ class Authenticator:
         if endpoint is None:
             endpoint = self._endpoints[method] = permission.endpoint_of(method)
         permission.check_method(caller, endpoint)
-        return replace(context, tenant=caller.tenant, principal=caller.principal, caller=caller)
+        return CallContext(context.request_id, caller.tenant, caller.principal, context.deadline, caller)
 
     async def _caller(self, shown: Shown, context: CallContext, call: Any) -> Caller:
         text = shown.credential
@@ -70,7 +73,17 @@ class Authenticator:
             raise Unauthenticated(
                 "CREDENTIAL_MISSING", "an API key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             )
-        return Caller(context.principal, context.tenant, client_id=shown.client_id or _address(call))
+        return self._stranger(context.principal, context.tenant, shown.client_id or _address(call))
+
+    def _stranger(self, *who: str) -> Caller:
+        """Who shows nothing: principal, tenant and client id."""
+        found = self._strangers.get(who)
+        if found is None:
+            if len(self._strangers) >= STRANGER_COUNT_MAX:
+                self._strangers.clear()
+            principal, tenant, client_id = who
+            found = self._strangers[who] = Caller(principal, tenant, client_id=client_id)
+        return found
 
     def _service(self, call: Any) -> Caller | None:
         """The service that the client's certificate names; its common name counts where it has no other."""

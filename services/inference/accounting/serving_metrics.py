@@ -32,6 +32,20 @@ TARGET_COUNT_MAX = 100
 OPENNESS = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 
 
+_NAMES = {one: one.name.lower() for one in (*AttemptOutcome, *Verdict)}
+
+
+class _Children(dict[tuple[str, ...], Counter]):
+    """The counters of one metric by their labels: the library takes a lock and a copy of the labels to find one."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    def __missing__(self, labels: tuple[str, ...]) -> Counter:
+        child = self[labels] = self._counter.labels(*labels)
+        return child
+
+
 class ServingMetrics:
     """Counts requests as they end; see `accounting.settlement.Witness`."""
 
@@ -40,9 +54,9 @@ class ServingMetrics:
             signal = signals.BY_NAME[name]
             return Histogram(name, signal.meaning, signal.labels, buckets, registry)
 
-        def counter(name: str) -> Counter:
+        def counter(name: str) -> _Children:
             signal = signals.BY_NAME[name]
-            return Counter(name, signal.meaning, signal.labels, registry=registry)
+            return _Children(Counter(name, signal.meaning, signal.labels, registry=registry))
 
         self._duration = histogram(names.GEN_AI_SERVER_REQUEST_DURATION, DURATIONS_S)
         self._ttft = histogram(names.GEN_AI_SERVER_TTFT, FIRST_TOKENS_S)
@@ -54,7 +68,7 @@ class ServingMetrics:
         self._attempts, self._cost = counter(names.ATTEMPTS), counter(names.COST_USD)
         self._verdicts, self._unscreened = counter(names.VERDICTS), counter(names.UNSCREENED)
         for verdict in Verdict:  # so that a rate starts at 0
-            self._verdicts.labels(verdict.name.lower())
+            self._verdicts[_NAMES[verdict],].inc(0)
         self._names: set[str] = set()
 
     def began(self, receipt: Receipt) -> None:
@@ -62,7 +76,7 @@ class ServingMetrics:
 
     def refused(self, receipt: Receipt, reason: str) -> None:
         """Counts a request that limits did not let in."""
-        self._refusals.labels(reason).inc()
+        self._refusals[reason,].inc()
 
     def ended(self, receipt: Receipt, used: Spent, outcome: str, reason: str) -> None:
         """Counts a request that has ended."""
@@ -70,38 +84,39 @@ class ServingMetrics:
         model = self._bounded(receipt.model)
         error = reason or ("" if outcome == "ok" else outcome)
         self._duration.observe(receipt.duration_s, operation, model, error)
-        self._requests.labels(model, outcome).inc()
+        self._requests[model, outcome].inc()
         if receipt.ttft_s is not None:
             self._ttft.observe(receipt.ttft_s, operation, model)
             count = receipt.usage.completion_token_count
             if count > 1 and outcome == "ok":
-                self._per_token.observe((receipt.duration_s - receipt.ttft_s) / (count - 1), operation, model)
+                per_token_s = (receipt.duration_s - receipt.ttft_s) / (count - 1)
+                self._per_token.observe(per_token_s, operation, model)
         for attempt in receipt.attempts:
             self._attempt(operation, attempt)
         if used.cost_micro_usd:
-            self._cost.labels(model).inc(used.cost_micro_usd / 1e6)
+            self._cost[model,].inc(used.cost_micro_usd / 1e6)
         if receipt.safety:
             self._safety(receipt, model)
         self._own_time(receipt, outcome)
 
     def _attempt(self, operation: str, attempt: Attempt) -> None:
-        target, outcome = self._bounded(attempt.target), attempt.outcome.name.lower()
-        self._attempts.labels(target, outcome).inc()
+        target, outcome = self._bounded(attempt.target), _NAMES[attempt.outcome]
+        self._attempts[target, outcome].inc()
         if attempt.outcome is AttemptOutcome.SKIPPED:
             return
         model = self._bounded(attempt.target_model)
         error = attempt.error_reason or ("" if attempt.outcome is AttemptOutcome.OK else outcome)
         self._operation.observe(attempt.duration_s, operation, attempt.engine, model, error)
-        if attempt.usage.prompt_token_count:
-            self._tokens.observe(attempt.usage.prompt_token_count, operation, attempt.engine, model, "input")
-        if attempt.usage.completion_token_count:
-            self._tokens.observe(attempt.usage.completion_token_count, operation, attempt.engine, model, "output")
+        if count := attempt.usage.prompt_token_count:
+            self._tokens.observe(count, operation, attempt.engine, model, "input")
+        if count := attempt.usage.completion_token_count:
+            self._tokens.observe(count, operation, attempt.engine, model, "output")
 
     def _safety(self, receipt: Receipt, model: str) -> None:
         worst = max(event.verdict for event in receipt.safety)
-        self._verdicts.labels(worst.name.lower()).inc()
+        self._verdicts[_NAMES[worst],].inc()
         if any(event.unscreened for event in receipt.safety):
-            self._unscreened.labels(model).inc()
+            self._unscreened[model,].inc()
 
     def _own_time(self, receipt: Receipt, outcome: str) -> None:
         """What no target took of the time to the first token, where there was one, and one target was asked."""

@@ -16,7 +16,7 @@ import msgspec
 
 from kit.errors import MillraceError
 from services.inference.accounting.spending import NOTHING, Spent, spent
-from services.inference.events import Attempt, AttemptOutcome, Receipt, Verdict
+from services.inference.events import Attempt, AttemptOutcome, CacheOutcome, Receipt, Verdict
 from services.inference.generation import Prompt
 from services.inference.ledger.transcript import Transcript
 from services.inference.quota.reservation import Reservation
@@ -26,6 +26,7 @@ RECENT_COUNT = 1_000  # enough for a p95 that is not moved by one request
 MODEL_COUNT_MAX = 200  # names behind a pattern are the callers' to invent
 OTHER = "(other)"
 BLOCKED = "CONTENT_BLOCKED"
+MISSES = (CacheOutcome.MISS, CacheOutcome.UNAVAILABLE)
 # Limits that refuse a request before anything was done: a flood of them must cost nothing.
 NOT_ADMITTED = frozenset({"RATE_LIMITED", "TOKENS_LIMITED", "BUDGET_EXCEEDED", "CONCURRENCY_LIMITED", "LEDGER_FULL"})
 
@@ -46,7 +47,7 @@ class Totals(msgspec.Struct):
     def add(self, receipt: Receipt, used: Spent, failure: Exception | None) -> None:
         """Adds one request and what it used."""
         self.request_count += 1
-        was_blocked = any(event.verdict is Verdict.BLOCK for event in receipt.safety)
+        was_blocked = bool(receipt.safety) and any(event.verdict is Verdict.BLOCK for event in receipt.safety)
         if isinstance(failure, MillraceError) and failure.reason == BLOCKED:
             was_blocked = True
         elif failure is not None:
@@ -54,7 +55,7 @@ class Totals(msgspec.Struct):
         self.blocked_count += was_blocked
         if receipt.cache is not None and receipt.cache.is_hit:
             self.cache_hit_count += 1
-        elif receipt.cache is not None and receipt.cache.outcome.name in ("MISS", "UNAVAILABLE"):
+        elif receipt.cache is not None and receipt.cache.outcome in MISSES:
             self.cache_miss_count += 1
         self.prompt_token_count += used.usage.prompt_token_count
         self.completion_token_count += used.usage.completion_token_count

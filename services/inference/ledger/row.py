@@ -15,8 +15,8 @@ import msgspec
 
 from kit.spans import current_trace_hex
 from services.inference.accounting.spending import Spent, spent
-from services.inference.events import Attempt, AttemptOutcome, Receipt, Verdict
-from services.inference.generation import Usage
+from services.inference.events import Attempt, AttemptOutcome, CacheOutcome, Receipt, Verdict
+from services.inference.generation import FinishReason, Usage
 from services.inference.request import Request
 
 LOST, LOST_REASON = "lost", "PROCESS_LOST"
@@ -26,6 +26,10 @@ OUTCOMES = {
     AttemptOutcome.CANCELLED: "cancelled",
     AttemptOutcome.RUNNING: "cancelled",
 }
+
+FINISHES = {one: one.name.lower() for one in FinishReason}
+CACHES = {one: one.name.lower() for one in CacheOutcome}
+VERDICTS = {one: one.name.lower() for one in Verdict}
 
 
 class Measured(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -105,9 +109,9 @@ def new_id(now: float | None = None) -> str:
 
     Source: RFC 9562, section 5.7.
     """
-    time_ms = int((time.time() if now is None else now) * 1000)
-    text = f"{(time_ms << 80) | (7 << 76) | (2 << 62) | random.getrandbits(62) | random.getrandbits(12) << 64:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time_ms, drawn = int((time.time() if now is None else now) * 1000), random.getrandbits(74)
+    start = f"{time_ms >> 16:08x}-{time_ms & 0xFFFF:04x}-7{drawn >> 62:03x}"
+    return f"{start}-{0x8000 | drawn >> 48 & 0x3FFF:04x}-{drawn & 0xFFFF_FFFF_FFFF:012x}"
 
 
 def first_id(time_ms: int) -> str:
@@ -127,10 +131,9 @@ def entry(request: Request, receipt: Receipt, outcome: str, error_reason: str) -
     row = _request_row(request, receipt)
     row.outcome, row.error_reason = outcome, error_reason[:128]
     row.attempt_count, row.duration_ms, row.ttft_ms = len(made), _ms(receipt.duration_s), _ms(receipt.ttft_s)
-    row.finish_reason = receipt.finish_reason.name.lower() if receipt.finish_reason else ""
-    row.cache_outcome = receipt.cache.outcome.name.lower() if receipt.cache else ""
-    verdict = max((event.verdict for event in receipt.safety), default=None)
-    row.safety_verdict = Verdict(verdict).name.lower() if verdict else ""
+    row.finish_reason = FINISHES[receipt.finish_reason] if receipt.finish_reason else ""
+    row.cache_outcome = CACHES[receipt.cache.outcome] if receipt.cache else ""
+    row.safety_verdict = VERDICTS[max(event.verdict for event in receipt.safety)] if receipt.safety else ""
     _write(row, spent(receipt))
     return Entry(row, [_ended(receipt.ledger_id, one) for one in made])
 
@@ -195,7 +198,7 @@ def _write(row: Measured, used: Spent) -> None:
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+    return None if seconds is None else int(seconds * 1e6 + 0.5) / 1000
 
 
 def _fit(name: str) -> str:
