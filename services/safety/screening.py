@@ -209,7 +209,8 @@ class Screening:
     async def _finish(self, run: Run, work: Awaitable[list[Match]]) -> list[Match]:
         started = self._clock()
         try:
-            return await asyncio.wait_for(work, run.deadline_s - run.spent_s)
+            async with asyncio.timeout(run.deadline_s - run.spent_s):  # `wait_for` makes a task more
+                return await work
         except Exception as error:  # As in `scan`.
             return self._failed(run, error)
         finally:

@@ -26,8 +26,8 @@ from services.safety.learned.reading import Reader, Reading
 
 # How many passages a window reaches over: about 400 words. The heads were trained on as much.
 WINDOW_PASSAGES = 8
-# More passages than this are scored in a thread; one takes about a millisecond.
-INLINE_PASSAGES = 2
+# More passages than this are scored in a thread; one takes about a third of a millisecond.
+INLINE_PASSAGES = 4
 
 # How much lower the log odds are of what is one chance of many to be flagged: heads were taught whole texts. So it is
 # with a window of a prompt that has room for more while the text goes on. Over three splits AUPRC of self-harm is 0.77
@@ -104,6 +104,13 @@ class _Judged(NamedTuple):
     doubt: float
 
 
+class _Sentence(NamedTuple):
+    """A sentence of a passage, judged where it stands."""
+
+    text: str
+    judged: _Judged
+
+
 class _Apart(NamedTuple):
     """A text that is judged by itself, beside the window."""
 
@@ -143,57 +150,62 @@ class ClassifierCursor:
         readings = await self._reader.read(passages)
         # Each sentence is counted and scored.
         sentence_count = sum(len(reading.sentences) for reading in readings)
-        apart = await _worked(sentence_count // SENTENCES_PER_PASSAGE, partial(self._apart, passages, readings))
-        texts = [one.text for each in apart for one in each]
-        vectors = [reading.vector for reading in await self._reader.read(texts)] if texts else []
-        return await _worked(
-            len(passages) + len(texts), partial(self._matches, passages, readings, apart, vectors, is_end)
-        )
+        work = max(len(passages), sentence_count // SENTENCES_PER_PASSAGE)
+        scores, apart = await _worked(work, partial(self._judge_in_place, passages, readings, is_end))
+        if any(apart):
+            await self._judge_apart(apart, scores)
+        return self._matches(passages, scores)
 
-    def _apart(self, passages: list[str], readings: list[Reading]) -> list[list[_Apart]]:
-        """What of each passage is judged by itself: what it says backwards, and sentences that look like harm."""
+    def _judge_in_place(
+        self, passages: list[str], readings: list[Reading], is_end: bool
+    ) -> tuple[Floats, list[list[_Apart]]]:
+        """Scores the window that ends with each passage, and says what of the passage is judged by itself.
+
+        Windows and sentences are scored together: one after the other they read the weights twice.
+        """
+        windows: list[_Judged] = []
+        sentences: list[list[_Sentence]] = []
+        for left, passage, reading in zip(range(len(passages))[::-1], passages, readings, strict=True):
+            is_first = self.safe == 0 and not windows
+            windows.append(self._window_with(passage, reading, is_end and not left))
+            sentences.append(self._sentences(passage, reading, is_first))
+        scores = self._scores([*windows, *(one.judged for each in sentences for one in each)])
+        likely = iter(scores[len(windows) :].max(axis=1, initial=0.0).tolist())
         apart = []
-        is_first = self.safe == 0
-        for passage, reading in zip(passages, readings, strict=True):
-            each = [_Apart(text, Tally.total(self._reader.tallies(text)), 0.0) for text in turned(passage)]
-            if self._suspicion <= 1 and not (is_first and len(reading.sentences) == 1):
-                each += self._suspects(passage, reading)
-            apart.append(each)
-            is_first = False
-        return apart
+        for passage, each in zip(passages, sentences, strict=True):
+            backwards = [_Apart(text, Tally.total(self._reader.tallies(text)), 0.0) for text in turned(passage)]
+            suspects = [_Apart(one.text, one.judged.tally, DOUBT) for one in each if next(likely) >= self._suspicion]
+            apart.append([*backwards, *suspects])
+        return scores[: len(windows)], apart
 
-    def _suspects(self, passage: str, reading: Reading) -> list[_Apart]:
-        counted = self._reader.tallies(passage)
-        where_they_stand = [
-            _Judged(tally, sentence.vector.astype(np.float32), 0.0)
-            for tally, sentence in zip(counted, reading.sentences, strict=True)
-        ]
-        scores = self._scores(where_they_stand).max(axis=1, initial=0.0)
+    def _window_with(self, passage: str, reading: Reading, is_end: bool) -> _Judged:
+        self._window.append((Tally.total(self._reader.tallies(passage)), reading.vector))
+        is_whole = is_end or len(self._window) == self._window.maxlen
+        tallies, vectors = zip(*self._window, strict=True)
+        return _Judged(Tally.total(tallies), pooled(vectors), 0.0 if is_whole else self._doubt)
+
+    def _sentences(self, passage: str, reading: Reading, is_first: bool) -> list[_Sentence]:
+        """The sentences of a passage, unless none is judged by itself or the passage is one and judged as it is."""
+        if self._suspicion > 1 or (is_first and len(reading.sentences) == 1):
+            return []
         return [
-            _Apart(passage[sentence.start : sentence.end], tally, DOUBT)
-            for score, tally, sentence in zip(scores, counted, reading.sentences, strict=True)
-            if score >= self._suspicion
+            _Sentence(passage[one.start : one.end], _Judged(tally, one.vector.astype(np.float32), 0.0))
+            for tally, one in zip(self._reader.tallies(passage), reading.sentences, strict=True)
         ]
 
-    def _matches(
-        self,
-        passages: list[str],
-        readings: list[Reading],
-        apart: list[list[_Apart]],
-        vectors: Sequence[Floats],
-        is_end: bool,
-    ) -> list[Match]:
+    async def _judge_apart(self, apart: list[list[_Apart]], scores: Floats) -> None:
+        """Raises the scores of passages to those of what is judged by itself."""
+        texts = [one for each in apart for one in each]
+        readings = await self._reader.read([one.text for one in texts])
+        judged = [_Judged(one.tally, reading.vector, one.doubt) for one, reading in zip(texts, readings, strict=True)]
+        rows = [row for row, each in enumerate(apart) for _ in each]
+        np.maximum.at(scores, rows, await _worked(len(texts), partial(self._scores, judged)))
+
+    def _matches(self, passages: list[str], scores: Floats) -> list[Match]:
         matches = []
-        rest = iter(vectors)
-        for left, passage, reading, others in zip(range(len(passages))[::-1], passages, readings, apart, strict=True):
-            self._window.append((Tally.total(self._reader.tallies(passage)), reading.vector))
-            is_whole = len(self._window) == self._window.maxlen or (is_end and not left)
-            tallies, pool = zip(*self._window, strict=True)
-            window = _Judged(Tally.total(tallies), pooled(pool), 0.0 if is_whole else self._doubt)
-            alone = [_Judged(other.tally, next(rest), other.doubt) for other in others]
-            scores = self._scores([window, *alone]).max(axis=0).tolist()
+        for passage, row in zip(passages, scores.tolist(), strict=True):
             end = self.safe + len(passage)
-            found = zip(self._categories, scores, strict=True)
+            found = zip(self._categories, row, strict=True)
             matches += [Match(self.safe, end, category, score) for category, score in found]
             self.safe = end
         return matches
@@ -206,5 +218,5 @@ class ClassifierCursor:
 
 
 async def _worked(passage_count: int, work: Callable[[], T]) -> T:
-    """Does what takes a millisecond for each passage, in a thread where that is long."""
+    """Does what takes a part of a millisecond for each passage, in a thread where that is long."""
     return work() if passage_count <= INLINE_PASSAGES else await asyncio.to_thread(work)

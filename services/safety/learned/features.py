@@ -150,12 +150,12 @@ def _letter_hashes(read: str) -> npt.NDArray[np.uint32]:
     """Hashes groups of letters, a space before and behind the text included."""
     letters = np.frombuffer(f" {read} ".encode("utf-32-le", "surrogatepass"), np.uint32)
     groups = []
-    for size in GROUP_SIZES:
-        length = max(len(letters) - size + 1, 0)
-        total = np.full(length, size, np.uint32)
-        for place in range(size):
-            total += letters[place : place + length] * _PLACES[place]
-        groups.append(total)
+    total = letters * _PLACES[0]
+    for size in range(2, GROUP_SIZES[-1] + 1):
+        # Each group is the shorter one that begins with it, and a letter more.
+        total = total[:-1] + letters[size - 1 :] * _PLACES[size - 1]
+        if size in GROUP_SIZES:
+            groups.append(total + np.uint32(size))
     return np.concatenate(groups)
 
 

@@ -79,14 +79,15 @@ def states_of(spans: Sequence[Span], encoded: Encoded) -> Floats:
 def _shape(text: str, start: int, end: int) -> tuple[float, ...]:
     """How a word is written, and what stands beside it."""
     word, before, after = text[start:end], text[max(start - 2, 0) : start], text[end : end + 1]
-    is_first = not before.strip() or before.strip()[-1] in _SENTENCE_END
+    last = before.rstrip()[-1:]
+    is_first = not last or last in _SENTENCE_END
     is_upper = word[0].isupper()
     return (
         is_upper,
         word.islower(),
         word.isupper() and len(word) > 1,
         len(word) == 1,
-        any(map(str.isdigit, word)),
+        not word.isalpha() and any(map(str.isdigit, word)),
         is_first,
         is_upper and not is_first,
         "-" in word,
