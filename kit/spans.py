@@ -321,11 +321,14 @@ class SpanTracer(trace.Tracer):
             with use(span):
                 yield span
         except Exception as error:
-            span.record_exception(error)
-            span.set_status(_ERROR)
+            if record_exception:
+                span.record_exception(error)
+            if set_status_on_exception:
+                span.set_status(_ERROR)
             raise
         finally:
-            span.end()
+            if end_on_exit:
+                span.end()
 
     def ended_unsampled(self, span: Span) -> None:
         """Exports a span of a trace that is not sampled, holds it back or forgets it."""

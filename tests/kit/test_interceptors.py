@@ -9,14 +9,14 @@ import grpc
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
-from kit import names, telemetry
+from kit import identity, names, telemetry
 from kit.config import ServeSettings
 from kit.dial import dial
 from kit.errors import Code, Internal, InvalidArgument, NotFound
 from kit.serve import Server
 from kit.status import from_rpc_error
 from tests.fakes.echo_service import KINDS, NAME, SECRET, TRAILERS, EchoService, collect, start
-from tests.fakes.span_sink import DEADLINE_S
+from tests.fakes.span_sink import DEADLINE_S, SpanSink
 from tests.kit.conftest import Suite
 
 STREAMS = ("UnaryStream", "StreamStream", "Written")
@@ -288,6 +288,31 @@ async def test_trace_context_passes_through_a_service_that_records_nothing() -> 
     assert seen["x-request-id"] == "r-9"
 
 
+async def test_a_tenant_travels_beside_the_span(sink: SpanSink) -> None:
+    """With telemetry on, the next service is told the tenant as baggage, and of the client's span as its parent."""
+    seen: dict[str, str] = {}
+    last, first = EchoService(), EchoService()
+
+    async def note(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        seen.update(context.invocation_metadata())
+        return b""
+
+    last.unary_unary = note  # type: ignore[method-assign]
+    recording = telemetry.setup("echo", ServeSettings(port=0), exporter=sink)
+    async with _serve(last) as (behind, _), dial(behind, telemetry=recording) as channel:
+
+        async def relay(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            return await start(channel, "UnaryUnary", b"ok")
+
+        first.unary_unary = relay  # type: ignore[method-assign]
+        async with _serve(first, recording) as (target, _), grpc.aio.insecure_channel(target) as plain:
+            await collect(start(plain, "UnaryUnary", b"ok", metadata=[(identity.TENANT_KEY, "acme")]))
+    client = await sink.one(SpanKind.CLIENT)
+
+    assert seen["baggage"] == "millrace.tenant=acme"
+    assert seen["traceparent"] == f"00-{client.context.trace_id:032x}-{client.context.span_id:016x}-01"
+
+
 async def test_a_log_line_of_a_failed_call_carries_its_ids(suite: Suite, caplog: pytest.LogCaptureFixture) -> None:
     """The ids are still current when the failure is logged."""
     from kit.logs import JsonFormatter
@@ -311,12 +336,12 @@ async def test_a_log_line_of_a_failed_call_carries_its_ids(suite: Suite, caplog:
 
 
 class _serve:
-    """Serves one echo service without telemetry."""
+    """Serves one echo service, without telemetry unless it is given some."""
 
-    def __init__(self, service: EchoService) -> None:
+    def __init__(self, service: EchoService, records: telemetry.Telemetry | None = None) -> None:
         settings = ServeSettings(port=0)
         self._off = telemetry.setup("echo", settings)
-        self._server = Server("echo", settings, [service.registration], self._off)
+        self._server = Server("echo", settings, [service.registration], records or self._off)
 
     async def __aenter__(self):
         target = f"127.0.0.1:{await self._server.start()}"

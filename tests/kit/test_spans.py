@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -13,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from kit import otlp
 from kit.otlp import Destination, Exporter
-from kit.otlp_spans import SpanEncoder
+from kit.otlp_spans import SpanBuffer, SpanEncoder
 from kit.spans import CURRENT, Constants, Span, SpanTracer, step
 
 
@@ -124,6 +126,94 @@ def test_what_is_written_is_what_opentelemetry_reads() -> None:
     assert found["flag"].bool_value
     assert found["one"].int_value == 1
     assert [one.string_value for one in found["list"].array_value.values] == ["a", "b"]
+
+
+def ended(names: Sequence[str], **attributes: Any) -> list[Span]:
+    """Spans that have ended."""
+    kept = Kept()
+    for name in names:
+        SpanTracer(kept.append).start_span(name, attributes=attributes).end()
+    return kept
+
+
+def exported(requests: Sequence[bytes]) -> list[str]:
+    """Names of the spans in requests."""
+    read = trace_service_pb2.ExportTraceServiceRequest.FromString
+    groups = (group for request in requests for group in read(request).resource_spans)
+    return [span.name for group in groups for scope in group.scope_spans for span in scope.spans]
+
+
+def buffered(sent: list[bytes], delay_s: float) -> tuple[SpanBuffer, Exporter[bytes]]:
+    """A buffer, and an exporter that sends from it."""
+    encoder, ways = SpanEncoder({"service.name": "echo"}, "millrace"), list[Exporter[bytes]]()
+    buffer = SpanBuffer(encoder.span, ways)
+    ways.append(Exporter(sent.append, encoder.request, delay_s, "spans", buffer.flush))
+    return buffer, ways[0]
+
+
+def test_spans_are_encoded_together() -> None:
+    """None waits in the exporter's queue before there are enough; what is left then goes with the next batch."""
+    sent: list[bytes] = []
+    buffer, exporter = buffered(sent, 600.0)
+    names = [str(number) for number in range(100)]
+    spans = ended(names)
+    counts = []
+    for span in spans:
+        buffer.take(span)
+        counts.append(exporter.waiting_count)
+    assert counts == [0] * 63 + [64] * 37
+    exporter.shutdown()
+    assert exported(sent) == names
+
+
+def test_a_single_span_leaves_without_others() -> None:
+    """Who sends is told of the first that waits, and fetches it when its time has come."""
+    arrived, sent = threading.Event(), list[bytes]()
+    encoder, ways = SpanEncoder({"service.name": "echo"}, "millrace"), list[Exporter[bytes]]()
+    buffer = SpanBuffer(encoder.span, ways)
+
+    def send(request: bytes) -> None:
+        sent.append(request)
+        arrived.set()
+
+    ways.append(Exporter(send, encoder.request, 0.01, "spans", buffer.flush))
+    for name in ("one", "other"):
+        buffer.take(*ended([name]))
+        assert arrived.wait(10)
+        arrived.clear()
+    ways[0].shutdown()
+    assert exported(sent) == ["one", "other"]
+
+
+def test_two_threads_that_empty_the_buffer_lose_and_double_nothing() -> None:
+    """The thread that sends fetches spans while the event loop brings them."""
+    sent: list[bytes] = []
+    buffer, exporter = buffered(sent, 600.0)
+    names = [str(number) for number in range(3000)]
+    spans, is_over = ended(names), threading.Event()
+
+    def fetch() -> None:
+        while not is_over.is_set():
+            buffer.flush()
+
+    other = threading.Thread(target=fetch)
+    other.start()
+    for span in spans:
+        buffer.take(span)
+    is_over.set()
+    other.join(10)
+    exporter.shutdown()
+    assert sorted(exported(sent)) == sorted(names)
+
+
+def test_what_cannot_be_encoded_takes_nothing_else_with_it() -> None:
+    """An attribute that OTLP has no type for costs its own span, which counts as lost."""
+    sent: list[bytes] = []
+    buffer, exporter = buffered(sent, 600.0)
+    for span in (*ended(["before"]), *ended(["odd"], odd=object()), *ended(["after"])):
+        buffer.take(span)
+    exporter.shutdown()
+    assert (exported(sent), exporter.dropped_count) == (["before", "after"], 1)
 
 
 def test_a_dead_collector_costs_nothing_but_what_it_was_to_get() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from bench.ports import free_port
 from kit import telemetry
 from kit.config import ConfigError, ServeSettings
+from kit.spans import Span
 
 PARENT = {
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -39,6 +41,20 @@ def test_trace_context_goes_out_as_it_came_in() -> None:
     assert trace.get_current_span(context).get_span_context().is_remote
     assert baggage.get_baggage("plan", context) == "gold"
     assert dict(telemetry.inject(context)) == PARENT
+
+
+def test_what_came_beside_the_ids_goes_on_where_spans_are_made(sink) -> None:
+    """The next service gets the caller's state and baggage, and a span of ours as its parent."""
+
+    def told() -> tuple[dict[str, str], Span | None]:
+        made = telemetry.setup("echo", ServeSettings(), exporter=sink)
+        served = made.served("a.B/C", PARENT)
+        return dict(telemetry.inject()), served
+
+    headers, served = copy_context().run(told)
+    assert served is not None
+    assert (served.trace_hex, served.parent_hex) == tuple(PARENT["traceparent"].split("-")[1:3])
+    assert headers == {**PARENT, "traceparent": served.traceparent}
 
 
 @pytest.mark.parametrize("bad", ["", "nonsense", "00-0-0-01", f"00-{'0' * 32}-{'0' * 16}-01", "x" * 10_000])
