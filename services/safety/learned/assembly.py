@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -26,6 +27,9 @@ MODERATION_NAMES = MappingProxyType(
     )}
 )  # fmt: skip
 INJECTION_NAMES = MappingProxyType({"direct": "injection/direct", "planted": "injection/indirect"})
+# How long a thread of the encoder waits for the interpreter while the loop reads patterns. Python's 5 ms may be due at
+# each of a few steps before and after the model's own work: beside other processes longer than the work itself.
+SWITCH_S = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ def assemble(encoder_threads: int) -> Learned:
     """
     # The products of the heads are small: two threads spin longer on one than it takes, 14 ms a passage instead of 0.7.
     threadpoolctl.threadpool_limits(1, "blas")
+    sys.setswitchinterval(SWITCH_S)
     encoder = Encoder(threads=encoder_threads, load=partial(load, precision=PRECISION))
     reader = Reader(encoder, Hints.load(), NamesHead.load())
     heads = load_heads()
