@@ -1,6 +1,7 @@
 """What the heads of the safety service learn from: rows of public files and lessons made of sentences, as numbers.
 
-Reads and encodes; learns nothing. Encodings are kept in a folder, for they take minutes and never change.
+Reads and encodes; learns nothing. Encodings are kept in a folder, for they take a minute; where the encoder changed,
+name another folder.
 """
 
 from __future__ import annotations
