@@ -29,7 +29,7 @@ MODERATION_NAMES = MappingProxyType(
 INJECTION_NAMES = MappingProxyType({"direct": "injection/direct", "planted": "injection/indirect"})
 # How long a thread of the encoder waits for the interpreter while the loop reads patterns. Python's 5 ms may be due at
 # each of a few steps before and after the model's own work: beside other processes longer than the work itself.
-SWITCH_S = 0.0002
+SWITCH_S = 0.0001
 
 
 @dataclass(frozen=True, slots=True)

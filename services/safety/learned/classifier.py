@@ -28,6 +28,8 @@ from services.safety.learned.reading import Reader, Reading
 WINDOW_PASSAGES = 8
 # More passages than this are scored in a thread; one takes about a third of a millisecond.
 INLINE_PASSAGES = 4
+# Turns of the loop in which passages reach the encoder's thread; it works while words are counted here.
+HANDOVER_TURNS = 2
 
 # How much lower the log odds are of what is one chance of many to be flagged: heads were taught whole texts. So it is
 # with a window of a prompt that has room for more while the text goes on. Over three splits AUPRC of self-harm is 0.77
@@ -147,7 +149,13 @@ class ClassifierCursor:
         return self._judge(complete, final) if complete else None
 
     async def _judge(self, passages: list[str], is_end: bool) -> list[Match]:
-        readings = await self._reader.read(passages)
+        places = self._reader.begin(passages)
+        if len(passages) <= INLINE_PASSAGES:
+            for _ in range(HANDOVER_TURNS):
+                await asyncio.sleep(0)
+            for passage in passages:
+                self._reader.tallies(passage)
+        readings = await self._reader.finish(places)
         # Each sentence is counted and scored.
         sentence_count = sum(len(reading.sentences) for reading in readings)
         work = max(len(passages), sentence_count // SENTENCES_PER_PASSAGE)

@@ -81,7 +81,7 @@ class Reader:
         self._encoder = encoder
         self._hints = hints
         self._names = names
-        self._readings = Recent[bytes, _Place](readings_max)
+        self._readings = Recent[bytes, Place](readings_max)
         self._tallies = Recent[bytes, tuple[Tally, ...]](TALLIES_MAX)
 
     async def warm(self) -> None:
@@ -89,23 +89,32 @@ class Reader:
         await self._encoder.warm()
 
     async def read(self, passages: Sequence[str]) -> list[Reading]:
-        """Reads passages, those that are new in one pass.
-
-        A pass goes on when who asked for it leaves, for others may wait for it; a failed one is not remembered.
+        """Begins to read passages, and awaits that.
 
         Raises:
             MillraceError: The encoder refuses: it is not ready, or too many wait.
+        """
+        return await self.finish(self.begin(passages))
+
+    def begin(self, passages: Sequence[str]) -> list[Place]:
+        """Begins to read passages, those that are new in one pass.
+
+        A pass goes on when who asked for it leaves, for others may wait for it; a failed one is not remembered.
         """
         keys = [digest(passage) for passage in passages]
         places = {key: place for key in keys if (place := self._readings.get(key))}
         new = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in places}
         if new:
             task = asyncio.get_running_loop().create_task(self._encode(list(new.values())))
-            places |= {key: _Place(task, row) for row, key in enumerate(new)}
+            places |= {key: Place(task, row) for row, key in enumerate(new)}
             for key in new:
                 self._readings.put(key, places[key])
             task.add_done_callback(functools.partial(self._forget, tuple(new)))
-        return [(await _result(places[key].task))[places[key].row] for key in keys]
+        return [places[key] for key in keys]
+
+    async def finish(self, places: Sequence[Place]) -> list[Reading]:
+        """Awaits what was begun; errors as in `read`."""
+        return [(await _result(place.task))[place.row] for place in places]
 
     def tallies(self, passage: str) -> tuple[Tally, ...]:
         """Counts words and letters in each sentence of a passage; heads share the work. Safe for threads."""
@@ -175,7 +184,7 @@ async def _result(task: asyncio.Task[T]) -> T:
     return task.result() if task.done() else await asyncio.shield(task)
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a reading is, or will be: a row of a pass."""
 
     task: asyncio.Task[list[Reading]]
