@@ -30,9 +30,9 @@ OVERHEADS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0
 NAME_COUNT_MAX = 100
 TARGET_COUNT_MAX = 100
 OPENNESS = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
-
-
-_NAMES = {one: one.name.lower() for one in (*AttemptOutcome, *Verdict)}
+# One for each: their members are equal as numbers, and so would be each other's keys.
+_OUTCOMES = {one: one.name.lower() for one in AttemptOutcome}
+_VERDICTS = {one: one.name.lower() for one in Verdict}
 
 
 class _Children(dict[tuple[str, ...], Counter]):
@@ -68,7 +68,7 @@ class ServingMetrics:
         self._attempts, self._cost = counter(names.ATTEMPTS), counter(names.COST_USD)
         self._verdicts, self._unscreened = counter(names.VERDICTS), counter(names.UNSCREENED)
         for verdict in Verdict:  # so that a rate starts at 0
-            self._verdicts[_NAMES[verdict],].inc(0)
+            self._verdicts[_VERDICTS[verdict],].inc(0)
         self._names: set[str] = set()
 
     def began(self, receipt: Receipt) -> None:
@@ -100,7 +100,7 @@ class ServingMetrics:
         self._own_time(receipt, outcome)
 
     def _attempt(self, operation: str, attempt: Attempt) -> None:
-        target, outcome = self._bounded(attempt.target), _NAMES[attempt.outcome]
+        target, outcome = self._bounded(attempt.target), _OUTCOMES[attempt.outcome]
         self._attempts[target, outcome].inc()
         if attempt.outcome is AttemptOutcome.SKIPPED:
             return
@@ -114,7 +114,7 @@ class ServingMetrics:
 
     def _safety(self, receipt: Receipt, model: str) -> None:
         worst = max(event.verdict for event in receipt.safety)
-        self._verdicts[_NAMES[worst],].inc()
+        self._verdicts[_VERDICTS[worst],].inc()
         if any(event.unscreened for event in receipt.safety):
             self._unscreened[model,].inc()
 
