@@ -202,7 +202,7 @@ class InferenceClient:
         Where its server goes away, another is asked, unless what it did may not be done twice (`again`).
         """
         ask = partial(self._call_once, exchange, method, request, metadata)
-        return await asked_again(ask, lambda: again)
+        return await asked_again(exchange, ask, lambda: again)
 
     async def _call_once(
         self, exchange: Exchange, method: Callable[..., Awaitable[T]], request: object, metadata: Metadata | None
@@ -280,13 +280,15 @@ def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
     return from_rpc_error(error)
 
 
-async def asked_again(ask: Callable[[], Awaitable[T]], is_free: Callable[[], bool]) -> T:
-    """Asks, and again where the server went away and that is free: nobody was told, nothing may not be done twice."""
+async def asked_again(exchange: Exchange, ask: Callable[[], Awaitable[T]], is_free: Callable[[], bool]) -> T:
+    """Asks, and again where the server went away, there is time, and that is free: nobody was told, nothing may not be
+    done twice.
+    """
     for wait_s in REPLICA_WAITS_S:
         try:
             return await ask()
         except MillraceError as error:
-            if not (is_lost(error) and is_free()):
+            if not (is_lost(error) and is_free()) or exchange.elapsed_s + wait_s >= exchange.timeout_s:
                 raise
         await asyncio.sleep(wait_s)
     return await ask()

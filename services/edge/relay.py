@@ -55,7 +55,9 @@ async def relay(
     """
     exchange.expect_stream(frames.failed)
     relayed = _Relayed(exchange, frames)
-    last = await asked_again(lambda: relayed.run(inference.stream(exchange, spec)), lambda: not relayed.is_told)
+    last = await asked_again(
+        exchange, lambda: relayed.run(inference.stream(exchange, spec)), lambda: not relayed.is_told
+    )
     await exchange.end_stream(last)
 
 
@@ -87,7 +89,7 @@ async def relay_all(
             relayed = _Relayed(exchange, frames[index], begun)
             stream = partial(inference.stream, exchange, specs[index], index)
             try:
-                last = await asked_again(lambda: relayed.run(stream()), lambda: not relayed.is_told)
+                last = await asked_again(exchange, lambda: relayed.run(stream()), lambda: not relayed.is_told)
             except MillraceError as error:
                 raise _of_part(error, index) from None
             await exchange.write(last)

@@ -21,6 +21,7 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import safety_service_pb2_grpc
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
+from services.inference.screening import safety_client
 from services.inference.screening.safety_client import SafetyClient
 from services.inference.screening.safety_port import (
     Assessment,
@@ -386,3 +387,11 @@ async def test_a_service_that_is_gone_is_unavailable() -> None:
             await client.check_input("default", user("a"))
         with pytest.raises(Unavailable):
             await judged(client.stream_output("default", 1), pieces("a"))
+
+
+async def test_no_wait_outlasts_a_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time is over before another replica may be asked, the loss is told at once."""
+    monkeypatch.setattr(safety_client, "REPLICA_WAITS_S", (60.0,))
+    async with dial("127.0.0.1:1") as channel, asyncio.timeout(LIMIT_S):
+        with pytest.raises(Unavailable):
+            await SafetyClient(channel, LIMIT_S).check_input("default", user("a"))

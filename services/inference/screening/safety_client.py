@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -82,15 +83,15 @@ class SafetyClient:
         return Rejudged(call)
 
     async def _call(self, method: Any, request: Any) -> Any:
-        """Asks another replica where one is lost: a judgement changes nothing, and so may be asked for again."""
+        """Asks another replica where one is lost and there is time to: a judgement may be made twice."""
         ends_at = time.monotonic() + identity.at_most_s(self._timeout_s)
-        waits_s = iter(REPLICA_WAITS_S)
+        waits_s = iter((*REPLICA_WAITS_S, math.inf))
         while True:
             try:
                 return await method(request, timeout=max(0.0, ends_at - time.monotonic()))
             except grpc.aio.AioRpcError as error:
-                wait_s = next(waits_s, None)
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or wait_s is None:
+                wait_s = next(waits_s)
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() + wait_s >= ends_at:
                     raise status.from_rpc_error(error) from error
             await asyncio.sleep(wait_s)
 
