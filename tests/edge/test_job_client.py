@@ -14,18 +14,20 @@ from kit.dial import REPLICA_WAITS_S
 from kit.errors import Unavailable
 from millrace.inference.v1 import job_pb2, job_service_pb2
 from millrace.inference.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
+from services.edge import inference_client
 from services.edge.exchange import Exchange
 from services.edge.jobs.job_client import JobClient
 
+LIMIT_S = 5.0
 FOLLOW_TRIES = 1 + len(REPLICA_WAITS_S)
 SCOPE = {"method": "POST", "path": "/chat-async", "scheme": "http", "query_string": b"", "headers": []}
 
 
 class Jobs(JobServiceServicer):
-    """Accepts jobs, and tells two steps of one at a time; as many of its answers are lost on their way."""
+    """Accepts jobs, and tells some steps of one at a time; as many of its answers are lost on their way."""
 
-    def __init__(self, lost_count: int = 1) -> None:
-        self._lost_count = lost_count
+    def __init__(self, lost_count: int = 1, told_count: int = 2) -> None:
+        self._lost_count, self._told_count = lost_count, told_count
         self.request_ids: list[str] = []
         self.told_after: list[int] = []
 
@@ -37,8 +39,8 @@ class Jobs(JobServiceServicer):
 
     async def StreamJob(self, request: job_service_pb2.StreamJobRequest, context: Any) -> AsyncIterator[Any]:
         self.told_after.append(request.after_sequence)
-        for sequence in (1, 2):
-            yield job_service_pb2.StreamJobResponse(sequence=request.after_sequence + sequence)
+        for step in range(self._told_count):
+            yield job_service_pb2.StreamJobResponse(sequence=request.after_sequence + step + 1)
         if len(self.told_after) <= self._lost_count:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
@@ -77,19 +79,30 @@ async def test_a_job_that_is_asked_for_again_is_the_same() -> None:
     assert first == second != other
 
 
+async def test_nobody_is_asked_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that would outlast the request is not begun: the loss is told at once."""
+    monkeypatch.setattr(inference_client, "REPLICA_WAITS_S", (60.0,))
+    jobs = Jobs()  # type: ignore[abstract]
+    async with client_of(jobs) as client, asyncio.timeout(LIMIT_S):
+        with pytest.raises(Unavailable):
+            await client.create_job(asked(), job_pb2.JobWork(), job_service_pb2.JobOptions())
+
+    assert len(jobs.request_ids) == 1
+
+
 async def test_the_rest_of_a_job_is_told_by_another() -> None:
-    """Each step is told once, in its order, whoever goes away meanwhile."""
-    jobs = Jobs(lost_count=FOLLOW_TRIES - 1)  # type: ignore[abstract]
+    """Each step is told once, in its order, however many go away one after another."""
+    jobs = Jobs(lost_count=FOLLOW_TRIES + 1)  # type: ignore[abstract]
     async with client_of(jobs) as client:
         told = [event.sequence async for event in client.follow_job(asked(), "one")]
 
-    assert told == list(range(1, 2 * FOLLOW_TRIES + 1))
-    assert jobs.told_after == [2 * number for number in range(FOLLOW_TRIES)]
+    assert told == list(range(1, 2 * (FOLLOW_TRIES + 2) + 1))
+    assert jobs.told_after == [2 * number for number in range(FOLLOW_TRIES + 2)]
 
 
 async def test_following_ends_where_all_go_away() -> None:
-    """The last failure is told."""
-    jobs = Jobs(lost_count=FOLLOW_TRIES)  # type: ignore[abstract]
+    """The last failure is told, where nobody told anything."""
+    jobs = Jobs(lost_count=FOLLOW_TRIES, told_count=0)  # type: ignore[abstract]
     async with client_of(jobs) as client:
         with pytest.raises(Unavailable):
             async for _ in client.follow_job(asked(), "one"):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
 
 from kit import identity, telemetry
 from kit.channel import Channel
-from kit.dial import dial
+from kit.dial import REPLICA_WAITS_S, dial
 from kit.errors import Code, DeadlineExceeded, InvalidArgument, MillraceError, Unavailable
 from kit.identity import CallContext
 from kit.serve import Registration, Server
@@ -359,6 +360,40 @@ async def test_who_follows_hears_the_answer_as_it_is_made(cache: Running) -> Non
     assert found
     assert found.chunks == (b"one", b"two")
     assert landed == FlightLanded(found.entry_id)
+
+
+class MortalCache(cache_service_pb2_grpc.CacheServiceServicer):
+    """Tells each of so many followers, while it lives, that an answer is made; the next one, that there is none."""
+
+    def __init__(self, lost_count: int, is_telling: bool) -> None:
+        self._lost_count, self._is_telling = lost_count, is_telling
+        self.asked_count = 0
+
+    async def LookupStream(self, request: cache_service_pb2.LookupStreamRequest, context: Any) -> AsyncIterator[Any]:
+        self.asked_count += 1
+        if self.asked_count <= self._lost_count:
+            if self._is_telling:
+                yield cache_service_pb2.LookupStreamResponse(following=cache_service_pb2.Following())
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        yield cache_service_pb2.LookupStreamResponse(miss=lookup_pb2.Miss())
+
+
+@pytest.mark.parametrize("is_telling", [True, False])
+async def test_who_follows_is_told_by_whoever_is_left(is_telling: bool) -> None:
+    """However many go away one after another; so many that told nothing are all that there are."""
+    mortal = MortalCache(2 + len(REPLICA_WAITS_S), is_telling)
+    running = await serve(
+        (Registration(wiring.FULL_NAME, cache_service_pb2_grpc.add_CacheServiceServicer_to_server, mortal),)
+    )
+    heard: list[FlightNews] = []
+    with nullcontext() if is_telling else pytest.raises(Unavailable):
+        async with asyncio.timeout(LIMIT_S):
+            heard += [news async for news in running.client.follow(LEASED, LIMIT_S)]
+
+    assert mortal.asked_count == (3 if is_telling else 1) + len(REPLICA_WAITS_S)
+    assert heard[:-1] == [FlightBegun(), FlightRestarted()] * (2 + len(REPLICA_WAITS_S) if is_telling else 0)
+    await running.channel.close()
+    await running.server.stop(0)
 
 
 async def test_who_makes_an_answer_alone_hears_of_nobody(cache: Running) -> None:

@@ -115,20 +115,20 @@ class JobClient(InferenceClient):
         self, exchange: Exchange, job_id: str
     ) -> AsyncGenerator[job_service_pb2.StreamJobResponse, None]:
         """Follows a job to its end. Where the replica that tells of it goes away, another one tells the rest."""
-        seen, waits_s = 0, iter(REPLICA_WAITS_S)  # a job outlives the replicas that tell of it
+        seen, lost_count = 0, 0  # a job outlives the replicas that tell of it, one after another
         while True:
             request = job_service_pb2.StreamJobRequest(job_id=job_id, after_sequence=seen)
             try:
                 async with self._events(exchange, self._jobs.StreamJob, request) as events:
                     async for event in events:
-                        seen = event.sequence
+                        seen, lost_count = event.sequence, 0
                         yield event
                 return
             except MillraceError as error:
-                wait_s = next(waits_s, None)
-                if wait_s is None or not is_lost(error):
+                if lost_count == len(REPLICA_WAITS_S) or not is_lost(error):
                     raise
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(REPLICA_WAITS_S[lost_count])
+            lost_count += 1
 
     async def upload_file(
         self, exchange: Exchange, head: file_service_pb2.UploadFileRequest, chunks: AsyncIterator[bytes]

@@ -66,21 +66,21 @@ class CacheClient:
 
     async def follow(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
         """See `CachePort.follow`; the reader bounds its waits."""
-        waits_s, has_begun = iter(REPLICA_WAITS_S), False
+        lost_count, has_begun = 0, False
         while True:
             try:
                 async with aclosing(self._follow_at_one(query, wait_s)) as told:
                     async for news in told:
-                        has_begun = True
+                        lost_count, has_begun = 0, True
                         yield news
                 return
             except Unavailable:
-                again_in_s = next(waits_s, None)
-                if again_in_s is None:
+                if lost_count == len(REPLICA_WAITS_S):
                     raise
             if has_begun:
                 yield FlightRestarted()
-            await asyncio.sleep(again_in_s)
+            await asyncio.sleep(REPLICA_WAITS_S[lost_count])
+            lost_count += 1
 
     async def _follow_at_one(self, query: CacheQuery, wait_s: float) -> AsyncGenerator[FlightNews, None]:
         call = self._stub.LookupStream(pb.LookupStreamRequest(query=wire.query(query, wait_s)), timeout=math.inf)
