@@ -8,21 +8,21 @@ passed, and nobody waits at all once the breaker is open. It knows no key and re
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from kit.breaker import Breaker
+from kit.cancelling import cancel_all
 from kit.errors import Unavailable
-from services.inference.quota.redis_wire import ClusterWire, Command, SingleWire, Wire
 from services.inference.quota.store import StoreLost
 
 # Most calls of one trip: Redis answers so many in a few milliseconds.
@@ -39,6 +39,7 @@ SOCKET_TIMEOUT_S: Final = 1.0
 PACE_S: Final = 0.004
 PATIENCE_S: Final = 0.01
 
+Command = tuple[Any, ...]
 Passenger = tuple[Command, asyncio.Future[Any]]
 
 
@@ -55,7 +56,6 @@ class RedisLane:
 
     def __init__(self, client: Redis | RedisCluster, timeout_s: float) -> None:
         self._client: Any = client  # redis-py types its commands as sync or async
-        self._wire: Wire = ClusterWire(client) if isinstance(client, RedisCluster) else SingleWire(client)
         self._timeout_s = timeout_s
         self.on_change: Callable[[bool], None] = lambda available: None
         self._breaker = Breaker(
@@ -66,9 +66,10 @@ class RedisLane:
         )
         self._scripts: dict[str, str] = {}
         self._waiting: list[Passenger] = []
+        self._riding: asyncio.Task[None] | None = None
         self._aboard: list[Passenger] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._left_at, self._leave_at = -math.inf, math.inf  # when the last trip left and the next one will
+        self._rides: set[asyncio.Task[Any]] = set()  # the one that rides, and those that were left behind
 
     @property
     def available(self) -> bool:
@@ -118,64 +119,104 @@ class RedisLane:
     async def close(self) -> None:
         """Stops trying, and closes the connections."""
         await self._breaker.close()
-        await self._wire.close()
+        await cancel_all(self._rides)
+        await self._client.aclose()
 
     def _leave(self, at: float) -> None:
         """Has those who wait leave at an instant, or sooner with others; while a trip is under way, after it."""
-        if self._aboard is not None:
+        loop = asyncio.get_running_loop()
+        if self._riding is not None:
             return
-        if len(self._waiting) >= TRIP_COUNT_MAX:
+        if at <= loop.time() or len(self._waiting) >= TRIP_COUNT_MAX:
             self._depart()
         elif at < self._leave_at:
             self._leave_at = at
-            # Not at once, be it due: who asks in the same turn of the loop comes along.
-            asyncio.get_running_loop().call_at(at, self._depart)
+            loop.call_at(at, self._depart)
 
     def _depart(self) -> None:
-        """Makes one trip; once it is back it sees to those who have come meanwhile, unless it was left behind."""
         self._leave_at = math.inf
-        if self._aboard is not None or not self._waiting:
-            return
-        loop = asyncio.get_running_loop()
-        aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
-        self._aboard, self._left_at = aboard, loop.time()
-        self._timer = loop.call_later(self._timeout_s, loop.call_later, LAST_LOOK_S, self._leave_behind, aboard)
-        self._wire.send([command for command, _ in aboard], functools.partial(self._arrive, aboard))
+        if self._riding is None and self._waiting:
+            self._riding = asyncio.create_task(self._ride())
+            self._rides.add(self._riding)
+            self._riding.add_done_callback(self._rides.discard)
 
-    def _arrive(self, aboard: list[Passenger], answers: list[Any] | None) -> None:
+    async def _ride(self) -> None:
+        """Makes one trip, and sees to those who have come meanwhile, unless it is left behind."""
+        me = asyncio.current_task()
+        aboard, self._waiting = self._waiting[:TRIP_COUNT_MAX], self._waiting[TRIP_COUNT_MAX:]
+        await self._carry(aboard)
+        if self._riding is me:
+            self._riding = None
+            if self._waiting:
+                self._leave(self._left_at + PACE_S)
+
+    async def _carry(self, aboard: list[Passenger]) -> None:
+        loop, commands = asyncio.get_running_loop(), [command for command, _ in aboard]
+        self._left_at = loop.time()
+        self._aboard = aboard
+        timer = loop.call_later(self._timeout_s, loop.call_later, LAST_LOOK_S, self._leave_behind, aboard)
+        try:
+            answers = await self._exchange(commands)
+        except BaseException as error:
+            self._lose(aboard)
+            if not isinstance(error, (RedisError, OSError)):
+                raise
+            return
+        finally:
+            timer.cancel()
         if self._aboard is not aboard:
             return  # it was left behind, and they were told
-        if self._timer is not None:
-            self._timer.cancel()
-        if answers is None:
-            self._lose(aboard)
-            return
         self._aboard = None
         self._breaker.succeed()
         for (_, answer), said in zip(aboard, answers, strict=True):
             if not answer.done():
                 answer.set_result(said)
-        if self._waiting:
-            self._leave(self._left_at + PACE_S)
 
     def _leave_behind(self, aboard: list[Passenger]) -> None:
-        """Goes on without a trip whose time is over."""
-        if self._aboard is aboard:
-            self._lose(aboard)
-            self._wire.drop()
+        """Goes on without a trip whose time is over; redis-py may not end when it is cancelled, so nobody waits."""
+        late = self._riding
+        if self._aboard is not aboard or late is None:
+            return
+        self._lose(aboard)
+        ending = asyncio.create_task(cancel_all({late}))
+        self._rides.add(ending)
+        ending.add_done_callback(self._rides.discard)
 
     def _lose(self, aboard: list[Passenger]) -> None:
         """Tells those aboard, and those who wait: they have waited as long as they may."""
-        waiting, self._waiting, self._aboard = self._waiting, [], None
+        if self._aboard is not aboard:
+            return  # it was left behind, and they were told
+        waiting, self._waiting, self._riding, self._aboard = self._waiting, [], None, None
         for sent, passengers in ((True, aboard), (False, waiting)):
             for _, answer in passengers:
                 if not answer.done():
                     answer.set_exception(StoreLost(sent=sent))
         self._breaker.fail()
 
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
+        """Sends commands and returns what Redis says to each."""
+        if isinstance(self._client, RedisCluster):
+            async with self._client.pipeline() as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers: list[Any] = await pipeline.execute(raise_on_error=False)
+                return answers
+        # As a pipeline does it, for a fifth of the time: 45 us for eight scripts in place of 230.
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(b"".join(map(hiredis.pack_command, commands)), check_health=False)
+            return [await _answer(connection) for _ in commands]
+        finally:
+            await pool.release(connection)
+
     async def _try_anew(self) -> None:
         """Drops the connections that lie idle, for they may lead nowhere any more, and tries Redis once."""
-        await self._wire.renew()
+        client = self._client
+        if isinstance(client, RedisCluster):
+            await asyncio.gather(*(node.disconnect_free_connections() for node in client.get_nodes()))
+        else:
+            await client.connection_pool.disconnect(inuse_connections=False)
         await self._ping()
 
     async def _ping(self) -> None:
@@ -187,13 +228,25 @@ class RedisLane:
 
 
 def redis_client(url: str, cluster: bool) -> Redis | RedisCluster:
-    """A client that never retries. Its own timeouts only bound what nobody waits for any more."""
+    """A client that never retries. Its own timeouts only bound what nobody waits for any more.
+
+    To one Redis it has none once it is connected: it would begin a task and several timers for each trip, which the
+    lane ends as it is.
+    """
     retry = Retry(NoBackoff(), 0)
     if cluster:
         return RedisCluster.from_url(
             url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S, retry=retry
         )
-    return Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S, retry=retry)
+    return Redis.from_url(url, socket_connect_timeout=SOCKET_TIMEOUT_S, socket_timeout=None, retry=retry)
+
+
+async def _answer(connection: Any) -> Any:
+    """The next answer; an error that Redis tells is one. The connection closes itself where it cannot be read on."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _checked(answer: Any) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from sqlalchemy import select, text
 from kit.errors import Unavailable
 from services.inference.events import AttemptOutcome, CacheEvent, CacheOutcome, Receipt
 from services.inference.generation import Usage
-from services.inference.ledger import tables
+from services.inference.ledger import sqlite_rows, tables
 from services.inference.ledger.history import Scope
 from services.inference.ledger.retention import DAY_MS, Retention
-from services.inference.ledger.row import first_id, new_id
+from services.inference.ledger.row import Entry, first_id, new_id
 from services.inference.ledger.settings import LedgerSettings
 from tests.inference.ledger.parts import ALICE, Books, answered, asked, attempt, open_database
 from tests.inference.postgres import PostgresServer
@@ -89,7 +89,8 @@ async def test_an_unknown_price_is_no_zero(books: Books) -> None:
 
 async def test_what_is_shipped_twice_is_there_once(books: Books) -> None:
     """A crash between the database's commit and ours doubles neither rows nor sums."""
-    for _ in range(5):
+    count = 2 * sqlite_rows.AT_ONCE + 5
+    for _ in range(count):
         books.record()
     segment = books.journal.segments[0]
     await books.shipping.flush()
@@ -97,8 +98,29 @@ async def test_what_is_shipped_twice_is_there_once(books: Books) -> None:
     books.record()
     await books.shipping.flush()
 
-    assert len(await rows(books)) == len(await rows(books, tables.attempts)) == 6
-    assert [one["request_count"] for one in await books.history.sums(EVERYBODY)] == [6]
+    assert len(await rows(books)) == len(await rows(books, tables.attempts)) == count + 1
+    assert [one["request_count"] for one in await books.history.sums(EVERYBODY)] == [count + 1]
+
+
+async def test_shipping_takes_what_was_there_and_not_what_comes_meanwhile(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load something always comes: it waits to be gathered, in place of a transaction for each few rows."""
+    insert, taken = books.store.insert, list[int]()
+
+    async def and_one_more(entries: Sequence[Entry]) -> None:
+        taken.append(len(entries))
+        books.record()
+        await insert(entries)
+
+    monkeypatch.setattr(books.store, "insert", and_one_more)
+    for _ in range(3):
+        books.record()
+    await books.shipping.flush()
+    assert taken == [3]
+
+    await books.shipping.flush()
+    assert (taken, len(await rows(books))) == ([3, 1], 4)
 
 
 async def test_another_brings_in_what_a_dead_process_left(books: Books, tmp_path: Path) -> None:
