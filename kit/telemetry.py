@@ -134,8 +134,8 @@ class Telemetry:
             CURRENT.set(span)
             return span
         above = extract(headers)
-        if above:
-            otel_context.attach(above)
+        # Even an empty one: with requests in a row on a connection, a task may begin within the context of another's.
+        otel_context.attach(above)
         if not isinstance(tracer, SpanTracer):
             return None
         span = tracer.start_span(name, above, SpanKind.SERVER)

@@ -45,7 +45,7 @@ class Observer:
         given = exchange.headers
         told = {name: given[key].decode("latin-1") for key, name in _TRACE_HEADERS if key in given}
         # The span's name gets its route once that is known.
-        span = self._telemetry.served(method, told) if told or self._telemetry.recording else None
+        span = self._telemetry.served(method, told)
         if span is not None and self._notes is not None and method == "POST":
             self._notes.begin(exchange, span, is_joined="traceparent" in told)
         try:

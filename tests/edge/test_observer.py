@@ -77,6 +77,21 @@ async def test_without_recording_the_trace_still_travels(serve, inference):
     assert inference.metadata["traceparent"] == PARENT["traceparent"]
 
 
+async def test_a_request_behind_another_inherits_nothing_of_it(serve, inference):
+    """Two requests written at once: the first's trace and baggage are not told of the second."""
+    edge = await serve(telemetry.off())
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    told = "".join(f"{name}: {value}\r\n" for name, value in {**PARENT, "baggage": "plan=gold"}.items())
+    writer.write(f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{told}\r\n".encode())
+    writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    async with asyncio.timeout(5):
+        answers = await reader.read()
+    writer.close()
+
+    assert answers.count(b"HTTP/1.1 200") == 2
+    assert not {"traceparent", "baggage"} & inference.metadata.keys()
+
+
 async def test_what_a_span_says(traced, spans):
     """Method, route, status and request id; never content."""
     await traced.post("/chat", {"message": "my secret"}, headers={"x-request-id": "r1"})

@@ -57,6 +57,16 @@ def test_what_came_beside_the_ids_goes_on_where_spans_are_made(sink) -> None:
     assert headers == {**PARENT, "traceparent": served.traceparent}
 
 
+def test_what_one_caller_told_is_not_told_of_the_next() -> None:
+    """Without spans, too: a caller that says nothing inherits nothing from the call before it in the same context."""
+
+    def told() -> list[dict[str, str]]:
+        made = telemetry.off()
+        return [(made.served("a.B/C", headers), dict(telemetry.inject()))[1] for headers in (PARENT, {})]
+
+    assert copy_context().run(told) == [PARENT, {}]
+
+
 @pytest.mark.parametrize("bad", ["", "nonsense", "00-0-0-01", f"00-{'0' * 32}-{'0' * 16}-01", "x" * 10_000])
 def test_a_trace_context_that_is_none_is_ignored(bad: str) -> None:
     """A caller's broken header starts a new trace and breaks no call."""
