@@ -30,7 +30,8 @@ _DOUBLE = struct.Struct("<d")
 _UNSET = StatusCode.UNSET
 
 # Spans that are encoded in one go. Each by itself as it ends would find nothing of this code in the processor's cache
-# and take six times as long; more would hold the event loop up for more than 0.2 ms.
+# and take six times as long; more would hold the event loop up for longer. These take 0.2 ms with what the suite
+# writes, and 0.6 to 1.4 with a dozen attributes each.
 _TOGETHER_COUNT: Final = 64
 
 
@@ -67,7 +68,7 @@ class SpanBuffer:
                 span = self._spans.popleft()
                 try:
                     encoded.append(self._encode(span))
-                except (TypeError, ValueError):  # no request fails for what OTLP knows nothing like
+                except Exception:  # whatever is odd about one span costs neither a request nor its neighbours
                     for way in self._ways:
                         way.dropped_count += 1
         if encoded:
@@ -92,7 +93,7 @@ class SpanEncoder:
         """Returns a span as a field of its scope.
 
         Raises:
-            TypeError, ValueError: An attribute that OTLP knows nothing like.
+            Exception: Of many kinds, for what OTLP knows nothing like: an attribute, its name, a time.
         """
         return _field(0x12, _span(span, self._kept))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -214,6 +214,48 @@ def test_what_cannot_be_encoded_takes_nothing_else_with_it() -> None:
         buffer.take(span)
     exporter.shutdown()
     assert (exported(sent), exporter.dropped_count) == (["before", "after"], 1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda span: setattr(span, "start_time", 1.5e18),
+        lambda span: setattr(span, "end_time", -1),
+        lambda span: span.attributes.update({3: "key"}),
+    ],
+    ids=["a broken time", "a time before 1970", "a key that is no text"],
+)
+def test_an_odd_span_ends_neither_its_neighbours_nor_the_thread(spoil: Callable[[Span], object]) -> None:
+    """On the event loop no other span's end fails for it, on the thread exports go on; it alone counts as lost."""
+    sent: list[bytes] = []
+    buffer, exporter = buffered(sent, 600.0)
+    names = [str(number) for number in range(64)]
+    spans = ended(names)
+    spoil(spans[30])
+    for span in spans:  # the last has them encoded here
+        buffer.take(span)
+    (odd,) = ended(["odd"])
+    spoil(odd)
+    buffer.take(odd)  # fetched by the thread
+    exporter.shutdown()
+    assert (exported(sent), exporter.dropped_count) == (names[:30] + names[31:], 2)
+
+
+def test_the_thread_outlives_what_fails_as_it_gathers(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever gathering raises is told, and what was offered is sent all the same."""
+    arrived, failed = threading.Event(), threading.Event()
+
+    def gather() -> None:
+        failed.set()
+        raise RuntimeError("nothing to be had")
+
+    exporter: Exporter[bytes] = Exporter(lambda batch: arrived.set(), b"".join, 0.001, "spans", gather)
+    exporter.announce()
+    assert failed.wait(10)
+    exporter.offer(b"x")
+    assert arrived.wait(10)
+    exporter.shutdown()
+    assert {getattr(one, "reason", "") for one in caplog.records} == {"RuntimeError('nothing to be had')"}
 
 
 def test_a_dead_collector_costs_nothing_but_what_it_was_to_get() -> None:
