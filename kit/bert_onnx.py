@@ -71,7 +71,7 @@ def runs(model: SentenceModel) -> bool:
 
 
 class BertOnnx:
-    """A loaded model. Not safe for two threads at once."""
+    """A loaded model; several threads may run it at once."""
 
     def __init__(self, model: SentenceModel, threads: int) -> None:
         self._runs_alone = model.precision != "float32"

@@ -23,5 +23,8 @@ class SafetySettings(ServeSettings):
         default=2, ge=1, le=64, description="Threads that read long texts; short ones are read in the event loop."
     )
     encoder_threads: int = Field(
-        default=2, ge=1, le=64, description="Threads of the sentence encoder that moderation and injection read with."
+        default=2,
+        ge=1,
+        le=64,
+        description="Texts that the sentence encoder of moderation and injection reads at once, a thread each.",
     )

@@ -51,7 +51,7 @@ class Anchors:
     weights: Floats
 
     def logits(self, vectors: Floats) -> Floats:
-        """What the anchors say of vectors, shape (..., vector): shape (..., categories)."""
+        """What the anchors say of vectors, shape (texts, vector): shape (texts, categories)."""
         away = vectors - self.centre
         away /= np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1e-6)
         turned = np.ascontiguousarray(away.T)
