@@ -281,8 +281,8 @@ def failure(exchange: Exchange, error: grpc.aio.AioRpcError) -> MillraceError:
 
 
 async def asked_again(exchange: Exchange, ask: Callable[[], Awaitable[T]], is_free: Callable[[], bool]) -> T:
-    """Asks, and again where the server went away, there is time, and that is free: nobody was told, nothing may not be
-    done twice.
+    """Asks, and again where the server went away, while there is time and it is free: the client was told nothing, and
+    what is asked for may be done twice.
     """
     for wait_s in REPLICA_WAITS_S:
         try:
