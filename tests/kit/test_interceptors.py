@@ -260,16 +260,22 @@ async def test_calls_are_counted_by_method_and_code(suite: Suite) -> None:
     assert suite.telemetry.registry.get_sample_value(names.RPC_SERVER_ACTIVE_CALLS) == 0
 
 
-async def test_trace_context_passes_through_a_service_that_records_nothing() -> None:
-    """With telemetry off, traceparent, tracestate and baggage leave as they came."""
+def _seen_by(service: EchoService) -> dict[str, str]:
+    """Metadata of the unary calls that a service gets."""
     seen: dict[str, str] = {}
-    last, first = EchoService(), EchoService()
 
     async def note(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         seen.update(context.invocation_metadata())
         return b""
 
-    last.unary_unary = note  # type: ignore[method-assign]
+    service.unary_unary = note  # type: ignore[method-assign]
+    return seen
+
+
+async def test_trace_context_passes_through_a_service_that_records_nothing() -> None:
+    """With telemetry off, traceparent, tracestate and baggage leave as they came."""
+    last, first = EchoService(), EchoService()
+    seen = _seen_by(last)
     sent = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "vendor=1",
@@ -290,14 +296,8 @@ async def test_trace_context_passes_through_a_service_that_records_nothing() -> 
 
 async def test_a_tenant_travels_beside_the_span(sink: SpanSink) -> None:
     """With telemetry on, the next service is told the tenant as baggage, and of the client's span as its parent."""
-    seen: dict[str, str] = {}
     last, first = EchoService(), EchoService()
-
-    async def note(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        seen.update(context.invocation_metadata())
-        return b""
-
-    last.unary_unary = note  # type: ignore[method-assign]
+    seen = _seen_by(last)
     recording = telemetry.setup("echo", ServeSettings(port=0), exporter=sink)
     async with _serve(last) as (behind, _), dial(behind, telemetry=recording) as channel:
 
