@@ -87,6 +87,11 @@ class RedisLeases:
     def __init__(self, link: RedisLink, replica: str) -> None:
         self._link, self._replica = link, replica
 
+    @property
+    def available(self) -> bool:
+        """Whether Redis is being asked."""
+        return self._link.available
+
     def on_loss(self, listener: Callable[[], None]) -> None:
         """Tells a listener when Redis is not asked any more."""
         self._link.on_change(lambda available: None if available else listener())
@@ -128,12 +133,16 @@ class RedisLeases:
         arguments = [lease_id, self._replica, renewal_ms, CHANNEL, _ENCODER.encode(record)]
         return bool(await self._run(APPEND, lease_id, arguments))
 
-    async def end(self, lease_id: str, record: Record, *, told: bool) -> None:
-        """Ends a lease of ours; what the record says is sent only if it is `told` or if someone turns out to follow."""
+    async def end(self, lease_id: str, record: Record, *, told: bool) -> bool:
+        """Ends a lease of ours; false if it had ended.
+
+        What the record says is sent only if it is `told` or if someone turns out to follow.
+        """
         data = _ENCODER.encode(record)
-        for each in (data,) if told else (b"", data):
-            if await self._end(lease_id, each, token=lease_id, owned=True) >= 0:
-                return
+        ended = -1 if told else await self._end(lease_id, b"", token=lease_id, owned=True)
+        if ended < 0:
+            ended = await self._end(lease_id, data, token=lease_id, owned=True)
+        return ended == 1
 
     async def end_any(self, entry: Entry) -> None:
         """Ends whatever lease there is to an answer that is stored now, unless it is streamed or was given for more."""

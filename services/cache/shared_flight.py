@@ -104,9 +104,11 @@ class SharedFlightTable(FlightTable):
         try:
             claim = await self._claim(flight, ttl_s, since)
         except StoreUnavailable:
-            pass
+            if self._leases.available:
+                self._spawn(self._find_out(flight, lease_id))
         except asyncio.CancelledError:
-            self.abandon(flight)
+            if flight.lease_id == lease_id:  # Else it is streamed here meanwhile.
+                self.abandon(flight)
             self._give_back(lease_id)
             raise
         finally:
@@ -120,7 +122,7 @@ class SharedFlightTable(FlightTable):
         if claim.lease_id != lease_id:
             self._follow(flight, claim.lease_id, claim.lasts_s)
             return Joined(flight)
-        self._held[lease_id] = _Held(flight, _now() + RENEW_EVERY_S)
+        self._hold(flight, followed=False)
         return Joined(flight, leads=True, entry=claim.entry)
 
     async def _claim(self, flight: Flight, ttl_s: float, since: float) -> Claim:
@@ -130,6 +132,16 @@ class SharedFlightTable(FlightTable):
             await asyncio.wait([self._ending[claim.lease_id]], timeout=self._leases.left_s(since))
             claim = await self._leases.claim(flight.address, flight.lease_id, ttl_s, since)
         return claim
+
+    async def _find_out(self, flight: Flight, lease_id: str) -> None:
+        """Cares for a lease that was claimed in vain, as it seemed, and was given: others wait for it."""
+        tenure, followed = await self._leases.renew(lease_id, flight.ends_at - _now())
+        if tenure is not Tenure.OURS:
+            return
+        if flight.settled or flight.lease_id != lease_id:
+            self._give_back(lease_id)
+        else:
+            self._hold(flight, followed=followed)
 
     async def lead(self, lease_id: str, address: Address) -> Flight | None:
         """The flight that a lease leads; a lease that another replica gave is cared for here from now on."""
@@ -204,9 +216,20 @@ class SharedFlightTable(FlightTable):
             flight.ttl_s, flight.ends_at = ttl_s, _now() + ttl_s
         else:
             return None
-        self._held[lease_id] = _Held(flight, _now() + RENEW_EVERY_S, followed=True)
-        flight.followed.set()
+        self._hold(flight, followed=True)
         return flight
+
+    def _hold(self, flight: Flight, *, followed: bool) -> None:
+        """Cares for the lease of a flight that is led here from now on."""
+        held = self._held[flight.lease_id] = _Held(flight, _now() + RENEW_EVERY_S)
+        if followed:
+            self._share(held)
+
+    def _share(self, held: _Held) -> None:
+        """Sends what there is of an answer, and what comes, for another replica waits for it."""
+        held.followed = True
+        held.flight.followed.set()
+        self._send(held)
 
     def _let_go(self) -> None:
         """Ends all that is led elsewhere: without Redis nothing more is heard of it, and one here may lead."""
@@ -245,10 +268,8 @@ class SharedFlightTable(FlightTable):
         if self._held.get(flight.lease_id) is not held:
             return
         if tenure is Tenure.OURS:
-            held.followed = held.followed or followed
-            if held.followed:
-                flight.followed.set()
-                self._send(held)
+            if followed:
+                self._share(held)
             return
         del self._held[flight.lease_id]
         if flight.schema_tag is None:  # Else it is streamed here; those who follow it here shall see its end.
@@ -316,17 +337,23 @@ class SharedFlightTable(FlightTable):
         """Ends a lease that nobody here needs any more."""
         self._end(lease_id, self._leases.end(lease_id, Record(ending=Ending.FAILED), told=False))
 
-    def _end(self, lease_id: str, step: Coroutine[Any, Any, None]) -> None:
+    def _end(self, lease_id: str, step: Coroutine[Any, Any, object]) -> None:
         """Ends a lease of this replica; until that is done, nobody here follows it."""
         self._ending[lease_id] = task = self._spawn(step)
         task.add_done_callback(lambda _: self._ending.pop(lease_id))
 
     async def _end_behind(self, held: _Held) -> None:
-        """Ends a lease behind all that was sent under it, and behind the store."""
+        """Ends a lease behind all that was sent under it, and behind the store.
+
+        If it had ended before, unheard, an answer ends the one that came after it: others may wait under that.
+        """
+        flight = held.flight
         for step in (held.sending, held.kept):
             if step is not None:
                 await asyncio.wait([step])
-        await self._leases.end(held.flight.lease_id, _last_record(held), told=held.followed)
+        ended = await self._leases.end(flight.lease_id, _last_record(held), told=held.followed)
+        if not ended and flight.entry is not None:
+            await self._leases.end_any(flight.entry)
 
     async def _end_any(self, entry: Entry, kept: asyncio.Future[None] | None) -> None:
         """Ends whatever lease there is to an answer that was stored here without one of ours."""
@@ -334,7 +361,7 @@ class SharedFlightTable(FlightTable):
             await asyncio.wait([kept])
         await self._leases.end_any(entry)
 
-    def _spawn(self, step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, step: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         task = asyncio.create_task(_attempt(step))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -352,7 +379,7 @@ def _last_record(held: _Held) -> Record:
     return Record(flight.schema_tag, rest, Ending.LANDED, header)
 
 
-async def _attempt(step: Coroutine[Any, Any, None]) -> None:
+async def _attempt(step: Coroutine[Any, Any, object]) -> None:
     """Takes a step on Redis that may be left undone: leases run out by themselves."""
     with contextlib.suppress(StoreUnavailable):
         await step

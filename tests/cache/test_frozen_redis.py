@@ -11,7 +11,15 @@ from google.protobuf.duration_pb2 import Duration
 
 from bench.cache_stand import CacheProcess, Redis
 from kit.status import from_rpc_error
-from millrace.cache.v1.cache_service_pb2 import GetStatsRequest, LookupRequest, StoreRequest
+from millrace.cache.v1.cache_service_pb2 import (
+    GetStatsRequest,
+    LookupRequest,
+    LookupStreamRequest,
+    StoreFinish,
+    StoreRequest,
+    StoreStart,
+    StoreStreamRequest,
+)
 from millrace.cache.v1.entry_pb2 import EntryDraft, EntryKey, Namespace
 from millrace.cache.v1.lookup_pb2 import (
     HIT_KIND_EXACT,
@@ -91,14 +99,25 @@ async def test_frozen_redis_costs_a_lookup_its_deadline_then_nothing(service: Ca
 async def test_frozen_redis_leaves_single_flight_within_the_service(service: CacheProcess, redis: Redis):
     """While Redis is frozen one of many who miss gets a lease, and its answer is passed on though it cannot be kept."""
     redis.freeze()
-    while not (await service.stub.Lookup(query(7, LEASE))).miss.HasField("lease"):
+    while not (lease_id := (await service.stub.Lookup(query(7, LEASE))).miss.lease.lease_id):
         pass
     while (await service.stub.GetStats(GetStatsRequest())).stats.store_available:
         assert (await timed(service, query(8)))[1] == MISS_REASON_STORE_UNAVAILABLE
+    leader = service.stub.StoreStream()
+    await leader.write(StoreStreamRequest(start=StoreStart(lease_id=lease_id, draft=answer(7).draft)))
+    await leader.write(StoreStreamRequest(chunk=b"7"))
     waiting = LeaseQuery(ttl=Duration(seconds=30), wait=Duration(seconds=30))
-    waiters = [asyncio.ensure_future(service.stub.Lookup(query(7, waiting))) for _ in range(20)]
-    await timed(service, query(8))  # Answered after those that were asked before it have begun to wait.
-    with pytest.raises(grpc.aio.AioRpcError):
-        await service.stub.Store(answer(7))
+    lookup = LookupStreamRequest(query=query(7, waiting).query)
+    waiters = [aiter(service.stub.LookupStream(lookup, timeout=30)) for _ in range(20)]
+    for waiter in waiters:
+        assert (await anext(waiter)).HasField("following")
+    await leader.write(StoreStreamRequest(finish=StoreFinish()))
+    await leader.done_writing()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await leader
 
-    assert {bytes(found.hit.entry.chunks[0]) for found in await asyncio.gather(*waiters)} == {b"7"}
+    assert from_rpc_error(caught.value).reason == "STORE_UNAVAILABLE"
+    for waiter in waiters:
+        events = [event async for event in waiter if not event.HasField("waiting")]
+        assert [event.WhichOneof("event") for event in events] == ["chunk", "completed"]
+        assert events[0].chunk == b"7"

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,13 @@ from services.cache.query import (
     Restarted,
     Waiting,
 )
-from services.cache.redis_leases import News, RedisLeases
+from services.cache.redis_leases import Claim, News, RedisLeases, Tenure
 from services.cache.redis_link import PREFIX, RedisLink
 from services.cache.redis_store import RedisStore
 from services.cache.refresh import RefreshWatch
 from services.cache.shared_flight import SharedFlightTable
 from services.cache.stats import Stats
+from services.cache.store import StoreUnavailable
 from tests.cache.conftest import KEYS, ManualClock, RedisServer, address_of, make_entry, make_key, redis_link
 from tests.cache.test_cache import DRAFT, LIFETIME, QUERY, Feed, chunks_of, leased
 
@@ -67,18 +69,20 @@ async def make_replica(request: pytest.FixtureRequest, clock: ManualClock) -> As
     server.command("flushall")
     async with AsyncExitStack() as stack:
 
-        async def make() -> Replica:
-            replica = await started(redis_link(server.url, cluster=cluster), clock)
+        async def make(**options: bool) -> Replica:
+            replica = await started(redis_link(server.url, cluster=cluster), clock, **options)
             stack.push_async_callback(stop, replica)
             return replica
 
         yield make
 
 
-async def started(link: RedisLink, clock: ManualClock) -> Replica:
+async def started(link: RedisLink, clock: ManualClock, *, hears: bool = True) -> Replica:
+    """A replica; one that does not hear is for ever behind what the others do."""
     replica = Replica(link, clock)
     await replica.store.open()
-    replica.flights.start()
+    if hears:
+        replica.flights.start()
     return replica
 
 
@@ -111,6 +115,15 @@ def look_up(replicas: list[Replica], count: int) -> list["asyncio.Task[Found]"]:
     return [asyncio.create_task(replica.lookup(LEASED)) for _ in range(count) for replica in replicas]
 
 
+async def followed(replica: Replica) -> None:
+    """Waits until somebody waits at a replica for the answer that another one is to produce."""
+    joined = await replica.flights.join(ADDRESS, 30, asyncio.get_running_loop().time())
+    assert joined.flight is not None
+    assert not joined.leads
+    async with asyncio.timeout(SOON_S):
+        await joined.flight.followed.wait()
+
+
 async def test_one_of_all_replicas_leads(make_replica: MakeReplica):
     """Of all who miss at three replicas at once one is to produce the answer, and the others get it."""
     replicas = await three(make_replica)
@@ -137,6 +150,88 @@ async def test_one_of_all_replicas_takes_over(make_replica: MakeReplica):
 
     assert len(waiting) == 23
     assert all(isinstance(hit, Hit) for hit in await asyncio.gather(*waiting))
+
+
+async def test_answer_under_a_lost_lease_ends_the_next_one(make_replica: MakeReplica):
+    """An answer stored where nobody has heard that its lease was released goes to all who wait under the next lease."""
+    behind, one, other = await make_replica(hears=False), await make_replica(), await make_replica()
+    assert await one.flights.release(leased(await behind.lookup(LEASED)))
+    leased(await one.lookup(LEASED))
+    waiting = []
+    for replica in (one, other):
+        waiting += look_up([replica], 1)
+        await followed(replica)
+    entry = await behind.keep(DRAFT, [b"answer"], None)
+
+    async with asyncio.timeout(SOON_S):
+        for hit in await asyncio.gather(*waiting):
+            assert isinstance(hit, Hit)
+            assert hit.entry == entry
+
+
+async def test_lease_that_was_given_unheard_is_cared_for(make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch):
+    """A lookup whose lease is given after its time was over leads all replicas, and not its own alone."""
+    one, other, claim = await make_replica(), await make_replica(), RedisLeases.claim
+    asked = asyncio.Event()
+
+    async def claim_too_late(leases: RedisLeases, *arguments: Any) -> Claim:
+        await claim(leases, *arguments)
+        raise StoreUnavailable("Redis did not answer in time.")
+
+    async def renew(leases: RedisLeases, *arguments: Any) -> tuple[Tenure, bool]:
+        try:
+            return await renewed(leases, *arguments)
+        finally:
+            asked.set()
+
+    renewed = RedisLeases.renew
+    monkeypatch.setattr(RedisLeases, "renew", renew)
+    monkeypatch.setattr(RedisLeases, "claim", claim_too_late)
+    lease_id = leased(await one.lookup(LEASED))
+    monkeypatch.setattr(RedisLeases, "claim", claim)
+    async with asyncio.timeout(SOON_S):
+        await asked.wait()
+    follower, feed = Follower(other), Feed()
+    keeping = asyncio.create_task(one.keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"one")
+    await follower.until(Following(), b"one")
+    feed.send(Finish())
+    entry = await keeping
+
+    await follower.task
+    assert follower.seen == [Following(), b"one", Completed(entry, 1)]
+
+
+async def test_lookup_that_hangs_up_leaves_a_stream_that_began_meanwhile(
+    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch
+):
+    """A caller that goes while it claims ends nothing that is streamed here by then under another replica's lease."""
+    one, other, claim = await make_replica(), await make_replica(), RedisLeases.claim
+    asked = asyncio.Event()
+
+    async def claim_for_ever(leases: RedisLeases, *arguments: Any) -> Claim:
+        asked.set()
+        await asyncio.Event().wait()
+        return await claim(leases, *arguments)
+
+    lease_id = leased(await other.lookup(LEASED))
+    monkeypatch.setattr(RedisLeases, "claim", claim_for_ever)
+    claiming = asyncio.create_task(one.lookup(LEASED))
+    async with asyncio.timeout(SOON_S):
+        await asked.wait()
+    monkeypatch.setattr(RedisLeases, "claim", claim)
+    feed = Feed()
+    keeping = asyncio.create_task(one.keep_stream(DRAFT, aiter(feed), lease_id))
+    feed.send(b"one")
+    follower = Follower(one)
+    await follower.until(Following(), b"one")
+    claiming.cancel()
+    await asyncio.wait([claiming])
+    feed.send(Finish())
+    entry = await keeping
+
+    await follower.task
+    assert follower.seen == [Following(), b"one", Completed(entry, 1)]
 
 
 async def test_answer_that_was_stored_meanwhile_is_no_miss(make_replica: MakeReplica, clock: ManualClock):
