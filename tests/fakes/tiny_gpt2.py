@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -62,6 +64,13 @@ def write_tiny(directory: Path, shape: str, context: int = CONTEXT, template: st
     window = {"sliding_window": 8} if shape == "mistral" else {}
     common = {**COMMON, "vocab_size": END_ID + 1 + len(markers.split())}
     return _write(directory, network, config(**sizes, **heads, **window, **common), {}, template, markers)
+
+
+def write_tiny_of(directory: Path, kind: str, **sizes: object) -> Path:
+    """Writes a model of a kind that transformers knows, 32 wide and two layers deep unless sizes say otherwise."""
+    width: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = CONFIG_MAPPING[kind](**COMMON | {"pad_token_id": END_ID} | width | sizes)
+    return _write(directory, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, {})
 
 
 def _write(

@@ -43,6 +43,16 @@ class PackedLinear(nn.Module):
         self.activation = ("none", "")
         """Of the product, as oneDNN calls it."""
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """Shape (outputs, inputs), laid out anew: for a model's code that reaches past the layer, as Mamba's does."""
+        return self._weight.to_dense()
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Shape (outputs,)."""
+        return self._bias
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Shape (..., inputs) to (..., outputs)."""
         name, kind = self.activation
@@ -64,6 +74,16 @@ class Int8Linear(nn.Module):
         self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = torch.zeros(len(weight)) if bias is None else bias
         self._middle = torch.tensor(ZERO_POINT + 0.5)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """As `PackedLinear.weight`, rounded."""
+        return self._weight.to_dense().t() * (self._scales * INT8_MAX)[:, None]
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """Shape (outputs,)."""
+        return self._bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Shape (..., inputs) to (..., outputs)."""

@@ -35,7 +35,7 @@ def prepare(network: Any) -> int:
         UnknownAttention: The batch cannot serve it; the network is as it was.
     """
     _check_config(network.config.get_text_config())
-    ids = [(7 * at + 3) % network.config.get_text_config().vocab_size for at in range(PIECES[-1])]
+    ids = ids_for(network)
     own = network.config._attn_implementation
     expected = network(input_ids=torch.tensor([ids], device=network.device)).logits[0, -1].float()
     attention.register()
@@ -43,15 +43,19 @@ def prepare(network: Any) -> int:
     try:
         network.set_attn_implementation(attention.NAME)
         found = _in_pieces(network, cache, ids)
-        _check_logits(expected, found, network.dtype)
+        _check_logits(expected, found, TOLERANCE.get(network.dtype, TOLERANCE_HALF))
     except Exception as error:  # whatever a model's own code makes of a batch that it was not written for
         network.set_attn_implementation(own)
-        raise UnknownAttention(str(error)) from error
+        if isinstance(error, UnknownAttention):
+            raise
+        raise UnknownAttention(f"its own code cannot compute a batch: {error}") from error
     return cache.token_bytes
 
 
 def _in_pieces(network: Any, cache: KVCache, ids: list[int]) -> torch.Tensor:
     runner = Runner(network, cache)
+    if not cache.token_bytes:
+        raise UnknownAttention("it does not leave attention to transformers' interface")
     sequence = Sequence(ids, len(ids), len(ids), extent=Extent(0, EXTENT_TOKENS_MIN))
     logits = torch.empty(0)
     begin = 0
@@ -72,7 +76,22 @@ def _check_config(config: Any) -> None:
         raise UnknownAttention("its positions depend on the longest sequence of a batch")
 
 
-def _check_logits(expected: torch.Tensor, found: torch.Tensor, dtype: torch.dtype) -> None:
-    difference = float((expected - found).abs().max() / expected.abs().max())
-    if not difference <= TOLERANCE.get(dtype, TOLERANCE_HALF):
+def ids_for(network: Any) -> list[int]:
+    """The prompt that a network is tried with."""
+    count = network.config.get_text_config().vocab_size
+    return [(7 * at + 3) % count for at in range(PIECES[-1])]
+
+
+def is_near(expected: torch.Tensor, found: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Tells whether logits are the same but for rounding."""
+    return _difference(expected, found) <= TOLERANCE.get(dtype, TOLERANCE_HALF)
+
+
+def _check_logits(expected: torch.Tensor, found: torch.Tensor, tolerance: float) -> None:
+    difference = _difference(expected, found)
+    if not difference <= tolerance:
         raise UnknownAttention(f"its logits differ by {difference:.2g} of the largest")
+
+
+def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
+    return float((expected - found).abs().max() / expected.abs().max())

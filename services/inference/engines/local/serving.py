@@ -19,7 +19,7 @@ from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Scheduler
-from services.inference.engines.local.turns import Turns
+from services.inference.engines.local.turns import Reader, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,10 @@ def serve(
         token_bytes = probe.prepare(model.network)
     except UnknownAttention as error:
         logger.warning("this model is served one request at a time: %s", error, extra={"model": model.name})
+        reader = Reader(model.network)
+        reader.check()
         _pack(model, int8, progress)
-        return Serving(model, Grammars(model), Turns(model, active_max), model.context_token_count_max)
+        return Serving(model, Grammars(model), Turns(model, reader, active_max), model.context_token_count_max)
     _pack(model, int8, progress)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, KVCache(token_count))
