@@ -112,7 +112,7 @@ class Numbers:
         self._encode(sorted(new, key=lambda passage: (len(passage), passage)))
         for row, parts in zip(rows, cut, strict=True):
             row.vector = pooled([self._known[_key(part)] for part in parts])
-            counted = Tally.total([tally for part in parts for tally in tallies(part, self._hints)]).counted()
+            counted = Tally.total([tallies(part, self._hints).whole for part in parts]).counted
             row.hints, row.buckets, row.weights = counted.hints, counted.buckets, counted.weights
 
     def _encode(self, texts: Sequence[str]) -> None:

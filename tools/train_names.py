@@ -47,6 +47,7 @@ class Read:
 
     row: NamesRow
     words: Words
+    features: Floats
     labels: list[int]
 
     @property
@@ -87,14 +88,14 @@ def read(rows: Sequence[NamesRow]) -> Iterator[Read]:
         vectors, states = network.run([encodings[n].ids for n in part])
         for number, vector, state in zip(part, vectors, states, strict=True):
             encoded = Encoded(vector, state, np.array(encodings[number].offsets, np.int32))
-            words = read_words(rows[number].text, encoded)
+            words = read_words(rows[number].text)
             if words.spans:
-                yield Read(rows[number], words, labels(rows[number], words.spans))
+                yield Read(rows[number], words, words.features(encoded), labels(rows[number], words.spans))
 
 
 def fit(known: Sequence[Read]) -> NamesHead:
     """Fits the networks and puts them together as one."""
-    features = torch.tensor(np.concatenate([each.words.features for each in known]))
+    features = torch.tensor(np.concatenate([each.features for each in known]))
     kinds = torch.tensor([label for each in known for label in each.labels])
     weights = torch.tensor([WEIGHTS[each.row.source] for each in known for _ in each.labels])
     mean, spread = features.mean(0), features.std(0) + 1e-3
@@ -129,13 +130,13 @@ def _member(features: torch.Tensor, kinds: torch.Tensor, weights: torch.Tensor, 
 
 def report_folds(known: Sequence[Read], heads: dict[int, NamesHead]) -> None:
     """Prints what heads say of rows that they have not seen."""
-    said = {id(each.words.features): heads[each.fold].probabilities(each.words.features) for each in known}
+    said = {id(each.features): heads[each.fold].probabilities(each.features) for each in known}
     report(known, lambda features: said[id(features)])
 
 
 def report(known: Sequence[Read], probabilities: Callable[[Floats], Floats]) -> None:
     """Prints precision, recall and F1 of each kind at several thresholds; spans that overlap agree."""
-    marked = [join(each.row.text, each.words.spans, probabilities(each.words.features), FOUND) for each in known]
+    marked = [join(each.row.text, each.words.spans, probabilities(each.features), FOUND) for each in known]
     for kind in FOUND:
         for threshold in THRESHOLDS:
             wanted = [[(s, e) for s, e, k in each.row.spans if KINDS[k] == kind] for each in known]

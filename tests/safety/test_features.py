@@ -10,7 +10,7 @@ HINTS = Hints({"threat": "kill stab.", "self": "my. me."})
 
 def count(text: str, hints: Hints) -> Counted:
     """The features of a passage."""
-    return Tally.total(tallies(text, hints)).counted()
+    return tallies(text, hints).whole.counted
 
 
 def test_dress_does_not_change_what_is_counted():
@@ -46,8 +46,9 @@ def test_plain_text_has_single_spaces():
 def test_sentences_add_up():
     """What two sentences have together is the sum of what each has, whatever stands between them."""
     one, other = Tally.of("Give me my money.", HINTS), Tally.of("I will kill my time.", HINTS)
-    both = Tally.total(tallies("Give me my money.  I will kill my time.", HINTS))
+    both, sentences = tallies("Give me my money.  I will kill my time.", HINTS)
 
+    assert len(sentences) == 2
     assert both.word_count == 9
     assert both.hints.tolist() == [1, 3]
     assert sorted(both.buckets.tolist()) == sorted([*one.buckets.tolist(), *other.buckets.tolist()])

@@ -44,7 +44,9 @@ def test_a_score_is_the_sum_of_its_parts():
     counted = Counted(np.array([3, BUCKET_COUNT + 5], np.uint16), np.float32([7, 9]), 1, np.float32([0.5]))
     vectors = np.float32([[0.5, 1], [0.5, 1]])
 
-    assert heads.scores(vectors, [counted, counted], np.float32([0, 2]))[:, 0] == pytest.approx([0.5, 0.1192], abs=1e-4)
+    told = heads.tell([counted, counted], [0, 2])
+
+    assert heads.scores(vectors, told)[:, 0] == pytest.approx([0.5, 0.1192], abs=1e-4)
 
 
 def test_anchors_have_a_say_as_great_as_they_are_near():

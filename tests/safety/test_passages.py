@@ -50,6 +50,32 @@ def test_pieces_keep_what_is_not_complete(text, sizes):
     assert found + pieces.take(text, 0, final=True) == list(passages(text))
 
 
+@given(TEXTS.map(str.strip))
+def test_the_first_passage_is_expected_once_and_as_it_will_be(text):
+    """What is expected is what a blank completes, and it is the first of the text; nothing is expected behind it."""
+    pieces, told = Pieces(), []
+    for end in range(len(text) + 1):
+        complete = pieces.take(text[:end], 0, final=False)
+        if guess := pieces.expected():
+            told.append(guess)
+            assert not complete
+            assert next(passages(f"{text[:end]} ")) == guess
+
+    assert len(told) <= 1
+
+
+def test_a_full_stop_makes_a_passage_expected():
+    """It ends a sentence if a blank is next, so that the passage may be read before that comes."""
+    sentence = "The bridge opened on a cold and windy morning in March. " * 3
+    pieces = Pieces()
+    early = pieces.take(sentence[:-2], 0, final=False), pieces.expected()
+    late = pieces.take(sentence[:-1], 0, final=False), pieces.expected()
+
+    assert early == ([], None)
+    assert late == ([], sentence)
+    assert pieces.take(sentence, 0, final=False) == [sentence]
+
+
 @given(TEXTS)
 def test_sentences_are_the_passage(text):
     """Joined they are the passage again, and none is blank unless the passage is."""

@@ -8,7 +8,7 @@ import pytest
 from kit.encoder import Encoded
 from kit.errors import InvalidArgument, Unavailable
 from services.safety.learned.features import Hints
-from services.safety.learned.passages import sentence_spans
+from services.safety.learned.passages import Pieces, sentence_spans
 from services.safety.learned.reading import Reader
 
 
@@ -65,6 +65,19 @@ async def test_who_asks_meanwhile_waits_for_the_same_pass(reader, encoder):
 
     assert [reading.vector[0] for reading in await second] == [4]
     assert encoder.passes == [["same"]]
+
+
+async def test_a_passage_that_is_expected_is_read_before_it_is_complete(reader, encoder):
+    """The passage is with the encoder when its last full stop has come, and is not read again behind the blank."""
+    passage = "It was agreed that the bridge should open before the rains begin. " * 3
+    pieces = Pieces()
+    pieces.take(passage[:-1], 0, final=False)
+    reader.expect(pieces)
+    reader.expect(pieces)
+    await encoder.asked.wait()
+    await reader.read(pieces.take(passage, 0, final=False))
+
+    assert encoder.passes == [[passage]]
 
 
 async def test_a_failure_is_not_remembered(reader, encoder):

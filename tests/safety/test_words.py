@@ -29,22 +29,22 @@ def encoded(*tokens: tuple[int, int, float]) -> Encoded:
 )
 def test_words_are_cut_out_of_prose_and_not_out_of_addresses(text, words):
     """Letters of scripts with spaces make words; what is part of an address, a link or a tag is none."""
-    read = read_words(text, encoded())
+    read = read_words(text)
 
     assert [text[start:end] for start, end in read.spans] == words
-    assert read.features.shape == (len(words), WIDTH + SHAPE_COUNT * (2 * NEIGHBOURS + 1))
+    assert read.features(encoded()).shape == (len(words), WIDTH + SHAPE_COUNT * (2 * NEIGHBOURS + 1))
 
 
 def test_a_word_has_the_mean_of_its_tokens():
     """Tokens inside a word are averaged; special ones and those between words belong to none."""
-    read = read_words("Annika, yes", encoded((0, 3, 1.0), (3, 6, 3.0), (6, 7, 50.0), (8, 11, 5.0)))
+    tokens = encoded((0, 3, 1.0), (3, 6, 3.0), (6, 7, 50.0), (8, 11, 5.0))
 
-    assert read.features[:, 0].tolist() == [2.0, 5.0]
+    assert read_words("Annika, yes").features(tokens)[:, 0].tolist() == [2.0, 5.0]
 
 
 def test_a_word_knows_how_its_neighbours_are_written():
     """The shape of the word behind is seen from a word, and nothing beyond the end."""
-    features = read_words("ann Lee", encoded()).features[:, WIDTH:].reshape(2, 2 * NEIGHBOURS + 1, SHAPE_COUNT)
+    features = read_words("ann Lee").shapes.reshape(2, 2 * NEIGHBOURS + 1, SHAPE_COUNT)
 
     assert features[0, NEIGHBOURS + 1].tolist() == features[1, NEIGHBOURS].tolist()
     assert not features[1, NEIGHBOURS + 1 :].any()

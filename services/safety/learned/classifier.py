@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -21,15 +22,11 @@ from services.safety.detectors.detector import Match
 from services.safety.learned.backwards import turned
 from services.safety.learned.features import Floats, Tally
 from services.safety.learned.heads import Heads, pooled
-from services.safety.learned.passages import PASSAGE_MAX, Pieces
-from services.safety.learned.reading import Reader, Reading
+from services.safety.learned.passages import PASSAGE_MAX, Pieces, sentence_spans
+from services.safety.learned.reading import INLINE_PASSAGES, Reader, Reading, handed_over, work_of
 
 # How many passages a window reaches over: about 400 words. The heads were trained on as much.
 WINDOW_PASSAGES = 8
-# More passages than this are scored in a thread; one takes about a third of a millisecond.
-INLINE_PASSAGES = 4
-# Turns of the loop in which passages reach the encoder's thread; it works while words are counted here.
-HANDOVER_TURNS = 2
 
 # How much lower the log odds are of what is one chance of many to be flagged: heads were taught whole texts. So it is
 # with a window of a prompt that has room for more while the text goes on. Over three splits AUPRC of self-harm is 0.77
@@ -42,9 +39,8 @@ DOUBT = 1.5
 # A sentence that is so likely harm where it stands is read by itself. Of the sentences of benign prompts these are one
 # in a hundred (one in ten from 0.1); of forty sentences of harm it finds 32 of the 34 that reading all of them finds.
 SUSPICION = 0.25
-
-# Of running text; what has more takes longer than its passages tell.
-SENTENCES_PER_PASSAGE = 4
+# When words are counted of a passage that is expected: while the encoder works.
+HANDOVER_S = 0.001
 
 T = TypeVar("T")
 
@@ -98,27 +94,28 @@ class Classifier:
         return self.cursor(categories, DOUBT)
 
 
-class _Judged(NamedTuple):
-    """What is judged: what was counted in a text, its vector, and by how much to lower its log odds."""
-
-    tally: Tally
-    vector: Floats
-    doubt: float
-
-
-class _Sentence(NamedTuple):
-    """A sentence of a passage, judged where it stands."""
-
-    text: str
-    judged: _Judged
-
-
-class _Apart(NamedTuple):
-    """A text that is judged by itself, beside the window."""
+class _Told(NamedTuple):
+    """A text to be judged, and by how much its log odds are lowered: what of it needs no model."""
 
     text: str
     tally: Tally
     doubt: float
+
+
+class _Passages(NamedTuple):
+    """Passages to be judged, as far as that needs no model.
+
+    Attributes:
+        windows: What ends with each passage.
+        sentences: Those of each passage that are judged where they stand.
+        backwards: What each passage may mean that is judged by itself.
+        told: What words and letters say of all windows, and of all sentences behind them.
+    """
+
+    windows: list[_Told]
+    sentences: list[list[_Told]]
+    backwards: list[list[_Told]]
+    told: Floats
 
 
 class ClassifierCursor:
@@ -141,73 +138,77 @@ class ClassifierCursor:
         self._categories = tuple(names.values())
         self._columns = [heads.names.index(name) for name in names]
         self._pieces = Pieces()
-        self._window: deque[tuple[Tally, Floats]] = deque(maxlen=window_passages)
+        self._tallies: deque[Tally] = deque(maxlen=window_passages)
+        self._vectors: deque[Floats] = deque(maxlen=window_passages)
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
         complete = self._pieces.take(text, offset, final)
-        return self._judge(complete, final) if complete else None
+        if complete:
+            return self._judge(complete, final)
+        if passage := self._reader.expect(self._pieces):
+            asyncio.get_running_loop().call_later(HANDOVER_S, self._reader.tallies, passage)
+        return None
 
     async def _judge(self, passages: list[str], is_end: bool) -> list[Match]:
         places = self._reader.begin(passages)
-        if len(passages) <= INLINE_PASSAGES:
-            for _ in range(HANDOVER_TURNS):
-                await asyncio.sleep(0)
-            for passage in passages:
-                self._reader.tallies(passage)
+        await handed_over()
+        work = work_of(passages)
+        known = await _worked(work, partial(self._look, passages, is_end))
         readings = await self._reader.finish(places)
-        # Each sentence is counted and scored.
-        sentence_count = sum(len(reading.sentences) for reading in readings)
-        work = max(len(passages), sentence_count // SENTENCES_PER_PASSAGE)
-        scores, apart = await _worked(work, partial(self._judge_in_place, passages, readings, is_end))
+        scores, apart = await _worked(work, partial(self._judge_in_place, known, readings))
         if any(apart):
             await self._judge_apart(apart, scores)
         return self._matches(passages, scores)
 
-    def _judge_in_place(
-        self, passages: list[str], readings: list[Reading], is_end: bool
-    ) -> tuple[Floats, list[list[_Apart]]]:
+    def _look(self, passages: list[str], is_end: bool) -> _Passages:
+        """Sees to all that needs no model, while the encoder works."""
+        windows: list[_Told] = []
+        sentences: list[list[_Told]] = []
+        for left, passage in zip(range(len(passages))[::-1], passages, strict=True):
+            tallies = self._reader.tallies(passage)
+            sentences.append(self._sentences(passage, tallies.sentences, self.safe == 0 and not windows))
+            self._tallies.append(tallies.whole)
+            is_whole = (is_end and not left) or len(self._tallies) == self._tallies.maxlen
+            windows.append(_Told(passage, Tally.total(self._tallies), 0.0 if is_whole else self._doubt))
+        backwards = [
+            [_Told(text, self._reader.tallies(text).whole, 0.0) for text in turned(passage)] for passage in passages
+        ]
+        return _Passages(windows, sentences, backwards, self._tell([*windows, *chain.from_iterable(sentences)]))
+
+    def _sentences(self, passage: str, tallies: Sequence[Tally], is_first: bool) -> list[_Told]:
+        """The sentences of a passage, unless none is judged by itself or the passage is one and judged as it is."""
+        if self._suspicion > 1 or (is_first and len(tallies) == 1):
+            return []
+        spans = sentence_spans(passage)
+        return [_Told(passage[start:end], tally, 0.0) for (start, end), tally in zip(spans, tallies, strict=True)]
+
+    def _judge_in_place(self, known: _Passages, readings: list[Reading]) -> tuple[Floats, list[list[_Told]]]:
         """Scores the window that ends with each passage, and says what of the passage is judged by itself.
 
         Windows and sentences are scored together: one after the other they read the weights twice.
         """
-        windows: list[_Judged] = []
-        sentences: list[list[_Sentence]] = []
-        for left, passage, reading in zip(range(len(passages))[::-1], passages, readings, strict=True):
-            is_first = self.safe == 0 and not windows
-            windows.append(self._window_with(passage, reading, is_end and not left))
-            sentences.append(self._sentences(passage, reading, is_first))
-        scores = self._scores([*windows, *(one.judged for each in sentences for one in each)])
-        likely = iter(scores[len(windows) :].max(axis=1, initial=0.0).tolist())
-        apart = []
-        for passage, each in zip(passages, sentences, strict=True):
-            backwards = [_Apart(text, Tally.total(self._reader.tallies(text)), 0.0) for text in turned(passage)]
-            suspects = [_Apart(one.text, one.judged.tally, DOUBT) for one in each if next(likely) >= self._suspicion]
-            apart.append([*backwards, *suspects])
-        return scores[: len(windows)], apart
-
-    def _window_with(self, passage: str, reading: Reading, is_end: bool) -> _Judged:
-        self._window.append((Tally.total(self._reader.tallies(passage)), reading.vector))
-        is_whole = is_end or len(self._window) == self._window.maxlen
-        tallies, vectors = zip(*self._window, strict=True)
-        return _Judged(Tally.total(tallies), pooled(vectors), 0.0 if is_whole else self._doubt)
-
-    def _sentences(self, passage: str, reading: Reading, is_first: bool) -> list[_Sentence]:
-        """The sentences of a passage, unless none is judged by itself or the passage is one and judged as it is."""
-        if self._suspicion > 1 or (is_first and len(reading.sentences) == 1):
-            return []
-        return [
-            _Sentence(passage[one.start : one.end], _Judged(tally, one.vector.astype(np.float32), 0.0))
-            for tally, one in zip(self._reader.tallies(passage), reading.sentences, strict=True)
+        vectors = []
+        for reading in readings:
+            self._vectors.append(reading.vector)
+            vectors.append(pooled(self._vectors))
+        for reading, sentences in zip(readings, known.sentences, strict=True):
+            vectors += [one.vector.astype(np.float32) for one in reading.sentences[: len(sentences)]]
+        scores = self._scores(vectors, known.told)
+        likely = iter(scores[len(readings) :].max(axis=1, initial=0.0).tolist())
+        apart = [
+            [*backwards, *(one._replace(doubt=DOUBT) for one in sentences if next(likely) >= self._suspicion)]
+            for backwards, sentences in zip(known.backwards, known.sentences, strict=True)
         ]
+        return scores[: len(readings)], apart
 
-    async def _judge_apart(self, apart: list[list[_Apart]], scores: Floats) -> None:
+    async def _judge_apart(self, apart: list[list[_Told]], scores: Floats) -> None:
         """Raises the scores of passages to those of what is judged by itself."""
-        texts = [one for each in apart for one in each]
-        readings = await self._reader.read([one.text for one in texts])
-        judged = [_Judged(one.tally, reading.vector, one.doubt) for one, reading in zip(texts, readings, strict=True)]
+        texts = [*chain.from_iterable(apart)]
+        vectors = [reading.vector for reading in await self._reader.read([one.text for one in texts])]
         rows = [row for row, each in enumerate(apart) for _ in each]
-        np.maximum.at(scores, rows, await _worked(len(texts), partial(self._scores, judged)))
+        found = await _worked(len(texts), lambda: self._scores(vectors, self._tell(texts)))
+        np.maximum.at(scores, rows, found)
 
     def _matches(self, passages: list[str], scores: Floats) -> list[Match]:
         matches = []
@@ -218,11 +219,12 @@ class ClassifierCursor:
             self.safe = end
         return matches
 
-    def _scores(self, judged: Sequence[_Judged]) -> Floats:
-        """The probabilities of each category that is wanted, shape (judged, categories)."""
-        tallies, vectors, doubts = zip(*judged, strict=True)
-        counted = [tally.counted() for tally in tallies]
-        return self._heads.scores(np.stack(vectors), counted, np.array(doubts, np.float32))[:, self._columns]
+    def _tell(self, texts: Sequence[_Told]) -> Floats:
+        return self._heads.tell([one.tally.counted for one in texts], [one.doubt for one in texts])
+
+    def _scores(self, vectors: Sequence[Floats], told: Floats) -> Floats:
+        """The probabilities of each category that is wanted, shape (texts, categories)."""
+        return self._heads.scores(np.stack(vectors), told)[:, self._columns]
 
 
 async def _worked(passage_count: int, work: Callable[[], T]) -> T:

@@ -7,12 +7,14 @@ training and serving share this module, so that they can never differ. It keeps 
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -99,7 +101,7 @@ class Counted:
     hints: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tally:
     """What was counted in a stretch of text: a bucket for each word and letter group, and words by group of hints."""
 
@@ -124,8 +126,9 @@ class Tally:
         hints = np.asarray(np.sum([part.hints for part in parts], axis=0), np.float32)
         return cls(buckets, hints, sum(part.word_count for part in parts))
 
+    @functools.cached_property
     def counted(self) -> Counted:
-        """Brings what was counted to the scales that heads read."""
+        """What was counted, brought to the scales that heads read."""
         buckets, counts = np.unique(self.buckets, return_counts=True)
         weights = 1 + np.log(counts.astype(np.float32))
         length = np.float32(max(self.word_count, 1))
@@ -134,9 +137,17 @@ class Tally:
         return Counted(buckets, weights, words, hints.astype(np.float32))
 
 
-def tallies(passage: str, hints: Hints) -> tuple[Tally, ...]:
+class Tallies(NamedTuple):
+    """What was counted in a passage, and in each of its sentences."""
+
+    whole: Tally
+    sentences: tuple[Tally, ...]
+
+
+def tallies(passage: str, hints: Hints) -> Tallies:
     """Counts in each sentence of a passage."""
-    return tuple(Tally.of(passage[start:end], hints) for start, end in sentence_spans(passage))
+    sentences = tuple(Tally.of(passage[start:end], hints) for start, end in sentence_spans(passage))
+    return Tallies(Tally.total(sentences), sentences)
 
 
 def _word_hashes(words: list[str]) -> npt.NDArray[np.uint32]:

@@ -82,25 +82,34 @@ class Heads:
     whether: int = -1
     anchors: Anchors | None = None
 
-    def scores(self, vectors: Floats, counted: Sequence[Counted], doubts: Floats) -> Floats:
+    def scores(self, vectors: Floats, told: Floats) -> Floats:
         """Returns the probabilities for several texts, shape (texts, categories).
 
         Args:
             vectors: float32, shape (texts, vector).
-            counted: What was counted in each.
-            doubts: By how much the log odds of each are lowered, shape (texts,).
+            told: What `tell` said of them.
         """
-        dense = np.concatenate([vectors, np.stack([each.hints for each in counted])], axis=1)
-        logits = dense @ self.dense + self.bias - doubts[:, None]
+        logits = told + vectors @ self.dense[: vectors.shape[1]]
         if self.anchors:
             logits += self.anchors.logits(vectors)
+        return probabilities(logits, self.whether)
+
+    def tell(self, counted: Sequence[Counted], doubts: Sequence[float]) -> Floats:
+        """Returns the part of the log odds that needs no vector, shape (texts, categories).
+
+        Args:
+            counted: What was counted in each text.
+            doubts: By how much the log odds of each are lowered.
+        """
+        hints = np.stack([each.hints for each in counted])
+        logits = hints @ self.dense[-hints.shape[1] :] + self.bias - np.array(doubts, np.float32)[:, None]
         for row, each in enumerate(counted):
             values = each.weights * self.rarity.take(each.buckets)
             for kind in (values[: each.word_bucket_count], values[each.word_bucket_count :]):
                 if squares := float(kind @ kind):
                     kind /= squares**0.5
             logits[row] += values @ self.sparse.take(each.buckets, axis=0)
-        return probabilities(logits, self.whether)
+        return np.asarray(logits, np.float32)
 
 
 def probabilities(logits: Floats, whether: int) -> Floats:

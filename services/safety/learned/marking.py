@@ -18,7 +18,7 @@ import numpy as np
 from kit.encoder import Encoded
 from services.safety.learned.features import Floats
 from services.safety.learned.heads import genuine
-from services.safety.learned.words import Span, read_words
+from services.safety.learned.words import Span, Words
 
 ARRAYS = Path(__file__).with_name("names.npz")
 
@@ -75,10 +75,9 @@ class NamesHead:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray((powers / powers.sum(axis=1, keepdims=True))[:, -len(self.names) :], np.float32)
 
-    def mark(self, text: str, encoded: Encoded) -> tuple[Mark, ...]:
-        """Marks the names of a passage, in order; none overlap."""
-        words = read_words(text, encoded)
-        return join(text, words.spans, self.probabilities(words.features), self.names) if words.spans else ()
+    def mark(self, text: str, words: Words, encoded: Encoded) -> tuple[Mark, ...]:
+        """Marks the names of a passage whose words were read, in order; none overlap."""
+        return join(text, words.spans, self.probabilities(words.features(encoded)), self.names) if words.spans else ()
 
 
 def join(text: str, spans: Sequence[Span], probabilities: Floats, names: Sequence[str]) -> tuple[Mark, ...]:

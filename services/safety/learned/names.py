@@ -52,7 +52,10 @@ class NamesCursor:
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
         complete = self._pieces.take(text, offset, final)
-        return self._judge(complete) if complete else None
+        if complete:
+            return self._judge(complete)
+        self._reader.expect(self._pieces)
+        return None
 
     async def _judge(self, passages: list[str]) -> list[Match]:
         matches = []

@@ -20,6 +20,8 @@ _NO_STOP = "".join(rf"(?<!\b{title}\.)" for title in ("Mr", "Mrs", "Ms", "Dr", "
 # It begins with one of few characters, which is what makes a search of it fast: 48 us in 225 code points otherwise.
 _SENTENCE_END = re.compile(rf"[.!?…。！？\n](?:(?<=[。！？\n])|{_NO_STOP}(?<=[.!?…])[\"'”’)\]]*\s)")
 _SPACE = re.compile(r"\s")
+# What may stand last in a sentence before the blank that ends it.
+_CLOSERS = frozenset(".!?…\"'”’)]")
 
 
 def passage_end(text: str, start: int, final: bool) -> int | None:
@@ -63,6 +65,7 @@ class Pieces:
     def __init__(self) -> None:
         self._arrived = 0
         self._unread = ""
+        self._is_expecting = True
 
     def take(self, text: str, offset: int, final: bool) -> list[str]:
         """Returns the passages that have become complete; arguments as in `detector.Cursor.scan`."""
@@ -76,4 +79,18 @@ class Pieces:
             complete.append(self._unread[at:end])
             at = end
         self._unread = self._unread[at:]
+        self._is_expecting &= not complete
         return complete
+
+    def expected(self) -> str | None:
+        """The first passage, when all of it but a blank seems to have arrived; told once, for it may be wrong.
+
+        A full stop ends no sentence until something stands behind it, for which a reader of a stream would wait.
+        """
+        if not self._is_expecting or len(self._unread) < PASSAGE_MIN or self._unread[-1] not in _CLOSERS:
+            return None
+        passage = f"{self._unread} "
+        if passage_end(passage, 0, final=False) != len(passage):
+            return None
+        self._is_expecting = False
+        return passage

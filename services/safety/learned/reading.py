@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from kit.encoder import Encoded
 from kit.errors import InvalidArgument
-from services.safety.learned.features import Floats, Hints, Tally, tallies
+from services.safety.learned.features import Floats, Hints, Tallies, tallies
 from services.safety.learned.marking import Mark, NamesHead
-from services.safety.learned.passages import sentence_spans
-from services.safety.learned.words import states_of
+from services.safety.learned.passages import Pieces, sentence_spans
+from services.safety.learned.words import Words, read_words, states_of
 from services.safety.recent import Recent, digest
 
 # A vector is 1.5 KB and that of a sentence half of it, so this is about 35 MB with its book-keeping.
@@ -29,8 +29,12 @@ READINGS_MAX = 4096
 SENTENCES_MAX = 16
 # What is counted in a passage is about 2 KB.
 TALLIES_MAX = 512
-# Names in more passages than this are marked in a thread; one takes about a third of a millisecond.
+# More passages than this are counted, scored and searched for names in a thread; each takes a third of a millisecond.
 INLINE_PASSAGES = 4
+# Of running text; what has more takes longer than its passages tell.
+SENTENCES_PER_PASSAGE = 4
+# Turns of the loop in which passages reach the encoder's thread, which works while the loop does what needs no model.
+HANDOVER_TURNS = 3
 
 T = TypeVar("T")
 
@@ -82,7 +86,7 @@ class Reader:
         self._hints = hints
         self._names = names
         self._readings = Recent[bytes, Place](readings_max)
-        self._tallies = Recent[bytes, tuple[Tally, ...]](TALLIES_MAX)
+        self._tallies = Recent[bytes, Tallies](TALLIES_MAX)
 
     async def warm(self) -> None:
         """Loads the encoder; needed before `read`."""
@@ -112,12 +116,18 @@ class Reader:
             task.add_done_callback(functools.partial(self._forget, tuple(new)))
         return [places[key] for key in keys]
 
+    def expect(self, pieces: Pieces) -> str | None:
+        """Begins to read the first passage of a stream that seems to be complete, and returns it; None when none is."""
+        if passage := pieces.expected():
+            self.begin([passage])
+        return passage
+
     async def finish(self, places: Sequence[Place]) -> list[Reading]:
         """Awaits what was begun; errors as in `read`."""
         return [(await _result(place.task))[place.row] for place in places]
 
-    def tallies(self, passage: str) -> tuple[Tally, ...]:
-        """Counts words and letters in each sentence of a passage; heads share the work. Safe for threads."""
+    def tallies(self, passage: str) -> Tallies:
+        """Counts words and letters in a passage and its sentences; heads share the work. Safe for threads."""
         key = digest(passage)
         if (found := self._tallies.get(key)) is None:
             found = tallies(passage, self._hints)
@@ -132,25 +142,33 @@ class Reader:
                 self._readings.drop(key)
 
     async def _encode(self, passages: list[str]) -> list[Reading]:
+        is_short = work_of(passages) <= INLINE_PASSAGES
+        looking = asyncio.ensure_future(self._look(passages)) if is_short else None
         try:
             encoded = await self._encoder.token_states(passages)
         except InvalidArgument:  # a script of which one letter is several tokens
             return [await self._by_halves(passage) for passage in passages]
-        if len(passages) <= INLINE_PASSAGES:
-            return self._understand(passages, encoded)
-        return await asyncio.to_thread(self._understand, passages, encoded)
+        if looking:
+            return self._understand(passages, await looking, encoded)
+        return await asyncio.to_thread(lambda: self._understand(passages, map(read_words, passages), encoded))
 
-    def _understand(self, passages: Sequence[str], encoded: Sequence[Encoded]) -> list[Reading]:
+    async def _look(self, passages: Sequence[str]) -> list[Words]:
+        """Reads how words are written, while the encoder works."""
+        await handed_over()
+        return [read_words(passage) for passage in passages]
+
+    def _understand(self, passages: Sequence[str], words: Iterable[Words], encoded: Sequence[Encoded]) -> list[Reading]:
         mark = self._names.mark if self._names else lambda *_: ()
         return [
-            Reading(each.vector, mark(text, each), _sentences(text, each))
-            for text, each in zip(passages, encoded, strict=True)
+            Reading(each.vector, mark(text, known, each), _sentences(text, each))
+            for text, known, each in zip(passages, words, encoded, strict=True)
         ]
 
     async def _by_halves(self, passage: str) -> Reading:
         """Reads a passage in two parts if it must be, and each of them again."""
         try:
-            return self._understand([passage], await self._encoder.token_states([passage]))[0]
+            encoded = await self._encoder.token_states([passage])
+            return self._understand([passage], [read_words(passage)], encoded)[0]
         except InvalidArgument:
             middle = len(passage) // 2
             if not middle:
@@ -177,6 +195,17 @@ def _whole(passage: str, parts: Sequence[Sentence]) -> tuple[Sentence, ...]:
         mean = np.mean(inside, axis=0)
         whole.append(Sentence(start, end, (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float16)))
     return tuple(whole)
+
+
+def work_of(passages: Sequence[str]) -> int:
+    """How many passages of running text are about as much work."""
+    return max(len(passages), sum(len(sentence_spans(passage)) for passage in passages) // SENTENCES_PER_PASSAGE)
+
+
+async def handed_over() -> None:
+    """Waits until the encoder's thread has what was begun."""
+    for _ in range(HANDOVER_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _result(task: asyncio.Task[T]) -> T:

@@ -37,15 +37,19 @@ class Words:
 
     Attributes:
         spans: Where each is, half-open, in code points.
-        features: What is known of each, float32, shape (words, state + SHAPE_COUNT * (2 * NEIGHBOURS + 1)).
+        shapes: How each and those around it are written, float32, shape (words, SHAPE_COUNT * (2 * NEIGHBOURS + 1)).
     """
 
     spans: tuple[Span, ...]
-    features: Floats
+    shapes: Floats
+
+    def features(self, encoded: Encoded) -> Floats:
+        """All that is known of each, float32, shape (words, state + shapes), once the text is encoded."""
+        return np.concatenate([states_of(self.spans, encoded), self.shapes], axis=1)
 
 
-def read_words(text: str, encoded: Encoded) -> Words:
-    """Reads the words of a text that was encoded."""
+def read_words(text: str) -> Words:
+    """Reads the words of a text as they are written."""
     addresses = [match.span() for match in _ADDRESS.finditer(text)]
     is_spaced = text.isascii() or not _UNSPACED.search(text)
     spans = tuple(
@@ -53,8 +57,8 @@ def read_words(text: str, encoded: Encoded) -> Words:
         for match in _WORD.finditer(text)
         if not _touches(span := match.span(), addresses) and (is_spaced or not _UNSPACED.search(match.group()))
     )
-    shapes = _with_neighbours(np.array([_shape(text, *span) for span in spans], np.float32).reshape(-1, SHAPE_COUNT))
-    return Words(spans, np.concatenate([states_of(spans, encoded), shapes], axis=1))
+    shapes = np.array([_shape(text, *span) for span in spans], np.float32).reshape(-1, SHAPE_COUNT)
+    return Words(spans, _with_neighbours(shapes))
 
 
 def _touches(span: Span, others: Sequence[Span]) -> bool:
