@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,7 @@ from millrace.cache.v1.cache_service_pb2 import LookupRequest, LookupResponse
 from millrace.cache.v1.lookup_pb2 import Query, SemanticQuery
 from services.cache.entry import Entry
 from services.cache.key import EntryKey, KeySpace, Namespace
-from services.cache.semantic.encoding import Floats, text_model, to_bytes
+from services.cache.semantic.encoding import Floats, from_bytes, text_model, to_bytes
 from services.cache.semantic.index_partitions import SIZES
 from services.cache.sqlite_store import SqliteStore
 
@@ -106,8 +107,11 @@ def main() -> None:
 async def measure(options: argparse.Namespace, stock: Stock, asked: Sequence[str], queries: Floats) -> dict[str, Any]:
     """Fills, starts, waits and asks."""
     record: dict[str, Any] = {"entries": stock.entry_count}
-    if not options.file.exists():
-        record["fill_s"] = rounded(await fill(options.file, stock))
+    version = await _version()
+    if options.file.exists():
+        await refuse_other(options.file, stock, version)
+    else:
+        record["fill_s"] = rounded(await fill(options.file, stock, version))
     service = CacheProcess(
         options.file.parent,
         *("scale",),
@@ -136,24 +140,51 @@ async def measure(options: argparse.Namespace, stock: Stock, asked: Sequence[str
         await service.stop()
 
 
-async def fill(path: Path, stock: Stock) -> float:
-    """Writes the entries, and says how long it took."""
+async def _version() -> str:
+    """Names the space of the service's vectors."""
     encoder = text_model()
     await encoder.warm()
     version = encoder.version
     await encoder.close()
+    return version
+
+
+async def fill(path: Path, stock: Stock, version: str) -> float:
+    """Writes the entries, and says how long it took."""
     begin = time.monotonic()
-    now_ms = int(time.time() * 1000)
-    store = SqliteStore(
-        path, entries_max=stock.entry_count + 1, bytes_max=1 << 40, hot_bytes_max=0, clock=lambda: now_ms
-    )
-    await store.open()
-    keys = KeySpace(b"")
-    for numbers, vectors in stock.parts():
-        entries = (_entry(stock.text(n), v, version, keys, now_ms) for n, v in zip(numbers, vectors, strict=True))
-        await asyncio.gather(*(store.put(entry) for entry in entries))
-    await store.close()
+    async with _opened(path, stock) as store:
+        now_ms, keys = _now_ms(), KeySpace(b"")
+        for numbers, vectors in stock.parts():
+            entries = (_entry(stock.text(n), v, version, keys, now_ms) for n, v in zip(numbers, vectors, strict=True))
+            await asyncio.gather(*(store.put(entry) for entry in entries))
     return time.monotonic() - begin
+
+
+async def refuse_other(path: Path, stock: Stock, version: str) -> None:
+    """Stops where a kept file holds other entries than these: the service would never find what is asked."""
+    async with _opened(path, stock) as store, contextlib.aclosing(store.outlines()) as outlines:
+        size, entry = await store.size(None), await anext(outlines, None)
+    if entry is None or entry.compare_text != stock.text(0) or size.entry_count < stock.entry_count:
+        raise SystemExit(f"{path} does not hold these entries, or they have expired; remove it to fill it anew")
+    _, vectors = next(stock.parts())
+    held = from_bytes(entry.embedding, vectors.shape[1])
+    if entry.embedding_version != version or held is None or held @ vectors[0] < 1 - COSINE_TOLERANCE:
+        was = f"{path} holds vectors of another encoder ({entry.embedding_version}; this one is {version})"
+        raise SystemExit(f"{was}; remove it to fill it anew")
+
+
+@contextlib.asynccontextmanager
+async def _opened(path: Path, stock: Stock) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, entries_max=stock.entry_count + 1, bytes_max=1 << 40, hot_bytes_max=0, clock=_now_ms)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _entry(text: str, vector: Floats, version: str, keys: KeySpace, now_ms: int) -> Entry:

@@ -94,25 +94,30 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def vectors_of(texts: Iterable[str], kept: Path | None) -> dict[str, Floats]:
-    """The default model's vectors; some minutes for ten thousand, so that they may be kept in a file."""
+    """The default model's vectors; some minutes for ten thousand, so that they may be kept in a file.
+
+    A file that holds those of other texts or of another encoder is made anew.
+    """
     wanted = sorted(set(texts))
-    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
-    if kept is not None and kept.exists():
-        with np.load(kept) as file:
-            if str(file["digest"]) == digest:
-                return dict(zip(wanted, file["vectors"], strict=True))
-    vectors = asyncio.run(_encoded(wanted))
-    if kept is not None:
-        np.savez(kept, digest=np.array(digest), vectors=vectors)
-    return dict(zip(wanted, vectors, strict=True))
+    return dict(zip(wanted, asyncio.run(_vectors(wanted, kept)), strict=True))
 
 
-async def _encoded(texts: Sequence[str]) -> Floats:
+async def _vectors(texts: Sequence[str], kept: Path | None) -> Floats:
     encoder = text_model()
     await encoder.warm()
     try:
+        digest = hashlib.sha256("\n".join([encoder.version, *texts]).encode()).hexdigest()
+        if kept is not None and kept.exists():
+            with np.load(kept) as file:
+                if str(file["digest"]) == digest:
+                    vectors: Floats = file["vectors"]
+                    return vectors
+            print(f"# {kept} holds the vectors of other texts or of another encoder: they are made anew", flush=True)
         parts = [texts[begin : begin + ENCODED_AT_ONCE] for begin in range(0, len(texts), ENCODED_AT_ONCE)]
-        return np.concatenate([await encoder.encode(part) for part in parts])
+        vectors = np.concatenate([await encoder.encode(part) for part in parts])
+        if kept is not None:
+            np.savez(kept, digest=np.array(digest), vectors=vectors)
+        return vectors
     finally:
         await encoder.close()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.semantic_bound import SKIPPED, Known, Played, Replay, best_static, known, measured, play_static
 from bench.semantic_edits import KINDS, person_pairs, redated_pairs, reversed_pairs
+from bench.semantic_scale import Stock, fill, refuse_other
 from bench.semantic_sets import LabelledSet, intent_sets, mixed, pair_sets
 from services.cache.semantic.encoding import Floats
 
@@ -137,3 +140,21 @@ def test_edits_change_what_they_say():
     assert KINDS["number"]("pay now", chance) is None
     for pairs in (reversed_pairs(), redated_pairs(), person_pairs()):
         assert all(one != other for one, other in pairs)
+
+
+async def test_kept_entries_of_another_encoder_or_of_other_questions_are_refused(tmp_path: Path):
+    """The bench of many entries says that a kept file holds others, in place of waiting for ever to find its own."""
+    labelled, path = questions(2, 10), tmp_path / "entries.sqlite3"
+    vectors = np.stack(list(vectors_for(labelled, 0.2).values()))
+    stock = Stock(labelled.texts, vectors, 30)
+    await fill(path, stock, "one")
+    await refuse_other(path, stock, "one")
+
+    for other, version, said in (
+        (stock, "two", "another encoder"),
+        (replace(stock, vectors=-vectors), "one", "another encoder"),
+        (replace(stock, entry_count=31), "one", "these entries"),
+        (replace(stock, texts=labelled.texts[::-1]), "one", "these entries"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            await refuse_other(path, other, version)
