@@ -48,6 +48,18 @@ class Step:
     groups: list[Group]
 
 
+class Traced:
+    """Stands for the step where a network's own code is only looked at: attention is then one operation of its own."""
+
+
+torch.library.define("millrace::attend", "(Tensor query, Tensor key, Tensor value, int layer, float? scale) -> Tensor")
+
+
+@torch.library.register_fake("millrace::attend")  # type: ignore[untyped-decorator]
+def _shaped(query: torch.Tensor, _: torch.Tensor, value: torch.Tensor, *__: object) -> torch.Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+
+
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -56,7 +68,7 @@ def attend(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
-    step: Step | None = None,
+    step: Step | Traced | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Computes attention as transformers' interface wants it: shapes (1, heads, tokens, width).
@@ -66,14 +78,24 @@ def attend(
     """
     if step is None or attention_mask is not None or any(options.get(name) is not None for name in UNKNOWN):
         raise UnknownAttention(f"{type(module).__name__} has attention that the batch does not know")
-    layer = step.cache.write(int(module.layer_idx), key[0], value[0], step.positions)  # type: ignore[arg-type]
+    index = int(module.layer_idx)  # type: ignore[arg-type]
+    if isinstance(step, Traced):
+        return torch.ops.millrace.attend(query, key, value, index, scaling), None
+    return compute(step, index, query, key, value, scaling), None
+
+
+def compute(
+    step: Step, index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """Attention of one layer, which keeps its keys and values; shape (1, tokens, heads, width)."""
+    layer = step.cache.write(index, key[0], value[0], step.positions)
     results = []
     for group in step.groups:
         keys, values = layer.read(group.span)
         queries = _by_key_head(query[0, :, group.begin : group.end], group.span.row_count, keys.shape[1])
         found = scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, scale=scaling)
         results.append(_by_token(found, query.shape[1]))
-    return torch.cat(results)[None] if len(results) > 1 else results[0][None], None
+    return torch.cat(results)[None] if len(results) > 1 else results[0][None]
 
 
 def register() -> None:

@@ -23,6 +23,7 @@ PIECES = (11, 23, 24)
 # Largest difference of logits, in parts of the largest logit: far above rounding, far below another answer.
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_HALF = 0.1
+TOLERANCE_INT8 = 0.2
 # Rotary positions whose frequencies change with the longest sequence in the batch.
 BATCH_WIDE_ROPE = {"dynamic", "longrope"}
 
@@ -50,6 +51,18 @@ def prepare(network: Any) -> int:
             raise
         raise UnknownAttention(f"its own code cannot compute a batch: {error}") from error
     return cache.token_bytes
+
+
+@torch.inference_mode()
+def compare(network: Any, other: Any, *, int8: bool) -> None:
+    """Computes a prompt by a network that `prepare` has switched, and by what is to compute it in its place.
+
+    Raises:
+        UnknownAttention: The answers differ.
+    """
+    ids = ids_for(network)
+    expected, found = (_in_pieces(one, KVCache(EXTENT_TOKENS_MIN), ids) for one in (network, other))
+    _check_logits(expected, found, TOLERANCE_INT8 if int8 else TOLERANCE[torch.float32])
 
 
 def _in_pieces(network: Any, cache: KVCache, ids: list[int]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.grammar import Grammars
 from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.loading import Progress
-from services.inference.engines.local.machine import cache_bytes
+from services.inference.engines.local.machine import SMALL_PARAMETER_COUNT, cache_bytes
 from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A cache for less than this could hold no conversation.
 CACHE_TOKENS_MIN = 16 * EXTENT_TOKENS_MIN
+# Smaller models are loaded before they are traced, which takes some seconds.
+COMPILED_PARAMETER_COUNT_MIN = SMALL_PARAMETER_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def serve(
         reader.check()
         _pack(model, int8, progress)
         return Serving(model, Grammars(model), Turns(model, reader, active_max), model.context_token_count_max)
-    _pack(model, int8, progress)
+    if not _compile(model, int8, progress):
+        _pack(model, int8, progress)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, KVCache(token_count))
     measured = pace.measure(runner.time_reading, runner.time_decoding)
@@ -77,6 +80,23 @@ def serve(
     token_count_max = min(model.context_token_count_max or size_max, size_max)
     batch = Batch(model, scheduler, runner, metrics, measured.observe)
     return Serving(model, Grammars(model), batch, token_count_max)
+
+
+def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
+    """Has ONNX Runtime compute the network between its attentions; False where that cannot be, or does not pay."""
+    is_plain = model.device.type == "cpu" and model.network.dtype == torch.float32
+    if not is_plain or model.parameter_count < COMPILED_PARAMETER_COUNT_MIN:
+        return False
+    from services.inference.engines.local.compiled import Compiled
+
+    try:
+        compiled = Compiled(model.network, int8=int8, threads=torch.get_num_threads(), progress=progress)
+        probe.compare(model.network, compiled, int8=int8)
+    except Exception as error:  # whatever a model's own code makes of being traced
+        logger.info("torch computes this model: %s", error, extra={"model": model.name})
+        return False
+    model.network = compiled  # the weights are laid out anew: theirs are let go
+    return True
 
 
 def _pack(model: LocalModel, int8: bool, progress: Progress | None) -> None:
