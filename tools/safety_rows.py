@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,19 @@ from services.safety.learned.passages import passages
 
 LESSONS_FOLDER = Path(__file__).with_name("safety_lessons")
 _SLOT = re.compile(r"\{(\w+)\}")
+_NO_ATTACK, _ANYWHERE = {"direct": 0, "planted": 0}, {"direct": 1, "planted": 1}
+# What the sentences of each kind say, and how many times as often as others each is used: one that holds code has far
+# more to vary.
+_INJECTION_KINDS: Mapping[str, tuple[dict[str, int], int]] = {
+    "attacks": ({"direct": 1}, 1),
+    "planted": ({"planted": 1}, 1),
+    "benign": (_NO_ATTACK, 1),
+    "everyday": (_NO_ATTACK, 1),
+    "machine": (_ANYWHERE, 4),
+    "programs": (_NO_ATTACK, 2),
+    "wishes": ({"direct": 0, "planted": 1}, 2),
+    "disguise": (_ANYWHERE, 2),
+}
 
 
 @dataclass(slots=True)
@@ -60,12 +73,10 @@ def injection_lessons(seed: int, repeats: int) -> Iterator[Row]:
     """Makes lessons about injection from the sentences of this project, `repeats` of each."""
     content = yaml.safe_load((LESSONS_FOLDER / "injection.yaml").read_text())
     chance = random.Random(seed)
-    for kind, label in (("attacks", 1), ("planted", 1), ("benign", 0), ("everyday", 0)):
+    for kind, (labels, times) in _INJECTION_KINDS.items():
         for number, sentence in enumerate(content[kind]):
-            made = {_fill(sentence, content["words"], chance) for _ in range(repeats)}
-            category = "planted" if kind == "planted" else "direct"
-            labels = {category: label} if label else {"direct": 0, "planted": 0}
-            yield from (Row(text, labels, "lessons", f"{kind}{number}") for text in sorted(made))
+            made = {_fill(sentence, content["words"], chance) for _ in range(times * repeats)}
+            yield from (Row(text, dict(labels), "lessons", f"{kind}{number}") for text in sorted(made))
 
 
 def moderation_lessons(seed: int, repeats: int, names: Sequence[str]) -> Iterator[Row]:

@@ -42,6 +42,24 @@ ORDINARY = (
     "Research Assistance",
     "Sentiment Analysis",
 )
+# Kinds of planted instructions that nobody means well, wherever they stand: code that acts against the machine, and
+# answers that no filter can read.
+HOSTILE = (
+    "Data Eavesdropping",
+    "Traffic Analysis",
+    "Keylogging",
+    "Screen Scraping",
+    "Introduce System Fingerprinting",
+    "Blocking Internet Connection",
+    "Corrupting an Operating System",
+    "Encrypting Documents and Demanding Ransom (Ransomware)",
+    "Compromising Computers",
+    "Bringing Down Hosts and Servers (Denial of Service)",
+    "Substitution Ciphers",
+    "Base Encoding",
+    "Reverse Text",
+    "Emoji Substitution",
+)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
@@ -80,16 +98,18 @@ def moderation_rows(moderation: Path, injection: Path, tweets: Path, seed: int) 
 def injection_rows(injection: Path, everyday: Sequence[Path], seed: int) -> list[Row]:
     """Rows of attacks and of what is none: labelled prompts, lessons of this project, everyday questions."""
     raw = read_rows(injection)
-    planted = {row["text"] for row in raw if row.get("kind")}
+    # Some attacks are listed a second time without their kind.
+    kinds = {row["text"]: row["kind"].removeprefix("indirect:") for row in raw if row.get("kind")}
     rows = []
-    ordinary = {row["text"] for row in raw if row.get("kind", "").removeprefix("indirect:") in ORDINARY}
     for row in raw:
-        if row["text"] in ordinary:
+        kind = kinds.get(row["text"], "")
+        if kind in ORDINARY:
             continue
         labels = dict.fromkeys(INJECTION, 0)
         if row["injection"]:
-            labels = {"planted" if row["text"] in planted else "direct": 1}
-        rows.append(Row(row["text"], labels, "injection", row.get("kind", "")))
+            said = INJECTION if kind in HOSTILE else ["planted" if kind else "direct"]
+            labels = dict.fromkeys(said, 1)
+        rows.append(Row(row["text"], labels, "injection", kind))
     rows += injection_lessons(seed, INJECTION_REPEATS)
     plain = [row for file, step in zip(everyday, EVERYDAY_STEPS, strict=True) for row in read_rows(file)[::step]]
     rows += [Row(row["text"], dict.fromkeys(INJECTION, 0), "everyday") for row in plain]
