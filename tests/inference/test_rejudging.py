@@ -11,6 +11,7 @@ import pytest
 from kit.dial import REPLICA_WAITS_S
 from kit.errors import Aborted, Unavailable
 from services.inference.events import Finding, Verdict
+from services.inference.screening import rejudging
 from services.inference.screening.rejudging import Decision, Rejudged
 from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
 
@@ -236,3 +237,21 @@ async def test_a_stream_that_was_left_is_not_begun_again() -> None:
             pass
 
     assert len(asked) == 1
+
+
+async def test_who_leaves_waits_for_no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel ends the reading at once, also between two replicas."""
+    monkeypatch.setattr(rejudging, "REPLICA_WAITS_S", (60.0,))
+    stream = Rejudged(lambda: Scripted([ChoiceJudged(0, Verdict.ALLOW)], breaks=True))
+    has_begun = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in stream:
+            has_begun.set()  # then it breaks, and another replica is waited for
+
+    async with asyncio.timeout(LIMIT_S):
+        reading = asyncio.create_task(read())
+        await has_begun.wait()
+        stream.cancel()
+        with pytest.raises(Unavailable):
+            await reading

@@ -40,6 +40,7 @@ class Rejudged:
         self._sent: list[OutputPiece] = []
         self._position = 0  # of what was sent, how much the present call has
         self._is_done = self._is_closed = False
+        self._is_left = asyncio.Event()
         self._lock = asyncio.Lock()  # pieces stay in order while a new call catches up
         self._catching_up: asyncio.Task[None] | None = None
         self._decided = _Decided()
@@ -63,8 +64,7 @@ class Rejudged:
                             yield new
                     return
                 except Unavailable:
-                    if self._waits_s:
-                        await asyncio.sleep(self._waits_s[0])
+                    await self._wait()
                     if not self._waits_s:  # nobody is left to be asked, or nobody waits any more
                         raise
                 self._begin_again()
@@ -74,9 +74,17 @@ class Rejudged:
     def cancel(self) -> None:
         """See `OutputStream.cancel`."""
         self._waits_s.clear()
+        self._is_left.set()
         self._stream.cancel()
         if self._catching_up:
             self._catching_up.cancel()
+
+    async def _wait(self) -> None:
+        """Waits until another replica may be asked, or nobody waits any more."""
+        if self._waits_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._waits_s[0]):
+                    await self._is_left.wait()
 
     async def _pass_on(self) -> None:
         async with self._lock:
