@@ -19,14 +19,13 @@ from torch.fx import GraphModule, Node
 
 from kit.onnx_runtime import onnxruntime as ort
 from services.inference.engines.local import attention, huge_pages
-from services.inference.engines.local.graph_ops import Graph, UnknownOperation, given
+from services.inference.engines.local.graph_ops import TYPES, Graph, UnknownOperation, given
 from services.inference.engines.local.loading import Progress
 
 # Where the first piece begins: what comes before it (embeddings, the angles of positions) torch computes.
 HEAVY = {"aten.linear.default", "aten.addmm.default", "aten.layer_norm.default"}
 TRACED_TOKENS = 24
 ATTEND = torch.ops.millrace.attend.default
-ELEMENT_TYPES = {torch.float32: 1, torch.int64: 7}
 # So long a thread stays awake that finds nothing to do: longer than lies between two operators, and a moment to
 # whoever else wants the core.
 SPIN_US = 100
@@ -131,11 +130,11 @@ class Piece:
         for node in self.inputs:
             tensor = values[node.name].contiguous()
             values[node.name] = tensor
-            self._binding.bind_input(node.name, "cpu", 0, ELEMENT_TYPES[tensor.dtype], tensor.shape, tensor.data_ptr())
+            self._binding.bind_input(node.name, "cpu", 0, TYPES[tensor.dtype], tensor.shape, tensor.data_ptr())
         for node, sizes in zip(self.outputs, self._shapes, strict=True):
             shape = [counts[size] if isinstance(size, str) else size for size in sizes]
             tensor = values[node.name] = torch.empty(shape)
-            self._binding.bind_output(node.name, "cpu", 0, ELEMENT_TYPES[tensor.dtype], shape, tensor.data_ptr())
+            self._binding.bind_output(node.name, "cpu", 0, TYPES[tensor.dtype], shape, tensor.data_ptr())
         self._session.run_with_iobinding(self._binding)
         if self._follower is not None:
             query, key, value = (self._part(values, node.name) for node in self._arguments[:3])

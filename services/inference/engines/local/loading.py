@@ -41,7 +41,8 @@ class Progress:
         begun, self._stage = self._stage / STAGES, self._stage + 1
         for done_count, part in enumerate(parts, 1):
             yield part
-            self.share = begun + done_count / len(parts) / STAGES
+            # A half that was begun anew, in another way, tells no more than all.
+            self.share = min(begun + done_count / len(parts) / STAGES, 1.0)
             if (now := self._clock()) >= self._log_at:
                 self._log_at = now + self._log_interval_s
                 self.tell()
