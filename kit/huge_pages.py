@@ -16,17 +16,28 @@ MADV_COLLAPSE = 25
 MAPS = Path("/proc/self/maps")
 
 
+def collapse(address: int, size: int) -> bool:
+    """Moves bytes that are in use to huge pages, as far as whole ones fit; False where that was refused."""
+    begin = -(-address // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+    end = (address + size) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+    if end <= begin:
+        return True
+    try:
+        advise = ctypes.CDLL(None).madvise
+    except (AttributeError, OSError, TypeError):  # no such system
+        return False
+    return bool(advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_COLLAPSE) == 0)
+
+
 def collapse_all() -> None:
-    """Moves the memory that this process may write to huge pages, as far as whole ones fit; takes a third of a second.
+    """Moves all that this process may write and has in use; takes a third of a second for 250 MiB.
 
     For when everything is loaded: libraries lay out weights where nobody else knows of them.
     """
     if not MAPS.exists():  # no Linux
         return
-    advise = ctypes.CDLL(None).madvise
     for line in MAPS.read_text().splitlines():
-        bounds, access, _, _, inode, *_ = line.split()
+        bounds, access, *_, inode = line.split()[:5]
         begin, end = (int(bound, 16) for bound in bounds.split("-"))
-        begin, end = -(-begin // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-        if access == "rw-p" and inode == "0" and begin < end:
-            advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_COLLAPSE)
+        if access == "rw-p" and inode == "0":
+            collapse(begin, end - begin)

@@ -37,19 +37,3 @@ def test_zeros_do_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
 
     assert torch.equal(huge_pages.zeros(5, torch.float32), torch.zeros(5))
-
-
-def test_collapsed_memory_keeps_its_numbers() -> None:
-    """Moving memory changes no number, whether the system does it or refuses."""
-    numbers = torch.arange(4 << 20)
-
-    huge_pages.collapse(numbers.data_ptr(), numbers.nbytes)
-
-    assert torch.equal(numbers, torch.arange(4 << 20))
-
-
-def test_less_than_a_page_is_left_as_it_is() -> None:
-    """Memory that holds no whole huge page needs none."""
-    numbers = torch.ones(8)
-
-    assert huge_pages.collapse(numbers.data_ptr(), numbers.nbytes)

@@ -17,8 +17,9 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx import Graph as TorchGraph
 from torch.fx import GraphModule, Node
 
+from kit import huge_pages
 from kit.onnx_runtime import onnxruntime as ort
-from services.inference.engines.local import attention, huge_pages
+from services.inference.engines.local import attention
 from services.inference.engines.local.graph_ops import TYPES, Graph, UnknownOperation, given
 from services.inference.engines.local.loading import Progress
 

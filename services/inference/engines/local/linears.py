@@ -15,7 +15,7 @@ from torch import nn
 from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-from services.inference.engines.local import huge_pages
+from kit import huge_pages
 from services.inference.engines.local.loading import Progress
 
 logger = logging.getLogger(__name__)
