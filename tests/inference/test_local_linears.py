@@ -71,6 +71,16 @@ def test_int8_rows_do_not_know_each_other() -> None:
 
 
 @torch.inference_mode()
+def test_without_vnni_sums_cannot_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a processor adds two products in 16 bits: weights have 7 bits there, and are as near as those allow."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    weight = torch.randn(80, 48, generator=torch.Generator().manual_seed(3))
+    layer = Int8Linear(weight, None)
+
+    assert int(layer._weight.to_dense().abs().max()) == 63
+    assert float((layer.weight - weight).abs().max() / weight.abs().max()) < 0.5 / 63 + 1e-6
+
+
 def test_every_linear_layer_is_replaced() -> None:
     """Both kinds of layer that language models have are replaced, and nothing else."""
     inner = nn.Sequential(nn.Linear(48, 48), nn.LayerNorm(48))

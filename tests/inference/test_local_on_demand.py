@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from kit.errors import FailedPrecondition, Unavailable
+from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.on_demand import OnDemand
 from services.inference.generation import Delta, EngineCompleted, EngineEvent, Prompt, Usage
-from tests.inference.local_answers import until
+from tests.fakes.tiny_gpt2 import write_tiny_gpt2
+from tests.inference.local_answers import raw, until
 
 
 class FakeEngine:
@@ -84,6 +89,29 @@ async def test_an_idle_model_is_let_go_and_comes_back() -> None:
 
     assert await ask(engine) == "1"
     await engine.close()
+
+
+async def test_what_is_let_go_gives_its_memory_back(tmp_path: Path) -> None:
+    """A model that has answered is gone when it is let go, though the collector of a service comes seldom."""
+    made: list[LocalEngine] = []
+
+    def make() -> LocalEngine:
+        made.append(LocalEngine(str(directory), threads=1))
+        return made[-1]
+
+    directory = write_tiny_gpt2(tmp_path)
+    engine = OnDemand(make, idle_s=0.01)
+    gc.disable()
+    try:
+        async with aclosing(engine.generate(raw(max_tokens=2), None)) as batches:
+            async for _ in batches:
+                assert made[0]._serving is not None
+                network = weakref.ref(made[0]._serving.model.network)
+        made.clear()
+        await until(lambda: network() is None)
+    finally:
+        gc.enable()
+        await engine.close()
 
 
 async def test_a_model_in_use_stays() -> None:

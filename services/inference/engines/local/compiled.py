@@ -30,6 +30,8 @@ ATTEND = torch.ops.millrace.attend.default
 # So long a thread stays awake that finds nothing to do: longer than lies between two operators, and a moment to
 # whoever else wants the core.
 SPIN_US = 100
+# Each layer's session has threads of its own.
+THREADS_MAX = 16
 
 
 class Compiled:
@@ -230,10 +232,14 @@ def _prologue(
 
 def _session(model: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = min(threads, THREADS_MAX)
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # it keeps one for each size of a step
     options.enable_cpu_mem_arena = False  # each session would keep its own for the largest step
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # Without VNNI the sums of products in 8 bits would overflow; where the processor has it nothing changes.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session._model_bytes = None  # It keeps all weights a second time, as they were written, and never reads them.
+    return session

@@ -1,7 +1,7 @@
 """Operations of torch as operators of ONNX: those that lie between two attentions of a language model.
 
 Products with a weight are what everything else serves. In 8 bits a weight has a scale for each output and each row of
-the input one of its own, and sums are whole numbers: an answer does not depend on its neighbours, bit for bit.
+the input one of its own, and sums are whole numbers: a row does not depend on its neighbours, bit for bit.
 It knows nothing of models or sessions; what it does not know it refuses, and the model is then computed by torch.
 """
 

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # Rows that oneDNN lays the weight out for: a batch in mid-stream.
 EXPECTED_ROWS = 8
 INT8_MAX = 127
+# Processors without VNNI add two products in 16 bits: 2 * 255 * 63 fits, more does not.
+INT8_MAX_WITHOUT_VNNI = 63
 # Inputs are unsigned for oneDNN: 8 bits around this.
 ZERO_POINT = 128
 # Where feed-forward blocks keep a layer and the activation of what it makes: GPT-2's; Llama's and its descendants'.
@@ -67,7 +69,8 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """`weight` is float32, shape (outputs, inputs)."""
         super().__init__()
-        scales = (weight.abs().amax(dim=1) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
+        weight_max = INT8_MAX if torch.cpu._is_vnni_supported() else INT8_MAX_WITHOUT_VNNI
+        scales = (weight.abs().amax(dim=1) / weight_max).clamp_min(torch.finfo(torch.float32).tiny)
         rounded = torch.round(weight / scales[:, None]).to(torch.int8)
         self._weight = _settled(torch.ops.onednn.qlinear_prepack(rounded, None))
         self._scales = scales / INT8_MAX  # so that a row's own scale is its largest number

@@ -8,6 +8,7 @@ nothing of what it holds but how that is loaded, asked and closed.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -179,6 +180,9 @@ async def _close(loading: asyncio.Task[Any]) -> None:
         await asyncio.wait([loading])
     elif not loading.cancelled() and loading.exception() is None:
         await loading.result().close()
+        del loading
+        # What computes and what it has computed hold each other, and the collector of a service seldom comes.
+        await asyncio.to_thread(gc.collect)
 
 
 def _shutting_down() -> Unavailable:

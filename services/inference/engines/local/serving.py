@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from dataclasses import dataclass
 
@@ -87,16 +88,19 @@ def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
     is_plain = model.device.type == "cpu" and model.network.dtype == torch.float32
     if not is_plain or model.parameter_count < COMPILED_PARAMETER_COUNT_MIN:
         return False
-    from services.inference.engines.local.compiled import Compiled
-
     try:
+        from services.inference.engines.local.compiled import Compiled
+
         compiled = Compiled(model.network, int8=int8, threads=torch.get_num_threads(), progress=progress)
         probe.compare(model.network, compiled, int8=int8)
     except Exception as error:  # whatever a model's own code makes of being traced
         logger.info("torch computes this model: %s", error, extra={"model": model.name})
         return False
-    model.network = compiled  # the weights are laid out anew: theirs are let go
-    return True
+    else:
+        model.network = compiled  # the weights are laid out anew: theirs are let go
+        return True
+    finally:
+        gc.collect()  # a trace and its network hold each other, and the collector of a service seldom comes
 
 
 def _pack(model: LocalModel, int8: bool, progress: Progress | None) -> None:
