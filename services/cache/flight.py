@@ -29,7 +29,7 @@ class Flight:
     """One answer in the making. `schema_tag` is set while it is streamed; then `chunks` grows.
 
     A `foreign` flight is led by another replica, which also knows when its lease runs out. `followed` is set once
-    somebody waits for the answer, here or at another replica.
+    somebody waits for the answer, here or at another replica. `kept` is done when the store has an answer that landed.
     """
 
     address: Address
@@ -40,6 +40,7 @@ class Flight:
     schema_tag: str | None = None
     chunks: list[bytes] = field(default_factory=list)
     entry: Entry | None = None
+    kept: asyncio.Future[None] | None = None
     settled: bool = False
     followed: asyncio.Event = field(default_factory=asyncio.Event)
     _settlement: asyncio.Event = field(default_factory=asyncio.Event)
@@ -144,7 +145,10 @@ class FlightTable:
         if len(self._landings) > LANDINGS_MAX:
             self._landings.popitem(last=False)
         flight = self._by_key.get(key)
-        if flight is not None and (flight is streamed or flight.schema_tag is None):
+        if flight is None:
+            return
+        flight.kept = kept
+        if flight is streamed or flight.schema_tag is None:
             self._settle(flight, entry)
 
     def abandon(self, flight: Flight) -> None:

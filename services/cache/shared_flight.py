@@ -40,7 +40,7 @@ CLOSE_S: Final = 1.0
 class _Held:
     """A flight led here, under a lease that this replica renews.
 
-    `sent_count` of its chunks have been sent; `kept` is done when the store has its answer.
+    `sent_count` of its chunks have been sent.
     """
 
     flight: Flight
@@ -48,7 +48,6 @@ class _Held:
     followed: bool = False
     sent_count: int = 0
     sending: asyncio.Task[None] | None = None
-    kept: asyncio.Future[None] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -109,13 +108,13 @@ class SharedFlightTable(FlightTable):
         except asyncio.CancelledError:
             if flight.lease_id == lease_id:  # Else it is streamed here meanwhile.
                 self.abandon(flight)
-            self._give_back(lease_id)
+            self._give_back(flight, lease_id)
             raise
         finally:
             self._claiming.discard(flight)
         if flight.settled or flight.lease_id != lease_id:  # Meanwhile its answer was stored here, or is streamed here.
             if claim is not None and claim.lease_id == lease_id:
-                self._give_back(lease_id)
+                self._give_back(flight, lease_id)
             return Joined(flight)
         if claim is None:
             return joined
@@ -136,12 +135,13 @@ class SharedFlightTable(FlightTable):
     async def _find_out(self, flight: Flight, lease_id: str) -> None:
         """Cares for a lease that was claimed in vain, as it seemed, and was given: others wait for it."""
         tenure, followed = await self._leases.renew(lease_id, flight.ends_at - _now())
-        if tenure is not Tenure.OURS:
-            return
-        if flight.settled or flight.lease_id != lease_id:
-            self._give_back(lease_id)
-        else:
+        leads = not flight.settled and flight.lease_id == lease_id
+        if tenure is Tenure.OURS and leads:
             self._hold(flight, followed=followed)
+        elif tenure is Tenure.OURS:
+            self._give_back(flight, lease_id)
+        elif tenure is Tenure.ADOPTED and leads and flight.schema_tag is None:
+            self._follow(flight, lease_id, lasts_s=0.0)
 
     async def lead(self, lease_id: str, address: Address) -> Flight | None:
         """The flight that a lease leads; a lease that another replica gave is cared for here from now on."""
@@ -181,11 +181,9 @@ class SharedFlightTable(FlightTable):
         Until then the lease stands, so that nobody elsewhere misses the answer and produces it again.
         """
         flight = self._by_key.get(entry.address.entry)
-        held = None if flight is None else self._held.get(flight.lease_id)
-        if held is not None:
-            held.kept = kept
+        held = flight is not None and flight.lease_id in self._held
         super().land(entry, kept, streamed)
-        if held is None:
+        if not held:
             self._spawn(self._end_any(entry, kept))
 
     def _settle(self, flight: Flight, entry: Entry | None) -> None:
@@ -333,9 +331,14 @@ class SharedFlightTable(FlightTable):
             held.sent_count += len(chunks)
             await asyncio.sleep(SEND_INTERVAL_S)
 
-    def _give_back(self, lease_id: str) -> None:
+    def _give_back(self, flight: Flight, lease_id: str) -> None:
         """Ends a lease that nobody here needs any more."""
-        self._end(lease_id, self._leases.end(lease_id, Record(ending=Ending.FAILED), told=False))
+        self._end(lease_id, self._end_unused(flight, lease_id))
+
+    async def _end_unused(self, flight: Flight, lease_id: str) -> None:
+        """Ends a lease that its flight did without; behind the store, for elsewhere the answer may be waited for."""
+        landed = flight.entry is not None and await _stored(flight.kept)
+        await self._leases.end(lease_id, Record(ending=Ending.STORED if landed else Ending.FAILED), told=False)
 
     def _end(self, lease_id: str, step: Coroutine[Any, Any, object]) -> None:
         """Ends a lease of this replica; until that is done, nobody here follows it."""
@@ -345,27 +348,34 @@ class SharedFlightTable(FlightTable):
     async def _end_behind(self, held: _Held) -> None:
         """Ends a lease behind all that was sent under it, and behind the store.
 
-        If it had ended before, unheard, an answer ends the one that came after it: others may wait under that.
+        If it had ended before, unheard, a stored answer ends the one that came after it: others may wait under that.
         """
         flight = held.flight
-        for step in (held.sending, held.kept):
-            if step is not None:
-                await asyncio.wait([step])
+        if held.sending is not None:
+            await asyncio.wait([held.sending])
+        stored = await _stored(flight.kept)
         ended = await self._leases.end(flight.lease_id, _last_record(held), told=held.followed)
-        if not ended and flight.entry is not None:
+        if stored and not ended and flight.entry is not None:
             await self._leases.end_any(flight.entry)
 
     async def _end_any(self, entry: Entry, kept: asyncio.Future[None] | None) -> None:
         """Ends whatever lease there is to an answer that was stored here without one of ours."""
-        if kept is not None:
-            await asyncio.wait([kept])
-        await self._leases.end_any(entry)
+        if await _stored(kept):
+            await self._leases.end_any(entry)
 
     def _spawn(self, step: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         task = asyncio.create_task(_attempt(step))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _stored(kept: asyncio.Future[None] | None) -> bool:
+    """Waits for the store, where it is to get an answer; false if it did not."""
+    if kept is None:
+        return True
+    await asyncio.wait([kept])
+    return not kept.cancelled() and kept.exception() is None
 
 
 def _last_record(held: _Held) -> Record:

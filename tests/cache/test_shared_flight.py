@@ -11,7 +11,7 @@ import pytest
 
 from services.cache import redis_leases, shared_flight
 from services.cache.cache import Cache, Finish
-from services.cache.entry import Savings
+from services.cache.entry import Entry, Savings
 from services.cache.flight import new_lease_id
 from services.cache.key import Address
 from services.cache.query import (
@@ -169,30 +169,82 @@ async def test_answer_under_a_lost_lease_ends_the_next_one(make_replica: MakeRep
             assert hit.entry == entry
 
 
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("No memory."), asyncio.CancelledError()], ids=["fails", "cancelled"]
+)
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "none"])
+async def test_answer_that_is_not_stored_ends_no_lease(
+    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch, error: BaseException, lost: bool
+):
+    """An answer that the store does not get leaves the lease of another replica to its leader."""
+    behind, one, other = await make_replica(hears=False), await make_replica(), await make_replica()
+    if lost:
+        assert await one.flights.release(leased(await behind.lookup(LEASED)))
+    lease_id = leased(await one.lookup(LEASED))
+
+    async def put(entry: Entry) -> None:
+        raise error
+
+    monkeypatch.setattr(behind.store, "put", put)
+    before = asyncio.all_tasks()
+    with pytest.raises(type(error)):
+        await behind.keep(DRAFT, [b"answer"], None)
+    await ended_since(before)
+
+    assert await other.flights.release(lease_id)
+
+
+async def ended_since(before: "set[asyncio.Task[Any]]") -> None:
+    """Waits for the end of all that began since."""
+    async with asyncio.timeout(SOON_S):
+        while begun := asyncio.all_tasks() - before:
+            await asyncio.wait(begun)
+
+
+class Unheard:
+    """The lease of a lookup whose claim is answered too late; that it was given is `found_out` after `go`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lease_id = ""
+        self.go, self.found_out = asyncio.Event(), asyncio.Event()
+        self._patch = monkeypatch
+
+    async def claim(self, replica: Replica) -> None:
+        claim, renew, asked = RedisLeases.claim, RedisLeases.renew, asyncio.Event()
+
+        async def claim_too_late(leases: RedisLeases, *arguments: Any) -> Claim:
+            await claim(leases, *arguments)
+            raise StoreUnavailable("Redis did not answer in time.")
+
+        async def renew_late(leases: RedisLeases, *arguments: Any) -> tuple[Tenure, bool]:
+            asked.set()
+            await self.go.wait()
+            try:
+                return await renew(leases, *arguments)
+            finally:
+                self.found_out.set()
+
+        self._patch.setattr(RedisLeases, "claim", claim_too_late)
+        self._patch.setattr(RedisLeases, "renew", renew_late)
+        self.lease_id = leased(await replica.lookup(LEASED))
+        async with asyncio.timeout(SOON_S):
+            await asked.wait()
+        self._patch.setattr(RedisLeases, "claim", claim)
+        self._patch.setattr(RedisLeases, "renew", renew)
+
+    async def find_out(self) -> None:
+        self.go.set()
+        async with asyncio.timeout(SOON_S):
+            await self.found_out.wait()
+
+
 async def test_lease_that_was_given_unheard_is_cared_for(make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch):
     """A lookup whose lease is given after its time was over leads all replicas, and not its own alone."""
-    one, other, claim = await make_replica(), await make_replica(), RedisLeases.claim
-    asked = asyncio.Event()
-
-    async def claim_too_late(leases: RedisLeases, *arguments: Any) -> Claim:
-        await claim(leases, *arguments)
-        raise StoreUnavailable("Redis did not answer in time.")
-
-    async def renew(leases: RedisLeases, *arguments: Any) -> tuple[Tenure, bool]:
-        try:
-            return await renewed(leases, *arguments)
-        finally:
-            asked.set()
-
-    renewed = RedisLeases.renew
-    monkeypatch.setattr(RedisLeases, "renew", renew)
-    monkeypatch.setattr(RedisLeases, "claim", claim_too_late)
-    lease_id = leased(await one.lookup(LEASED))
-    monkeypatch.setattr(RedisLeases, "claim", claim)
-    async with asyncio.timeout(SOON_S):
-        await asked.wait()
+    one, other, unheard = await make_replica(), await make_replica(), Unheard(monkeypatch)
+    await unheard.claim(one)
+    await unheard.find_out()
     follower, feed = Follower(other), Feed()
-    keeping = asyncio.create_task(one.keep_stream(DRAFT, aiter(feed), lease_id))
+    keeping = asyncio.create_task(one.keep_stream(DRAFT, aiter(feed), unheard.lease_id))
     feed.send(b"one")
     await follower.until(Following(), b"one")
     feed.send(Finish())
@@ -200,6 +252,100 @@ async def test_lease_that_was_given_unheard_is_cared_for(make_replica: MakeRepli
 
     await follower.task
     assert follower.seen == [Following(), b"one", Completed(entry, 1)]
+
+
+async def test_lease_that_was_given_unheard_is_followed_where_it_is_used(
+    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch
+):
+    """A lease that another replica adopted before this one found out that it has it is followed there."""
+    one, other, unheard = await make_replica(), await make_replica(), Unheard(monkeypatch)
+    await unheard.claim(one)
+    feed = Feed()
+    keeping = asyncio.create_task(other.keep_stream(DRAFT, aiter(feed), unheard.lease_id))
+    feed.send(b"one")
+    followers = [Follower(other), Follower(one)]
+    await followers[0].until(Following(), b"one")
+    await unheard.find_out()
+    await followers[1].until(Following(), b"one")
+    feed.send(Finish())
+    entry = await keeping
+
+    for follower in followers:
+        await follower.task
+        assert follower.seen == [Following(), b"one", Completed(entry, 1)]
+
+
+class SlowPut:
+    """A store that gets an answer after `go`, and whether it had it whenever a lease was ended."""
+
+    def __init__(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go, self.seen = asyncio.Event(), asyncio.Event(), list[bool]()
+        self._put, self._end, self._stored = replica.store.put, RedisLeases.end, False
+        monkeypatch.setattr(replica.store, "put", self.put)
+        monkeypatch.setattr(RedisLeases, "end", lambda *arguments, **options: self.end(*arguments, **options))
+
+    async def put(self, entry: Entry) -> None:
+        self.begun.set()
+        await self.go.wait()
+        await self._put(entry)
+        self._stored = True
+
+    async def end(self, *arguments: Any, **options: Any) -> bool:
+        self.seen.append(self._stored)
+        return await self._end(*arguments, **options)
+
+
+async def test_lease_that_was_given_unheard_stands_until_its_answer_is_stored(
+    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch
+):
+    """An answer that lands before its lease is found out is stored before that ends, for those who wait elsewhere."""
+    one, other, unheard = await make_replica(), await make_replica(), Unheard(monkeypatch)
+    await unheard.claim(one)
+    before, slow = asyncio.all_tasks(), SlowPut(one, monkeypatch)
+    waiting = look_up([other], 1)
+    await followed(other)
+    keeping = asyncio.create_task(one.keep(DRAFT, [b"answer"], None))
+    await slow.begun.wait()
+    await unheard.find_out()
+    slow.go.set()
+
+    assert isinstance(await waiting[0], Hit)
+    await keeping
+    await ended_since(before)
+    assert slow.seen == [True]
+
+
+async def test_lease_that_nobody_needs_any_more_stands_until_the_answer_is_stored(
+    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch
+):
+    """An answer that lands while its lease is being claimed is stored before that ends."""
+    one, other, claim = await make_replica(), await make_replica(), RedisLeases.claim
+    claimed, go = asyncio.Event(), asyncio.Event()
+
+    async def claim_slowly(leases: RedisLeases, *arguments: Any) -> Claim:
+        found = await claim(leases, *arguments)
+        claimed.set()
+        await go.wait()
+        return found
+
+    before, slow = asyncio.all_tasks(), SlowPut(one, monkeypatch)
+    monkeypatch.setattr(RedisLeases, "claim", claim_slowly)
+    claiming = look_up([one], 1)
+    async with asyncio.timeout(SOON_S):
+        await claimed.wait()
+    monkeypatch.setattr(RedisLeases, "claim", claim)
+    waiting = look_up([other], 1)
+    await followed(other)
+    keeping = asyncio.create_task(one.keep(DRAFT, [b"answer"], None))
+    await slow.begun.wait()
+    go.set()
+    assert isinstance(await claiming[0], Hit)
+    slow.go.set()
+
+    assert isinstance(await waiting[0], Hit)
+    await keeping
+    await ended_since(before)
+    assert slow.seen == [True]
 
 
 async def test_lookup_that_hangs_up_leaves_a_stream_that_began_meanwhile(
