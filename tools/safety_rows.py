@@ -40,6 +40,7 @@ _INJECTION_KINDS: Mapping[str, tuple[dict[str, int], int]] = {
     "programs": (_NO_ATTACK, 2),
     "wishes": ({"direct": 0, "planted": 1}, 2),
     "disguise": (_ANYWHERE, 2),
+    "conventions": ({"direct": 0}, 2),
 }
 
 
