@@ -8,13 +8,13 @@ nothing of what it holds but how that is loaded, asked and closed.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from kit.errors import MillraceError, Unavailable
+from kit.process import give_memory_back
 from services.inference.generation import EngineEvent, Prompt, Usage
 
 log = logging.getLogger(__name__)
@@ -181,8 +181,7 @@ async def _close(loading: asyncio.Task[Any]) -> None:
     elif not loading.cancelled() and loading.exception() is None:
         await loading.result().close()
         del loading
-        # What computes and what it has computed hold each other, and the collector of a service seldom comes.
-        await asyncio.to_thread(gc.collect)
+        await asyncio.to_thread(give_memory_back)  # what computes and what it has computed hold each other
 
 
 def _shutting_down() -> Unavailable:

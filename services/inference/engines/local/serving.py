@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from dataclasses import dataclass
 
 import torch
 
+from kit.process import give_memory_back
 from services.inference.engines.local import linears, pace, probe
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.batch import Batch
@@ -100,7 +100,7 @@ def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
         model.network = compiled  # the weights are laid out anew: theirs are let go
         return True
     finally:
-        gc.collect()  # a trace and its network hold each other, and the collector of a service seldom comes
+        give_memory_back()  # a trace and its network hold each other
 
 
 def _pack(model: LocalModel, int8: bool, progress: Progress | None) -> None:
