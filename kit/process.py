@@ -29,7 +29,7 @@ def calm_collector() -> None:
 def give_memory_back() -> None:
     """Collects all garbage and returns what is free to the system: for when something large has been let go.
 
-    The calmed collector would find cycles much later, and the allocator keeps what it has, in case. Takes some 0.1 s.
+    The calmed collector would find cycles much later, and the allocator keeps what it has, in case.
     """
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):  # not the GNU C library

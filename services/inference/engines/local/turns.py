@@ -71,7 +71,8 @@ class Reader:
         if "logits_to_keep" in self._parameters:
             given["logits_to_keep"] = 1
         output = self._network(**given)
-        state.value, state.token_count = getattr(output, self._state_name, None) or state.value, end
+        left = getattr(output, self._state_name, None)  # some change the one that they are given, and return none
+        state.value, state.token_count = state.value if left is None else left, end
         logits: torch.Tensor = output.logits[0, -1]
         return logits.float()
 
