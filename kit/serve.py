@@ -28,7 +28,7 @@ from kit.config import ServeSettings, load
 from kit.errors import ConfigError
 from kit.health import HealthServicer
 from kit.interceptors import CallInterceptor, Identify, Registrar
-from kit.process import calm_collector, raise_open_files
+from kit.process import calm_collector, leave, raise_open_files
 from kit.telemetry import Telemetry
 
 # As for a bad command line: nothing was done.
@@ -210,7 +210,7 @@ def run(name: str, settings: ServeSettings, build: Callable[[Telemetry], Awaitab
         uvloop.run(_Process(name, settings, build).live())
     except ConfigError as error:
         _refuse(name, error)
-    sys.exit(0)
+    leave(0)
 
 
 def _refuse(name: str, error: ConfigError) -> NoReturn:

@@ -67,3 +67,27 @@ def test_what_was_let_go_is_given_back() -> None:
         gc.enable()
 
     assert before_mib - resident_mib() > 60
+
+
+def test_a_process_leaves_while_a_thread_is_in_a_library() -> None:
+    """Where Python's own end aborts, it exits as it was told to, and what it had printed is there."""
+    code = """
+import sys, threading, torch
+from kit.process import leave
+
+inside = threading.Event()
+
+def compute():
+    square = torch.ones(800, 800)
+    while True:
+        inside.set()
+        torch.mm(square, square)
+
+threading.Thread(target=compute, daemon=True).start()
+inside.wait()
+print("stopped")
+leave(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "stopped\n", "")
