@@ -70,13 +70,18 @@ async def test_a_model_that_remembers_by_itself_is_refused(tmp_path: Path) -> No
         await engine.close()
 
 
-def test_what_cannot_read_on_reads_prompts_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_cannot_read_on_reads_prompts_at_once(raises: bool, tmp_path: Path) -> None:
     """A network that goes wrong on a second piece of a prompt, but not on a token, is given whole prompts."""
     network = load(str(write_tiny_of(tmp_path, "mamba", **KINDS["mamba"]))).network
     forward = network.forward
 
     def forgetful(input_ids: torch.Tensor, cache_params: Any = None, **options: Any) -> Any:
-        return forward(input_ids=input_ids, cache_params=None if input_ids.shape[1] > 1 else cache_params, **options)
+        if input_ids.shape[1] > 1 and cache_params is not None:
+            if raises:
+                raise NotImplementedError("reading on")
+            cache_params = None
+        return forward(input_ids=input_ids, cache_params=cache_params, **options)
 
     network.forward = forgetful
     reader = Reader(network)

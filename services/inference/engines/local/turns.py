@@ -84,14 +84,23 @@ class Reader:
         """
         ids = ids_for(self._network)
         wanted = self.read(ids, State())
+        problem: Exception | None = None
         for self._makes_state, self.piece_tokens in product((True, False), (PREFILL_TOKENS, None)):
-            state, other = State(), State()
-            for begin, end in pairwise((0, *(PIECES if self.piece_tokens else PIECES[-2:]))):
-                logits = self.read(ids[begin:end], state)
-                self.read(ids[-1:], other)  # some keep what they have read in themselves, for whoever comes next
+            try:
+                logits = self._read_in_pieces(ids)
+            except Exception as error:  # whatever a model's own code makes of a piece that it was not written for
+                problem = error
+                continue
             if is_near(wanted, logits, self._network.dtype):
                 return
-        raise ValueError("it does not go on from what it has read; serve it by another engine")
+        raise ValueError("it does not go on from what it has read; serve it by another engine") from problem
+
+    def _read_in_pieces(self, ids: list[int]) -> torch.Tensor:
+        state, other = State(), State()
+        for begin, end in pairwise((0, *(PIECES if self.piece_tokens else PIECES[-2:]))):
+            logits = self.read(ids[begin:end], state)
+            self.read(ids[-1:], other)  # some keep what they have read in themselves, for whoever comes next
+        return logits
 
 
 class Turns:
