@@ -1,8 +1,11 @@
-"""Networks that ONNX Runtime computes between their attentions."""
+"""Networks that OpenVINO computes."""
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,14 @@ import torch
 from torch import nn
 from transformers import GPT2LMHeadModel
 
-from services.inference.engines.local import graph_ops, probe, serving
+from services.inference.engines.local import graph_ops, probe
 from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.extents import Extent
-from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.linears import PackedLinear
 from services.inference.engines.local.loading import Progress
 from services.inference.engines.local.model import LocalModel, load
 from services.inference.engines.local.runner import Runner
-from services.inference.engines.local.scheduler import Plan, Row
+from services.inference.engines.local.scheduler import Copy, Plan, Row
 from services.inference.engines.local.sequence import Sequence
 from services.inference.engines.local.serving import serve
 from tests.fakes.tiny_gpt2 import END_ID, write_tiny
@@ -36,34 +38,10 @@ def compile_tiny(folder: Path, shape: str, *, int8: bool) -> LocalModel:
     return model
 
 
-def prompts(count: int, seed: int = 1) -> list[list[int]]:
-    """Prompts of up to 40 tokens."""
-    rng = random.Random(seed)
-    return [[rng.randrange(END_ID) for _ in range(rng.randint(1, 40))] for _ in range(count)]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_compiled_model_answers_like_generate(shape: str, tmp_path: Path) -> None:
-    """A compiled model gives the tokens of `generate`, while others join and prompts are read in pieces."""
-    plain = load(str(write_tiny(tmp_path, shape)))
-    options = {"max_new_tokens": 20, "do_sample": False, "suppress_tokens": [END_ID], "pad_token_id": END_ID}
-    wanted = []
-    for prompt in prompts(20):
-        ids = torch.tensor([prompt])
-        whole = plain.network.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :]
-        wanted.append([plain.token_bytes(at) for at in whole.tolist()])
-    bench = Bench(compile_tiny(tmp_path, shape, int8=False))
-
-    readers = [bench.add(prompt, max_tokens=20, logit_bias={END_ID: -100.0}) for prompt in prompts(20)]
-    bench.finish()
-
-    assert [reader.tokens() for reader in readers] == wanted
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_logits_do_not_depend_on_company(shape: str, tmp_path: Path) -> None:
     """In 8 bits a token's logits are the same alone and beside others, to the last bit."""
-    runner = Runner(compile_tiny(tmp_path, shape, int8=True).network, KVCache(512))
+    runner = Runner(compile_tiny(tmp_path, shape, int8=True).network, 512)
     rng = random.Random(2)
     rows = []
     for at in range(8):
@@ -107,12 +85,9 @@ class Odd(GPT2LMHeadModel):
         return output
 
 
-def test_unknown_operations_are_left_to_torch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unknown_operations_are_left_to_torch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A model with an operation that is not known is served all the same, by torch, and the log says so."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(serving, "COMPILED_PARAMETER_COUNT_MIN", 0)
     model = load(str(write_tiny(tmp_path, "gpt2")))
     model.network.__class__ = Odd
 
@@ -127,7 +102,6 @@ def test_wrong_answers_are_left_to_torch(
 ) -> None:
     """A model whose compiled form answers otherwise than its own code does is served by torch."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(serving, "COMPILED_PARAMETER_COUNT_MIN", 0)
     monkeypatch.setitem(graph_ops.WRITERS, "aten.relu.default", graph_ops.WRITERS["aten.neg.default"])
     model = load(str(write_tiny(tmp_path, "gpt2")))
     model.network.transformer.ln_f = nn.Sequential(model.network.transformer.ln_f, nn.ReLU())
@@ -138,12 +112,54 @@ def test_wrong_answers_are_left_to_torch(
     assert any("its logits differ" in record.getMessage() for record in caplog.records)
 
 
-def test_large_models_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that is worth the time is compiled when it is loaded, and its pieces count as its loading."""
-    monkeypatch.setattr(serving, "COMPILED_PARAMETER_COUNT_MIN", 0)
+def test_without_the_runtime_torch_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no OpenVINO for the platform, torch serves the model, and the log says so."""
+    caplog.set_level("INFO")
+    for name in ("compiled", "graph_ops", "paged_cache", "openvino_runtime"):
+        monkeypatch.delitem(sys.modules, f"services.inference.engines.local.{name}")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    model = load(str(write_tiny(tmp_path, "llama")))
+
+    serve(model, 4, 16)
+
+    assert isinstance(model.network.lm_head, PackedLinear)
+    assert any("torch computes this model: " in record.getMessage() for record in caplog.records)
+
+
+def test_models_are_compiled(tmp_path: Path) -> None:
+    """A model is compiled when it is loaded, which counts as its loading."""
     model, progress = load(str(write_tiny(tmp_path, "llama"))), Progress("tiny")
 
     serve(model, 4, 16, progress=progress)
 
     assert isinstance(model.network, Compiled)
     assert progress.share == 0.5
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_copied_positions_are_what_they_were(int8: bool, tmp_path: Path) -> None:
+    """A sequence that goes on from copied positions gives the logits of the one that computed them."""
+    runner = Runner(compile_tiny(tmp_path, "qwen3", int8=int8).network, 512)
+    ids = [(5 * at + 2) % END_ID for at in range(81)]
+    first, second = (Sequence(ids, 81, 81, extent=Extent(start, 128)) for start in (0, 256))
+    runner.run(Plan([Row(first, 0, 45)]))
+    _, wanted = runner.run(Plan([Row(first, 45, 36)]))
+
+    _, found = runner.run(Plan([Row(second, 45, 36)], [Copy(0, 256, 45)]))
+
+    assert torch.equal(found, wanted)
+
+
+def test_the_runtime_tells_nobody(tmp_path: Path) -> None:
+    """Nothing of what counts imports of OpenVINO is loaded, and no file of it comes into the home directory."""
+    program = """
+import sys
+from services.inference.engines.local.openvino_runtime import openvino
+assert openvino.Core().available_devices
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "HOME": str(tmp_path)})
+
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,6 @@ import torch
 from services.inference.engines.local import attention
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN, Extent
-from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Plan, Row
 from services.inference.engines.local.sequence import Sequence
@@ -40,17 +39,17 @@ def prepare(network: Any) -> int:
     own = network.config._attn_implementation
     expected = network(input_ids=torch.tensor([ids], device=network.device)).logits[0, -1].float()
     attention.register()
-    cache = KVCache(EXTENT_TOKENS_MIN)
     try:
         network.set_attn_implementation(attention.NAME)
-        found = _in_pieces(network, cache, ids)
+        runner = Runner(network, EXTENT_TOKENS_MIN)
+        found = _in_pieces(runner, ids)
         _check_logits(expected, found, TOLERANCE.get(network.dtype, TOLERANCE_HALF))
     except Exception as error:  # whatever a model's own code makes of a batch that it was not written for
         network.set_attn_implementation(own)
         if isinstance(error, UnknownAttention):
             raise
         raise UnknownAttention(f"its own code cannot compute a batch: {error}") from error
-    return cache.token_bytes
+    return runner.token_bytes
 
 
 @torch.inference_mode()
@@ -61,13 +60,12 @@ def compare(network: Any, other: Any, *, int8: bool) -> None:
         UnknownAttention: The answers differ.
     """
     ids = ids_for(network)
-    expected, found = (_in_pieces(one, KVCache(EXTENT_TOKENS_MIN), ids) for one in (network, other))
+    expected, found = (_in_pieces(Runner(one, EXTENT_TOKENS_MIN), ids) for one in (network, other))
     _check_logits(expected, found, TOLERANCE_INT8 if int8 else TOLERANCE[torch.float32])
 
 
-def _in_pieces(network: Any, cache: KVCache, ids: list[int]) -> torch.Tensor:
-    runner = Runner(network, cache)
-    if not cache.token_bytes:
+def _in_pieces(runner: Runner, ids: list[int]) -> torch.Tensor:
+    if not runner.token_bytes:
         raise UnknownAttention("it does not leave attention to transformers' interface")
     sequence = Sequence(ids, len(ids), len(ids), extent=Extent(0, EXTENT_TOKENS_MIN))
     logits = torch.empty(0)

@@ -13,9 +13,8 @@ from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.grammar import Grammars
-from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.loading import Progress
-from services.inference.engines.local.machine import SMALL_PARAMETER_COUNT, cache_bytes
+from services.inference.engines.local.machine import cache_bytes
 from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 # A cache for less than this could hold no conversation.
 CACHE_TOKENS_MIN = 16 * EXTENT_TOKENS_MIN
-# Smaller models are loaded before they are traced, which takes some seconds.
-COMPILED_PARAMETER_COUNT_MIN = SMALL_PARAMETER_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +57,12 @@ def serve(
         reader.check()
         _pack(model, int8, progress)
         return Serving(model, Grammars(model), Turns(model, reader, active_max), model.context_token_count_max)
-    if not _compile(model, int8, progress):
+    if _compile(model, int8, progress):
+        token_bytes = model.network.token_bytes
+    else:
         _pack(model, int8, progress)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
-    runner = Runner(model.network, KVCache(token_count))
+    runner = Runner(model.network, token_count)
     measured = pace.measure(runner.time_reading, runner.time_decoding)
     scheduler = Scheduler(token_count, active_max, measured.step_token_count, reuses_prefixes=reuses_prefixes)
     facts = {
@@ -84,9 +83,8 @@ def serve(
 
 
 def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
-    """Has ONNX Runtime compute the network between its attentions; False where that cannot be, or does not pay."""
-    is_plain = model.device.type == "cpu" and model.network.dtype == torch.float32
-    if not is_plain or model.parameter_count < COMPILED_PARAMETER_COUNT_MIN:
+    """Has OpenVINO compute the network; False where that cannot be."""
+    if model.device.type != "cpu" or model.network.dtype != torch.float32:
         return False
     try:
         from services.inference.engines.local.compiled import Compiled
