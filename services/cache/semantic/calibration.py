@@ -1,10 +1,10 @@
 """What one tenant's comparisons have taught: how probable it is that an answer fits, and from where on to trust that.
 
 Each comparison of a kept answer with a fresh one is a label. Labels below the threshold cost nothing, for those lookups
-are answered afresh anyway; above it some would-be hits are held back, each with a known probability, and count for as
-many as they stand for. A logistic model turns features into a probability. It is fitted on halves, so that every label
-is judged by a model that has not seen it; the threshold is then the lowest for which the share of wrong answers above
-it, by an upper bound, is within the error that is allowed. docs/semantic-cache.md states what that guarantees.
+are answered afresh anyway; above it some would-be hits are held back, and stand for those like them that were given. A
+logistic model turns features into a probability, and every label is judged by the model that all others would give.
+The threshold is then the lowest for which the share of wrong answers above it, by an upper bound, is within the error
+that is allowed. docs/semantic-cache.md states what that guarantees.
 """
 
 from __future__ import annotations
@@ -24,13 +24,20 @@ from services.cache.semantic.logistic import Floats
 NEAR_MAX: Final = 3000
 FAR_MAX: Final = 1000
 FAR_PROBABILITY: Final = 0.25
+# Lookups kept of those that were given an answer: when there are more, every other one, each for twice as many.
+GIVEN_MAX: Final = 2000
+# Labels among which each of those is shared out, the nearest by probability: fewer weigh unevenly, more blur.
+ALIKE: Final = 20
 # Before that many labels nothing is fitted; a fit then serves until there are so many more, or such a share more.
 FIT_MIN: Final = 60
 REFIT_EVERY: Final = 40
 REFIT_SHARE: Final = 0.05
 RIDGE: Final = 1.0
-# One-sided confidence of the bound on wrong answers.
+# One-sided confidence of the bound on wrong answers, of the share by the count alone, and of that count where it first
+# has to hold: where a part is wrong without a sign, chance must not open what then takes hundreds of hits to close.
 CONFIDENCE_Z: Final = 1.2816  # 90 %
+COUNTED_Z: Final = 0.5244  # 70 %
+FOUNDED_Z: Final = 1.0364  # 85 %
 # How far the model is trusted before wrong answers were counted: as if it had foretold that many of them, rightly.
 TRUST: Final = 1.0
 # Labels, by their effective number, below which no bound is believed.
@@ -41,24 +48,47 @@ NEVER: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One comparison: what was seen, whether the answer fitted, how many such lookups it stands for, and its number."""
+    """One comparison: what was seen, whether the answer fitted, and its number.
+
+    `drawn` is whether the answer's being wrong had no part in its being compared, as it has where a caller reports it.
+    """
 
     seen: Floats
     fits: bool
-    weight: float
+    number: int
+    drawn: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A lookup that was given the kept answer, which nobody compared, and the number of the next label."""
+
+    seen: Floats
     number: int
 
 
-# A label's fields as they are kept over a restart.
-SavedLabel = tuple[list[float], bool, float, int]
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What to fit to: labels by number, and what was seen of lookups that were given, each of them for so many."""
+
+    labels: Sequence[Label]
+    given: Sequence[Floats]
+    each: int
+
+
+# A label's and a given lookup's fields as they are kept over a restart.
+SavedLabel = tuple[list[float], bool, int, bool]
+SavedGiven = tuple[list[float], int]
 
 
 class Saved(msgspec.Struct, frozen=True, array_like=True):
-    """Labels as they are kept over a restart."""
+    """Labels and given lookups as they are kept over a restart."""
 
     near: list[SavedLabel]
     far: list[SavedLabel]
     label_count: int
+    given: list[SavedGiven]
+    each: int
     held: list[tuple[float, bool]] = []
 
 
@@ -67,28 +97,31 @@ class Fitted:
     """A model and what was seen of it, most probable first: item n of each array is for accepting n + 1 labels.
 
     Attributes:
-        halves: The coefficients of each half.
-        probabilities: Of each label, by the half that has not seen it.
+        coefficients: Of the model.
+        probabilities: Of each label, by the model that all others give.
         bounds: Upper bound on the share of wrong answers, by the model as corrected by what was counted.
-        counted: Median of that share by what was counted alone.
+        counted: Upper bound on that share by what was counted alone, with less confidence.
+        founded: The same with more confidence, the least down to there: what is most probable to fit has to be proven.
         evidence: Effective number of labels.
     """
 
-    halves: tuple[Floats, Floats]
+    coefficients: Floats
     probabilities: Floats = field(default_factory=lambda: np.empty(0))
     bounds: Floats = field(default_factory=lambda: np.empty(0))
     counted: Floats = field(default_factory=lambda: np.empty(0))
+    founded: Floats = field(default_factory=lambda: np.empty(0))
     evidence: Floats = field(default_factory=lambda: np.empty(0))
 
     def probability(self, seen: Floats) -> float:
         """How probable it is that an answer fits."""
-        return float(logistic.sigmoid(np.array((seen @ self.halves[0] + seen @ self.halves[1]) / 2)))
+        return float(logistic.sigmoid(np.asarray(seen @ self.coefficients)))
 
     def threshold(self, error_max: float) -> float:
         """The lowest probability from which on wrong answers are within the error; NEVER if there is none."""
         believed = self.evidence >= EVIDENCE_MIN
         exceeding = np.flatnonzero(believed & (self.bounds > error_max))
-        within = np.flatnonzero((believed & (self.counted <= error_max))[: exceeding[0] if len(exceeding) else None])
+        counted = believed & (self.counted <= error_max) & (self.founded <= error_max)
+        within = np.flatnonzero(counted[: exceeding[0] if len(exceeding) else None])
         return float(self.probabilities[within[-1]]) if len(within) else NEVER
 
 
@@ -98,68 +131,112 @@ class Calibration:
     def __init__(self, saved: Saved | None = None) -> None:
         self._near: deque[Label] = deque(map(_read, saved.near if saved else ()), NEAR_MAX)
         self._far: deque[Label] = deque(map(_read, saved.far if saved else ()), FAR_MAX)
+        self._given = deque(Given(np.array(seen), number) for seen, number in (saved.given if saved else ()))
+        self._each = saved.each if saved else 1
+        self._passed_count = 0
         self.label_count = saved.label_count if saved else 0
         self._fit_at = FIT_MIN
-        self.fitted = Fitted((features.PRIOR, features.PRIOR))
+        self.fitted = Fitted(features.PRIOR)
 
     @property
     def due(self) -> bool:
         """Whether there is enough that is new to fit again."""
         return self.label_count >= self._fit_at
 
-    def learn(self, seen: Floats, probability: float, *, fits: bool, weight: float = 1.0) -> None:
-        """Adds a label; `weight` is one over the probability with which the lookup was chosen to be compared."""
-        label = Label(seen, fits, weight, self.label_count)
+    def learn(self, seen: Floats, probability: float, *, fits: bool, drawn: bool = True) -> None:
+        """Adds a label."""
+        label = Label(seen, fits, self.label_count, drawn)
         (self._far if probability < FAR_PROBABILITY else self._near).append(label)
         self.label_count += 1
 
-    def snapshot(self) -> list[Label]:
-        """The labels to fit to; takes them as fitted."""
+    def give(self, seen: Floats) -> None:
+        """Notes a lookup that was given its answer: labels like it stand for it."""
+        self._passed_count += 1
+        if self._passed_count % self._each:
+            return
+        self._given.append(Given(seen, self.label_count))
+        if len(self._given) > GIVEN_MAX:
+            self._given = deque(list(self._given)[::2])
+            self._each *= 2
+
+    def snapshot(self) -> Sample:
+        """What to fit to; takes it as fitted."""
         self._fit_at = self.label_count + max(REFIT_EVERY, round(self.label_count * REFIT_SHARE))
-        return sorted([*self._near, *self._far], key=lambda label: label.number)
+        if len(self._near) == NEAR_MAX:
+            self._forget_given_before(self._near[0].number)
+        labels = sorted([*self._near, *self._far], key=lambda label: label.number)
+        return Sample(labels, [given.seen for given in self._given], self._each)
 
     def forget_before(self, number: int) -> None:
-        """Forgets the labels before one, and trusts nothing until there are enough again."""
+        """Forgets what came before a label, and trusts nothing until there are enough again."""
         self._near = deque((label for label in self._near if label.number >= number), NEAR_MAX)
         self._far = deque((label for label in self._far if label.number >= number), FAR_MAX)
-        self.fitted = Fitted(self.fitted.halves)
+        self._forget_given_before(number)
+        self.fitted = Fitted(self.fitted.coefficients)
         self._fit_at = self.label_count + FIT_MIN
 
     def save(self) -> Saved:
         """What to keep over a restart."""
-        return Saved(list(map(_write, self._near)), list(map(_write, self._far)), self.label_count)
+        given = [(np.round(given.seen, 4).tolist(), given.number) for given in self._given]
+        return Saved(list(map(_write, self._near)), list(map(_write, self._far)), self.label_count, given, self._each)
+
+    def _forget_given_before(self, number: int) -> None:
+        """Keeps to the time from which labels are kept, so that they stand for that time's lookups."""
+        while self._given and self._given[0].number < number:
+            self._given.popleft()
 
 
-def fit(labels: Sequence[Label], start: Fitted) -> Fitted:
-    """Fits a model on each half of the labels, and bounds the wrong answers by the half that it has not seen.
+def fit(sample: Sample, start: Fitted) -> Fitted:
+    """Fits a model, and bounds the wrong answers by what it would foretell of each label had it not seen it.
 
     Takes some 10 ms for 4,000 labels, and may run in a thread.
     """
-    seen = np.stack([label.seen for label in labels])
-    fits = np.array([label.fits for label in labels], float)
-    weights = np.array([label.weight for label in labels])
-    odd = np.array([label.number % 2 for label in labels], bool)
-    halves = tuple(
-        logistic.fit(seen[half], fits[half], features.PRIOR, RIDGE, start.halves[which])
-        for which, half in enumerate((~odd, odd))
-    )
-    unseen = np.where(odd, seen @ halves[0], seen @ halves[1])
+    seen = np.stack([label.seen for label in sample.labels])
+    fits = np.array([label.fits for label in sample.labels], float)
+    coefficients = logistic.fit(seen, fits, features.PRIOR, RIDGE, start.coefficients)
+    unseen = logistic.left_out(seen, fits, RIDGE, coefficients)
     order = np.argsort(-unseen, kind="stable")
     probabilities = logistic.sigmoid(unseen[order])
-    return Fitted((halves[0], halves[1]), probabilities, *_bounds(probabilities, fits[order], weights[order]))
+    weights = _weights(sample, unseen, coefficients)
+    return Fitted(coefficients, probabilities, *_bounds(probabilities, fits[order], weights[order]))
 
 
 def _read(saved: SavedLabel) -> Label:
-    seen, fits, weight, number = saved
-    return Label(np.array(seen), fits, weight, number)
+    seen, fits, number, drawn = saved
+    return Label(np.array(seen), fits, number, drawn)
 
 
 def _write(label: Label) -> SavedLabel:
-    return np.round(label.seen, 4).tolist(), label.fits, label.weight, label.number
+    return np.round(label.seen, 4).tolist(), label.fits, label.number, label.drawn
 
 
-def _bounds(probabilities: Floats, fits: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Bounds and counts of wrong answers among the first of the labels, and the evidence for each.
+def _weights(sample: Sample, scores: Floats, coefficients: Floats) -> Floats:
+    """How many lookups each label stands for: itself, and its share of those like it that were given.
+
+    Whether an answer fits does not depend on when or whether it was compared, given its score. So a label needs not
+    stand for one over the probability with which it was chosen at its moment, which leaps as the threshold moves: each
+    given lookup is shared out among the labels nearest to it in score, so that a label stands for its part of all
+    lookups of the time like it, as if chosen with their mean probability (the balance heuristic of multiple importance
+    sampling, Veach and Guibas 1995; as weights of strata, Holt and Smith 1979). A label's score is that of the model
+    that has not seen it, as no model has seen the given ones: its own would lie on the side of its outcome.
+    """
+    weights = np.ones(len(scores))
+    drawn = np.flatnonzero([label.drawn for label in sample.labels])
+    if not sample.given or not len(drawn):
+        return weights
+    drawn = drawn[np.argsort(-scores[drawn], kind="stable")]
+    given = -np.stack(sample.given) @ coefficients
+    # The middle of those that are equal, so that which of them was first has no say.
+    at = (np.searchsorted(-scores[drawn], given, "left") + np.searchsorted(-scores[drawn], given, "right")) // 2
+    alike = min(ALIKE, len(drawn))
+    first = np.clip(at - alike // 2, 0, len(drawn) - alike)
+    begun, ended = (np.bincount(steps, minlength=len(drawn) + 1) for steps in (first, first + alike))
+    weights[drawn] += sample.each / alike * np.cumsum(begun - ended)[:-1]
+    return weights
+
+
+def _bounds(probabilities: Floats, fits: Floats, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Bounds on wrong answers among the first of the labels, by model and by count, and the evidence for each.
 
     The model foretells a share; wrong answers that were counted correct it. Their rate over what was foretold has a
     Gamma posterior (Poisson counts, prior Gamma(TRUST, TRUST)), whose upper quantile multiplies the share. Where a
@@ -171,7 +248,9 @@ def _bounds(probabilities: Floats, fits: Floats, weights: Floats) -> tuple[Float
     wrong = np.cumsum(weights * (1 - fits)) / total * evidence
     foretold = foretold_share * evidence
     bounds = foretold_share * gamma_quantile(wrong + TRUST, CONFIDENCE_Z) / (foretold + TRUST)
-    return bounds, gamma_quantile(wrong + 1, 0.0) / evidence, evidence
+    counted, surely = (gamma_quantile(wrong + 1, z) / evidence for z in (COUNTED_Z, FOUNDED_Z))
+    founded = np.minimum.accumulate(np.where(evidence >= EVIDENCE_MIN, surely, np.inf))
+    return bounds, counted, founded, evidence
 
 
 def gamma_quantile(shape: Floats, z: float) -> Floats:

@@ -225,5 +225,5 @@ class Matcher:
             return
         seen = describe(parse(text), parse(record.text), record.home.frequencies, self._surroundings(neighbours), at)
         probability = verifier.calibration.fitted.probability(seen)
-        verifier.learn(Decision(Outcome.UNSURE, seen, probability, self._bounds.error_max), fits=False)
+        verifier.learn(Decision(Outcome.UNSURE, seen, probability, self._bounds.error_max), fits=False, drawn=False)
         self.verifiers.refit(verifier)

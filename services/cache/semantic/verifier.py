@@ -23,8 +23,8 @@ from services.cache.semantic.logistic import Floats
 
 # Would-be hits are held back with at least and at most that probability, so that none stands for too many.
 HOLD_MIN, HOLD_MAX = 0.03, 0.5
-# What is aimed at, as a part of the most that may be held back.
-HOLD_AIM: Final = 0.9
+# What is aimed at, as a part of the most that may be held back: more would cost hits, for labels are kept long.
+HOLD_AIM: Final = 0.6
 # Weight of the past in the mean uncertainty of would-be hits, and what it is taken for before there were any.
 MEMORY: Final = 0.99
 UNCERTAINTY_START: Final = 0.15
@@ -49,7 +49,7 @@ class Decision:
     """What was decided on a candidate, and what a comparison will need to be learned from.
 
     `probability` is that the answer fits, None where nothing was calculated; `error_max` is the bound that was kept to;
-    `weight` is how many lookups like it the comparison stands for.
+    `weight` is one over the probability with which it was held back.
     """
 
     outcome: Outcome
@@ -99,14 +99,18 @@ class Verifier:
         if allowed and self._random() < chance:
             self.held_count += 1
             return Decision(Outcome.HELD_BACK, seen, probability, error_max, 1 / chance)
+        self.calibration.give(seen)
         return Decision(Outcome.ACCEPTED, seen, probability, error_max)
 
-    def learn(self, decision: Decision, *, fits: bool) -> None:
-        """Learns from a comparison, and forgets what no longer holds."""
+    def learn(self, decision: Decision, *, fits: bool, drawn: bool = True) -> None:
+        """Learns from a comparison, and forgets what no longer holds.
+
+        One that was made because the answer was wrong is not `drawn`, and stands for itself only.
+        """
         if decision.probability is None:
             return
         number = self.calibration.label_count
-        self.calibration.learn(decision.seen, decision.probability, fits=fits, weight=decision.weight)
+        self.calibration.learn(decision.seen, decision.probability, fits=fits, drawn=drawn)
         if decision.outcome is not Outcome.HELD_BACK:
             return
         self.held_back.add(decision.weight, fits=fits)

@@ -28,8 +28,10 @@ from services.cache.store import Clock, EntryStore, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-# Tenants whose verifiers are in memory, some 300 KB each once they have learned much.
+# Tenants whose verifiers are in memory, some 2 MB each once they have learned much.
 TENANTS_MAX: Final = 1000
+# Raise it when what is kept of them changes its form: what was kept before is then forgotten.
+FORM: Final = 2
 SAVED_FOR_MS: Final = 30 * 86_400_000
 # Worth more than any answer, so that it is the last to be evicted.
 WORTH: Final = Savings(generation_ms=86_400_000, completion_token_count=2**31 - 1)
@@ -65,7 +67,7 @@ class Verifiers:
     ) -> None:
         self._store, self._clock, self._random = store, clock, random
         self._held_share_max = held_share_max
-        self._schema_tag = f"millrace.calibration.{features.VERSION}.{version}"
+        self._schema_tag = f"millrace.calibration.{FORM}.{features.VERSION}.{version}"
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._fitting: dict[Verifier, asyncio.Task[None]] = {}
 
