@@ -40,7 +40,7 @@ def compile_tiny(folder: Path, shape: str, *, int8: bool) -> LocalModel:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_logits_do_not_depend_on_company(shape: str, tmp_path: Path) -> None:
-    """In 8 bits a token's logits are the same alone and beside others, to the last bit."""
+    """What is rounded to 8 bits is rounded alone: a token's logits are the same beside others, to the last bit."""
     runner = Runner(compile_tiny(tmp_path, shape, int8=True).network, 512)
     rng = random.Random(2)
     rows = []

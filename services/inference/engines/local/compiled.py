@@ -9,6 +9,7 @@ model. Processors only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -27,6 +28,9 @@ from services.inference.engines.local.openvino_runtime import openvino, ops, par
 from services.inference.engines.local.paged_cache import PagedCache, PagedStep
 
 TRACED_TOKENS = 24
+# Numbers of a token that one scale rounds to 8 bits. By itself the runtime takes 32: steps of a GPT-2 of 124M are
+# 10 to 20 % quicker with 128, no quicker with 768. It must divide every width, or nothing is rounded.
+GROUP_INPUTS_MAX = 128
 NETWORK_INPUTS = ("input_ids", "position_ids", "logits_to_keep")
 
 
@@ -44,7 +48,7 @@ class Compiled:
         stages: list[Callable[[Any], Any]] = [
             _trace,
             partial(_graph, int8=int8),
-            partial(_compile, settings=_settings(int8=int8, threads=threads)),
+            partial(_compile, int8=int8, threads=threads),
         ]
         for stage in progress.count(stages) if progress else stages:
             made = stage(made)
@@ -123,8 +127,8 @@ def _weights(program: ExportedProgram) -> dict[str, torch.Tensor]:
     return {name: held[source] for name, source in {**named, **lifted}.items()}
 
 
-def _graph(program: ExportedProgram, *, int8: bool) -> Any:
-    """The whole of it as one graph, from ids to logits."""
+def _graph(program: ExportedProgram, *, int8: bool) -> tuple[Any, int]:
+    """The whole of it as one graph, from ids to logits, and the size of the groups for 8 bits."""
     weights = _weights(program)
     nodes = list(program.graph.nodes)
     own = [node for node in nodes if node.op == "placeholder" and node.name not in weights]
@@ -137,19 +141,19 @@ def _graph(program: ExportedProgram, *, int8: bool) -> Any:
         if node.op == "call_function":
             graph.add(node)
     (answer,) = given(nodes[-1])[0]
-    return openvino.Model([graph.value(answer)], [*parameters, *graph.parameters.values()], "step")
+    model = openvino.Model([graph.value(answer)], [*parameters, *graph.parameters.values()], "step")
+    return model, math.gcd(GROUP_INPUTS_MAX, *graph.input_counts)
 
 
-def _compile(model: Any, settings: dict[str, Any]) -> Any:
-    return openvino.Core().compile_model(model, "CPU", settings)
-
-
-def _settings(*, int8: bool, threads: int) -> dict[str, Any]:
-    return {
+def _compile(made: tuple[Any, int], *, int8: bool, threads: int) -> Any:
+    model, group_inputs = made
+    settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # by itself it takes bfloat16 where the processor has it
         "KV_CACHE_PRECISION": "u8" if int8 else "f32",
         "KEY_CACHE_QUANT_MODE": "BY_TOKEN",  # by channel keys of one block would depend on when they came
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group_inputs,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # the services of a host share its cores
     }
+    return openvino.Core().compile_model(model, "CPU", settings)

@@ -54,6 +54,8 @@ class Graph:
         self.parameters: dict[str, Any] = {
             name: parameter(name, 0 if name == "max_context_len" else 1) for name in STEP_INPUTS
         }
+        self.input_counts: set[int] = set()
+        """Of all weights that products were written with."""
         self._weights, self._int8 = weights, int8
         self._values: dict[str, Any] = dict(inputs)
         self._constants: dict[str, Any] = {}
@@ -87,6 +89,7 @@ class Graph:
     def product(self, rows: Any, weight: Node, bias: Node | None, *, is_turned: bool) -> Any:
         """Rows, shape (..., inputs), with a weight of shape (inputs, outputs), or (outputs, inputs) if turned."""
         matrix = self._weights[weight.name].detach()
+        self.input_counts.add(matrix.shape[1 if is_turned else 0])
         if self._int8:
             made = ops.matmul(rows, self._int8_weight(weight.name, matrix if is_turned else matrix.t()), False, True)
         else:
