@@ -73,6 +73,8 @@ class Folder:
         # and squared letters, marks and invisible characters.
         extra = "@$!|\u24b6-\u24e9\U0001f130-\U0001f149" + re.escape(_APOSTROPHES) + invisible_class()
         self.word = re.compile(rf"(?:[^\W_]|[{extra}])+")
+        # The same for ASCII: without tables of Unicode to look into.
+        self.ascii_word = re.compile("[0-9A-Za-z@$!|'`]+")
 
     def fold(self, raw: str) -> Folded:
         """Folds a run of word characters; `plain` is empty for one without letters and digits."""

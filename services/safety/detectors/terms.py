@@ -42,6 +42,41 @@ class _Word(NamedTuple):
         return len(self.folded.leet or self.folded.plain) == 1
 
 
+class _Words:
+    """The words of a text in order.
+
+    Most are plain letters that begin no term, and nobody looks at them again: these stay pairs of where in the text
+    they begin and their letters in lower case, until somebody does.
+    """
+
+    def __init__(self, lexicon: Lexicon, offset: int) -> None:
+        self._beginnings = lexicon.words.edges
+        self._offset = offset
+        self._words: list[_Word | tuple[int, str]] = []
+        self.append = self._words.append
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __getitem__(self, index: int) -> _Word:
+        word = self._words[index]
+        if not isinstance(word, _Word):
+            start, plain = word[0] + self._offset, word[1]
+            word = self._words[index] = _Word(start, start + len(plain), Folded(plain, None))
+        return word
+
+    def may_begin(self, index: int) -> bool:
+        """Most words begin no term: they are told from the others before anything else is looked at."""
+        word = self._words[index]
+        if isinstance(word, _Word):
+            plain, leet = word.folded
+            if leet is not None:
+                return True
+        else:
+            plain = word[1]
+        return plain in self._beginnings or len(plain) == 1 or len(plain) >= _JOINED_MIN
+
+
 class _Reach(NamedTuple):
     """How far one walk through the lexicon came: the terms at its longest end, and whether it may go on."""
 
@@ -86,7 +121,7 @@ class TermsCursor:
         matches: list[Match] = []
         index = 0
         while index < len(words):
-            if not self._may_begin(words[index]):
+            if not words.may_begin(index):
                 self._last_letter_end = _NO_LETTER
                 index += 1
                 continue
@@ -102,17 +137,12 @@ class TermsCursor:
         self.safe = max(self.safe, horizon)
         return matches
 
-    def _may_begin(self, word: _Word) -> bool:
-        """Most words begin no term: they are told from the others before anything else is looked at."""
-        plain, leet = word.folded
-        is_known = plain in self._lexicon.words.edges or leet is not None
-        return is_known or len(plain) == 1 or len(plain) >= _JOINED_MIN
-
-    def _words(self, text: str, offset: int, final: bool) -> tuple[list[_Word], int]:
+    def _words(self, text: str, offset: int, final: bool) -> tuple[_Words, int]:
         """Splits what is not yet decided into words; the horizon is where an unfinished one begins."""
-        words: list[_Word] = []
         folder = self._lexicon.folder
-        for run in folder.word.finditer(text, self._begin(text, offset)):
+        words = _Words(self._lexicon, offset)
+        is_ascii = text.isascii()
+        for run in (folder.ascii_word if is_ascii else folder.word).finditer(text, self._begin(text, offset)):
             start, end = run.span()
             if end - start > WORD_CODE_POINTS_MAX:
                 self._inside_long_run = end == len(text)
@@ -121,6 +151,9 @@ class TermsCursor:
                 return words, start + offset
             else:
                 raw = run.group()
+                if is_ascii and raw.isalpha():
+                    words.append((start, raw.lower()))
+                    continue
                 before, after = (0, 0) if raw.isalnum() else folder.trim(raw)
                 folded = folder.fold(raw)
                 if folded.plain or folded.leet:
@@ -146,7 +179,7 @@ class _Walk:
     categories: frozenset[str]
     text: str
     offset: int
-    words: list[_Word]
+    words: _Words
     horizon: int
     final: bool
 
@@ -164,10 +197,10 @@ class _Walk:
         reach = _Reach()
         for index in range(first, len(self.words)):
             word = self.words[index]
-            if index > first and not self._joined(self.words[index - 1].end, word.start):
-                return reach
             following = place.follow(word.folded)
-            if following is None or self._is_too_long(first, word.end):
+            if following is None or (index > first and not self._joined(self.words[index - 1].end, word.start)):
+                return reach
+            if self._is_too_long(first, word.end):
                 return reach
             place = following
             reach = self._extend(reach, place, index)
@@ -208,7 +241,8 @@ class _Walk:
         return self._extend(_Reach(), place, index)
 
     def _follows_letter(self, index: int) -> bool:
-        return self.words[index].is_letter and self.words[index].start - self.words[index - 1].end <= SPELLED_GAP_MAX
+        word = self.words[index]
+        return word.is_letter and word.start - self.words[index - 1].end <= SPELLED_GAP_MAX
 
     @property
     def _may_get_letter(self) -> bool:
@@ -224,6 +258,8 @@ class _Walk:
 
     def _extend(self, reach: _Reach, place: Place, index: int, one_word: bool = True) -> _Reach:
         """Takes the terms that end at a place for the longest ones so far; of each category the most certain."""
+        if not place.ends:
+            return reach
         best: dict[str, TermEnd] = {}
         for end in place.ends:
             if end.category in self.categories and (one_word or not end.is_one_word):
