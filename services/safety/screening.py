@@ -268,6 +268,7 @@ class Lane:
         self._text = ""
         self._offset = 0
         self._read_through = 0
+        self._wakes_at = 0  # before so much has arrived no model has anything to do
         self._pending: list[Finding] = []
         self._released = 0
         self._covered = 0
@@ -281,10 +282,12 @@ class Lane:
         """
         if not text and not final:
             return Release("", self._released)
-        released: list[str] = []
-        findings: list[Finding] = []
         self._text += text
         arrived = self._offset + len(self._text)
+        if arrived < self._wakes_at and not final and self._waits_for_models:
+            return Release("", max(self._released, self._covered))
+        released: list[str] = []
+        findings: list[Finding] = []
         for end in (*range(self._read_through + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):
             await self._read(end, final and end == arrived, released, findings)
             if self.is_blocked:
@@ -317,11 +320,13 @@ class Lane:
 
     def _begin(self, text: str, final: bool) -> list[tuple[Run, asyncio.Task[list[Match]]]]:
         """Hands what has arrived to every model; most of the time that is not enough to judge."""
-        return [
+        judging = [
             (run, task)
             for run, cursor, _ in self._models
             if run.is_live and (task := self._screening.begin(run, cursor, text, self._offset, final))
         ]
+        self._wakes_at = min((cursor.wakes_at for run, cursor, _ in self._models if run.is_live), default=0)
+        return judging
 
     async def _read_patterns(self, text: str, final: bool) -> None:
         """Has every detector of patterns read on."""

@@ -94,7 +94,7 @@ class FakeModelCursor:
     """Judges up to where the text has arrived."""
 
     def __init__(self, work: Callable[[], Awaitable[list[Match]]]) -> None:
-        self.safe = 0
+        self.safe = self.wakes_at = 0
         self._work = work
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:

@@ -84,3 +84,14 @@ def test_sentences_are_the_passage(text):
 
         assert "".join(passage[start:end] for start, end in spans) == passage
         assert all(passage[start:end].strip() for start, end in spans) or not passage.strip()
+
+
+@given(TEXTS, st.integers(1, 40))
+def test_nothing_is_missed_before_pieces_wake(text, step):
+    """While less has arrived than `wakes_at` says, no passage is complete or expected: nobody need look."""
+    pieces = Pieces()
+
+    for end in range(step, len(text), step):
+        is_early = end < pieces.wakes_at
+        complete, expected = pieces.take(text[:end], 0, final=False), pieces.expected()
+        assert not (is_early and (complete or expected))

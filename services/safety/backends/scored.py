@@ -92,7 +92,7 @@ class ScoredCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
     def __init__(self, detector: Scored, categories: frozenset[str]) -> None:
-        self.safe = 0
+        self.safe = self.wakes_at = 0
         self._detector = detector
         self._categories = categories
         self._arrived = 0

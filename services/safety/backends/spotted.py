@@ -85,7 +85,7 @@ class SpottedCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
     def __init__(self, spotter: Spotter, categories: frozenset[str]) -> None:
-        self.safe = 0
+        self.safe = self.wakes_at = 0
         self._spotter = spotter
         self._categories = categories
         self._arrived = 0

@@ -47,6 +47,11 @@ class AwaitedCursor(Protocol):
     safe: int
     """As in `Cursor`. Where the policy replaces or blocks nothing that it finds, text leaves before it is judged."""
 
+    @property
+    def wakes_at(self) -> int:
+        """While less of the text has arrived, and not all of it, `begin` has nothing to do and need not be called."""
+        ...
+
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """Takes what has arrived, and begins to judge what that made complete; None when there is nothing to do.
 

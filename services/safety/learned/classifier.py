@@ -141,6 +141,11 @@ class ClassifierCursor:
         self._tallies: deque[Tally] = deque(maxlen=window_passages)
         self._vectors: deque[Floats] = deque(maxlen=window_passages)
 
+    @property
+    def wakes_at(self) -> int:
+        """See `detector.AwaitedCursor`."""
+        return self._pieces.wakes_at
+
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
         complete = self._pieces.take(text, offset, final)

@@ -70,7 +70,9 @@ class NamesHead:
 
     def probabilities(self, features: Floats) -> Floats:
         """Says of each word how likely it is part of each kind of name, shape (words, names)."""
-        hidden = np.maximum(features @ self.hidden + self.hidden_bias, 0)
+        hidden = features @ self.hidden
+        hidden += self.hidden_bias
+        np.maximum(hidden, 0, out=hidden)
         logits = hidden @ self.out + self.out_bias
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray((powers / powers.sum(axis=1, keepdims=True))[:, -len(self.names) :], np.float32)

@@ -49,6 +49,11 @@ class NamesCursor:
         self._categories = categories
         self._pieces = Pieces()
 
+    @property
+    def wakes_at(self) -> int:
+        """See `detector.AwaitedCursor`."""
+        return self._pieces.wakes_at
+
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""
         complete = self._pieces.take(text, offset, final)

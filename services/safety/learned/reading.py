@@ -19,7 +19,7 @@ from kit.encoder import Encoded
 from kit.errors import InvalidArgument
 from services.safety.learned.features import Floats, Hints, Tallies, tallies
 from services.safety.learned.marking import Mark, NamesHead
-from services.safety.learned.passages import Pieces, sentence_spans
+from services.safety.learned.passages import Pieces, sentence_count_max, sentence_spans
 from services.safety.learned.words import Words, read_words, states_of
 from services.safety.recent import Recent, digest
 
@@ -182,7 +182,7 @@ class Reader:
 
 def _sentences(passage: str, encoded: Encoded) -> tuple[Sentence, ...]:
     spans = sentence_spans(passage)
-    vectors = states_of(spans, encoded) if len(spans) > 1 else encoded.vector[None]
+    vectors = states_of(np.array(spans), encoded) if len(spans) > 1 else encoded.vector[None]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     return tuple(Sentence(*span, vector) for span, vector in zip(spans, vectors.astype(np.float16), strict=True))
 
@@ -199,7 +199,7 @@ def _whole(passage: str, parts: Sequence[Sentence]) -> tuple[Sentence, ...]:
 
 def work_of(passages: Sequence[str]) -> int:
     """How many passages of running text are about as much work."""
-    return max(len(passages), sum(len(sentence_spans(passage)) for passage in passages) // SENTENCES_PER_PASSAGE)
+    return max(len(passages), sum(map(sentence_count_max, passages)) // SENTENCES_PER_PASSAGE)
 
 
 async def handed_over() -> None:
