@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from services.inference.engines.local.model import Defaults
@@ -131,7 +132,8 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     for cuts in (False, True):
         chosen = [at for at, one in enumerate(draws) if one.temperature > 0 and one.cuts == cuts]
         if chosen:
-            drawn = _draw(logits[chosen], [draws[at] for at in chosen], cuts)
+            rows = logits if len(chosen) == len(draws) else logits[chosen]
+            drawn = _draw(rows, [draws[at] for at in chosen], cuts)
             for at, token_id in zip(chosen, drawn, strict=True):
                 token_ids[at] = token_id
     for one, token_id in zip(draws, token_ids, strict=True):
@@ -149,7 +151,7 @@ def _likeliest(logits: torch.Tensor) -> list[int]:
 def _draw(logits: torch.Tensor, draws: Sequence[Draw], cuts: bool) -> list[int]:
     temperature = _column([one.temperature for one in draws], logits)
     # Divided after the largest was taken away: a tiny temperature then makes zeros and never infinities.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperature)
     uniform = _column([one.uniform() for one in draws], logits)
     if not cuts:
         return _pick(torch.softmax(scaled, dim=-1), uniform)
@@ -159,8 +161,8 @@ def _draw(logits: torch.Tensor, draws: Sequence[Draw], cuts: bool) -> list[int]:
 def _draw_cut(scaled: torch.Tensor, draws: Sequence[Draw], uniform: torch.Tensor, candidates: int) -> list[int]:
     """Draws among the likeliest; rows whose cuts may reach beyond these candidates are drawn again among all."""
     vocabulary = scaled.shape[-1]
-    values, order = scaled.topk(candidates, dim=-1)
-    shares = torch.exp(values - scaled.logsumexp(dim=-1, keepdim=True))
+    values, order = _largest(scaled, candidates)
+    shares = values.exp() / scaled.exp().sum(dim=-1, keepdim=True)  # the largest is 0
     min_p = _column([one.min_p for one in draws], scaled)
     top_k = _column([one.top_k or vocabulary for one in draws], scaled)
     top_p = _column([one.top_p for one in draws], scaled)
@@ -177,6 +179,20 @@ def _draw_cut(scaled: torch.Tensor, draws: Sequence[Draw], uniform: torch.Tensor
         if not enough:
             (picked[at],) = _draw_cut(scaled[at : at + 1], draws[at : at + 1], uniform[at : at + 1], vocabulary)
     return [int(token_id) for token_id in picked]
+
+
+def _largest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest numbers of each row, falling, and where they are. On a processor numpy is twice as fast as torch."""
+    if rows.device.type != "cpu":
+        return rows.topk(count, dim=-1)
+    numbers = -rows.numpy()
+    if count == rows.shape[-1]:
+        at = numbers.argsort(axis=-1)
+    else:
+        at = numbers.argpartition(count, axis=-1)[:, :count]
+        at = np.take_along_axis(at, np.take_along_axis(numbers, at, axis=-1).argsort(axis=-1), axis=-1)
+    order = torch.from_numpy(at)
+    return rows.gather(1, order), order
 
 
 def _pick(shares: torch.Tensor, uniform: torch.Tensor) -> list[int]:

@@ -57,6 +57,7 @@ def serve(
         reader.check()
         _pack(model, int8, progress)
         return Serving(model, Grammars(model), Turns(model, reader, active_max), model.context_token_count_max)
+    threads = torch.get_num_threads()
     if _compile(model, int8, progress):
         token_bytes = model.network.token_bytes
     else:
@@ -72,7 +73,7 @@ def serve(
         "step_ms": round(measured.step_s * 1e3, 2),
         "row_ms": round(measured.row_s * 1e3, 3),
         "token_ms": round(measured.token_s * 1e3, 3),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "precision": "int8" if int8 else str(model.network.dtype).removeprefix("torch."),
     }
     logger.info("local model is served in a batch", extra=facts)
@@ -96,6 +97,8 @@ def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
         return False
     else:
         model.network = compiled  # the weights are laid out anew: theirs are let go
+        # What is left to torch is to draw: beside other work its threads wait longer for each other than one takes.
+        torch.set_num_threads(1)
         return True
     finally:
         give_memory_back()  # a trace and its network hold each other
