@@ -73,6 +73,14 @@ def write_tiny_of(directory: Path, kind: str, **sizes: object) -> Path:
     return _write(directory, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, {})
 
 
+def add_token(directory: Path, token: str) -> Path:
+    """Adds a token to the tokenizer of a model that was written, and no row to its embedding, as some have it."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    tokenizer.add_tokens([AddedToken(token, special=True)])
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 def _write(
     directory: Path, network: Any, config: Any, generation: dict[str, object], template: str = "", markers: str = ""
 ) -> Path:

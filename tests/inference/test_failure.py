@@ -40,6 +40,7 @@ def of(code: Code, reason: str = "UPSTREAM_ODD") -> MillraceError:
         (TOO_LONG, True, False, False),
         (NO_MODEL, True, False, False),
         (BLOCKED, False, False, False),
+        (of(Code.FAILED_PRECONDITION, "TOKEN_NOT_IN_MODEL"), True, False, False),
     ],
     ids=lambda value: value.reason if isinstance(value, MillraceError) else None,
 )

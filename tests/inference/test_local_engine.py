@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kit.errors import Code, InvalidArgument, MillraceError
+from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError
 from services.inference.accounting.metering import Meter, lend
 from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.model import LocalModel, load
@@ -30,7 +30,7 @@ from services.inference.generation import (
     TextPart,
     Tool,
 )
-from tests.fakes.tiny_gpt2 import CONTEXT, END_ID, write_tiny_gpt2
+from tests.fakes.tiny_gpt2 import CONTEXT, END_ID, add_token, write_tiny, write_tiny_gpt2
 from tests.inference.local_answers import chat, collect, ids_of, raw, text_of, until
 
 DEADLINE_S = 10.0
@@ -209,6 +209,23 @@ async def test_too_long_prompt_is_refused(tiny: LocalEngine) -> None:
     assert refused.value.reason == "CONTEXT_LENGTH_EXCEEDED"
     assert refused.value.metadata["context_token_count_max"] == str(CONTEXT)
     assert tiny.running_count == tiny.waiting_count == 0
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "mistral"])
+async def test_tokens_that_the_network_lacks_are_refused(shape: str, tmp_path: Path) -> None:
+    """A token of the tokenizer beyond the network's embedding is TOKEN_NOT_IN_MODEL, whoever computes: no answer."""
+    engine = LocalEngine(str(add_token(write_tiny(tmp_path, shape), "<|beyond|>")))
+    await engine.warm()
+    try:
+        with pytest.raises(FailedPrecondition) as refused:
+            await collect(engine, raw("so <|beyond|> what", max_tokens=2))
+        events = await collect(engine, raw("so what", max_tokens=2))
+    finally:
+        await engine.close()
+
+    assert refused.value.reason == "TOKEN_NOT_IN_MODEL"
+    assert f"token {END_ID + 1} of this prompt, but the model has {END_ID + 1}" in refused.value.message
+    assert isinstance(events[-1], EngineCompleted)
 
 
 async def test_stop_token_id_and_min_tokens(tiny: LocalEngine, model: LocalModel) -> None:

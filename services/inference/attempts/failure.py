@@ -17,7 +17,14 @@ TARGET_FULL = "TARGET_FULL"
 BREAKER_OPEN = "BREAKER_OPEN"
 # A caller's mistake at one target may be none at the next: it knows the model, its tools, a longer context or body.
 ELSEWHERE_REASONS = frozenset(
-    {"MODEL_NOT_FOUND", "TOOLS_UNSUPPORTED", "CHOICES_UNSUPPORTED", CONTEXT_TOO_LONG, "UPSTREAM_STATUS_413"}
+    {
+        "MODEL_NOT_FOUND",
+        "TOKEN_NOT_IN_MODEL",
+        "TOOLS_UNSUPPORTED",
+        "CHOICES_UNSUPPORTED",
+        CONTEXT_TOO_LONG,
+        "UPSTREAM_STATUS_413",
+    }
 )
 OWN = frozenset({"MODEL_LOADING", "MODEL_UNAVAILABLE", TARGET_FULL})  # said by Millrace, not by the target
 # Asking the same target again at once would change nothing: its operator must act, or it has no room.

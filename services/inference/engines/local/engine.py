@@ -24,7 +24,13 @@ from services.inference.engines.local.job import Job
 from services.inference.engines.local.loading import Progress, followed
 from services.inference.engines.local.machine import LOADING, thread_count
 from services.inference.engines.local.outbox import Bell, Outbox
-from services.inference.engines.local.refusals import check_length, check_supported, check_token_ids, check_tools
+from services.inference.engines.local.refusals import (
+    check_length,
+    check_prompt_ids,
+    check_supported,
+    check_token_ids,
+    check_tools,
+)
 from services.inference.engines.local.tool_calls import ToolCallReader
 from services.inference.engines.local.tool_format import ToolFormat
 from services.inference.engines.local.worker import Work, Worker
@@ -149,6 +155,7 @@ class LocalEngine:
 
         Raises:
             InvalidArgument: A field that this engine cannot honour, or CONTEXT_LENGTH_EXCEEDED.
+            FailedPrecondition: TOKEN_NOT_IN_MODEL.
             ResourceExhausted: QUEUE_FULL or QUEUE_TIMEOUT.
             DeadlineExceeded: The deadline came before the first token.
             Unavailable: MODEL_NOT_READY or SHUTTING_DOWN.
@@ -158,6 +165,7 @@ class LocalEngine:
         check_tools(prompt, serving.model.tool_format)
         check_token_ids(prompt.sampling, serving.model.vocab_size)
         prompt_ids = await self._aside(serving.model.encode, prompt)
+        check_prompt_ids(prompt_ids, serving.model.embedding_count)
         check_length(len(prompt_ids), serving.token_count_max)
         job, meter = self._job(serving, prompt, prompt_ids), metering.current()
         job.constrain = await self._constrain(serving, prompt)

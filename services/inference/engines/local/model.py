@@ -51,6 +51,8 @@ class LocalModel:
         self._tokenizer = tokenizer
         config = network.config.get_text_config()
         self.vocab_size: int = config.vocab_size
+        self.embedding_count = _embedding_count(network, config)
+        """Tokens that may be in a prompt; `vocab_size` are those of an answer."""
         self.parameter_count: int = network.num_parameters()
         self.context_token_count_max = _context(config, tokenizer)
         generation = network.generation_config
@@ -172,6 +174,14 @@ def _dtype(precision: Precision, device: str) -> torch.dtype | str:
     if precision == "auto":
         return torch.float32 if device == "cpu" else "auto"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _embedding_count(network: Any, config: Any) -> int:
+    """Rows of the embedding, of which some networks have more than their configuration says."""
+    try:
+        return len(network.get_input_embeddings().weight)
+    except (AttributeError, NotImplementedError):  # a network that does not say where it keeps it
+        return int(config.vocab_size)
 
 
 def _context(config: Any, tokenizer: Any) -> int | None:

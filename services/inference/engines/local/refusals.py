@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kit.errors import InvalidArgument
+from kit.errors import FailedPrecondition, InvalidArgument
 from services.inference.engines.local.conversation import offered
 from services.inference.engines.local.tool_format import ToolFormat
 from services.inference.generation import Message, Prompt, Role, Sampling, TextPart
@@ -61,6 +61,23 @@ def check_token_ids(sampling: Sampling, vocab_size: int) -> None:
         unknown = [token_id for token_id in ids if not 0 <= token_id < vocab_size]
         if unknown:
             raise InvalidArgument(f"spec.sampling.{field}", f"{unknown[0]} is no token id; this model has {vocab_size}")
+
+
+def check_prompt_ids(prompt_ids: Sequence[int], embedding_count: int) -> None:
+    """Checks that the network has an embedding for every token that the tokenizer made of a prompt.
+
+    Not every network finds out by itself: some runtimes take a row for any number, and the answer would be wrong.
+
+    Raises:
+        FailedPrecondition: TOKEN_NOT_IN_MODEL.
+    """
+    unknown = [token_id for token_id in prompt_ids if not 0 <= token_id < embedding_count]
+    if unknown:
+        raise FailedPrecondition(
+            "TOKEN_NOT_IN_MODEL",
+            f"the tokenizer makes token {unknown[0]} of this prompt, but the model has {embedding_count}; leave such "
+            "special tokens out, or have the model's operator resize its embeddings to its tokenizer",
+        )
 
 
 def check_length(prompt_token_count: int, context_token_count_max: int | None) -> None:
