@@ -54,6 +54,7 @@ class Compiled:
             made = stage(made)
         self._request = made.create_infer_request()
         self._layers = {name: port for port in made.inputs if (name := port.get_any_name()).startswith(CACHES)}
+        paged_cache.check(self._layers)
         self._vocabulary_size = int(made.outputs[0].get_partial_shape()[2].get_length())
         self._bound: PagedCache | None = None
         huge_pages.collapse_all()

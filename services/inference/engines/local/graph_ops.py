@@ -73,10 +73,10 @@ class Graph:
         if made is not None:
             self._values[node.name] = made
 
-    def value(self, value: Any) -> Any:
-        """What an argument is: a value, a weight or a number."""
+    def value(self, value: Any, number: type = np.float32) -> Any:
+        """What an argument is: a value, a weight or a number, of which kind is said."""
         if not isinstance(value, Node):
-            return self.constant(np.float32(value))
+            return self.constant(number(value))
         if value.name in self._weights:
             return self._keep(value.name, self._weights[value.name].detach().numpy)
         return self._values[value.name]
@@ -153,17 +153,39 @@ class Graph:
 Write = Callable[[Graph, Node], Any]
 
 
-def _operator(make: Callable[..., Any], *more: Any) -> Write:
-    """An operation that one operator does, with the same arguments."""
+def _operator(make: Callable[..., Any]) -> Write:
+    """An operation that one operator does, with the same arguments; whole numbers stay whole, or it is not known."""
 
     def write(graph: Graph, node: Node) -> Any:
-        _refuse(node, bool(node.kwargs))
-        return make(*(graph.value(value) for value in given(node)), *more)
+        values = given(node)
+        is_float = any(isinstance(value, Node) and _kind(value).is_floating_point for value in values)
+        makes_float = _kind(node).is_floating_point or any(isinstance(value, float) for value in values)
+        _refuse(node, bool(node.kwargs) or (makes_float and not is_float))
+        return make(*(graph.value(value, np.float32 if is_float else np.int32) for value in values))
 
     return write
 
 
+def _function(make: Callable[[Any], Any]) -> Write:
+    """An operation on one value of broken numbers and nothing else."""
+
+    def write(graph: Graph, node: Node) -> Any:
+        (value,) = _arguments(node, None)
+        _refuse(node, not _kind(value).is_floating_point)
+        return make(graph.value(value))
+
+    return write
+
+
+def _expm1(value: Any) -> Any:
+    """Without the difference of two numbers near 1."""
+    return ops.multiply(ops.tanh(ops.multiply(value, np.float32(0.5))), ops.add(ops.exp(value), np.float32(1)))
+
+
 def _embedding(graph: Graph, node: Node) -> Any:
+    """Rows by number. The runtime finds one for every number: that a token is known is checked where prompts come in,
+    and no answer is longer than the positions that a model's configuration promises.
+    """
     weight, ids, *_ = given(node)
     return ops.gather(graph.value(weight), graph.value(ids), graph.constant(np.int32(0)))
 
@@ -174,8 +196,7 @@ def _linear(graph: Graph, node: Node) -> Any:
 
 
 def _addmm(graph: Graph, node: Node) -> Any:
-    bias, rows, weight = given(node)
-    _refuse(node, bool(node.kwargs))
+    bias, rows, weight = _arguments(node, None, None, None)
     return graph.product(graph.value(rows), weight, bias, is_turned=False)
 
 
@@ -191,58 +212,77 @@ def _transpose(graph: Graph, node: Node) -> Any:
 
 
 def _split(graph: Graph, node: Node) -> Any:
-    value, _, *axis = given(node)
-    at = axis[0] if axis else 0
+    value, _, at = _arguments(node, None, None, 0)
     sizes = [part.shape[at] for part in node.meta["val"]]
+    _refuse(node, not all(isinstance(size, int) for size in sizes))
     return ops.variadic_split(
         graph.value(value), graph.constant(np.int64(at)), graph.constant(np.array(sizes))
     ).outputs()
 
 
 def _part(graph: Graph, node: Node) -> Any:
-    value, number = given(node)
-    return graph.value(value)[number]
+    value, number = _arguments(node, None, None)
+    parts = graph.value(value)
+    _refuse(node, not (isinstance(parts, list) and isinstance(number, int)))
+    return parts[number]
+
+
+def _at(graph: Graph, node: Node) -> Any:
+    value, axis, number = _arguments(node, None, None, None)
+    _refuse(node, not isinstance(number, int))
+    return ops.gather(graph.value(value), graph.constant(np.int32(number)), graph.constant(np.int32(axis)))
+
+
+def _repeat(graph: Graph, node: Node) -> Any:
+    """Each of the last dimension so many times, one beside the other."""
+    value, count, axis = _arguments(node, None, None, None)
+    sizes = _shape(value)
+    _refuse(node, axis not in (-1, len(sizes) - 1) or sizes[-1] < 0 or not isinstance(count, int))
+    sources = graph.constant(np.repeat(np.arange(sizes[-1]), count))
+    return ops.gather(graph.value(value), sources, graph.constant(np.int32(-1)))
 
 
 def _same(graph: Graph, node: Node) -> Any:
     source = given(node)[0]
-    is_float = node.meta["val"].dtype == torch.float32
-    _refuse(node, not is_float and source.meta["val"].dtype != node.meta["val"].dtype)
-    value = graph.value(source)
-    return value if source.meta["val"].dtype == node.meta["val"].dtype else ops.convert(value, np.float32)
+    is_same = _kind(source) == _kind(node)
+    _refuse(node, not is_same and _kind(node) != torch.float32)
+    return graph.value(source) if is_same else ops.convert(graph.value(source), np.float32)
 
 
 def _slice(graph: Graph, node: Node) -> Any:
-    value, axis, begin, end, *step = given(node)
-    _refuse(node, bool(step) or not (isinstance(begin, int) and isinstance(end, int)))
-    begins, ends, steps, axes = (graph.constant(np.array([number])) for number in (begin, end, 1, axis))
+    value, *numbers = _arguments(node, None, 0, None, None, 1)
+    _refuse(node, not all(isinstance(number, int) for number in numbers))
+    axes, begins, ends, steps = (graph.constant(np.array([number])) for number in numbers)
     return ops.slice(graph.value(value), begins, ends, steps, axes)
 
 
 def _cat(graph: Graph, node: Node) -> Any:
-    values, *axis = given(node)
-    return ops.concat([graph.value(value) for value in values], axis[0] if axis else 0)
+    values, axis = _arguments(node, None, 0)
+    made = [graph.value(value) for value in values]
+    if _target(node) == "aten.stack.default":
+        made = [ops.unsqueeze(value, graph.constant(np.int32(axis))) for value in made]
+    return ops.concat(made, axis)
 
 
 def _mean(graph: Graph, node: Node) -> Any:
-    value, axes, *keeps = given(node)
-    return ops.reduce_mean(graph.value(value), graph.constant(np.array(axes)), bool(keeps and keeps[0]))
-
-
-def _rsqrt(graph: Graph, node: Node) -> Any:
-    return ops.divide(graph.value(1.0), ops.sqrt(graph.value(given(node)[0])))
+    value, axes, keeps = _arguments(node, None, None, False)
+    _refuse(node, not axes)
+    return ops.reduce_mean(graph.value(value), graph.constant(np.array(axes)), keeps)
 
 
 def _layer_norm(graph: Graph, node: Node) -> Any:
-    value, shape, weight, bias, epsilon, *_ = given(node)
-    _refuse(node, weight is None or bias is None or len(shape) != 1)
-    normal = ops.mvn(graph.value(value), graph.constant(np.array([-1])), True, epsilon, "inside_sqrt")
-    return ops.add(ops.multiply(normal, graph.value(weight)), graph.value(bias))
+    value, shape, weight, bias, epsilon, _ = _arguments(node, None, None, None, None, 1e-5, True)
+    _refuse(node, len(shape) != 1)
+    made = ops.mvn(graph.value(value), graph.constant(np.array([-1])), True, epsilon, "inside_sqrt")
+    made = made if weight is None else ops.multiply(made, graph.value(weight))
+    return made if bias is None else ops.add(made, graph.value(bias))
 
 
 def _gelu(graph: Graph, node: Node) -> Any:
-    is_tanh = node.kwargs.get("approximate", "none") == "tanh"
-    return ops.gelu(graph.value(given(node)[0]), "tanh" if is_tanh else "erf")
+    (value,), options = given(node), dict(node.kwargs)
+    kind = str(options.pop("approximate", "none"))
+    _refuse(node, kind not in ("none", "tanh") or bool(options))
+    return ops.gelu(graph.value(value), "tanh" if kind == "tanh" else "erf")
 
 
 def _select(graph: Graph, node: Node) -> Any:
@@ -257,6 +297,11 @@ def _nothing(graph: Graph, node: Node) -> None:
     """What only checks, or tells sizes."""
 
 
+def _unread(graph: Graph, node: Node) -> None:
+    """What a model makes and has no use for in a step: a mask, where positions are given."""
+    _refuse(node, bool(node.users))
+
+
 WRITERS: dict[str, Write] = {
     "millrace.attend.default": Graph.attention,
     "aten.embedding.default": _embedding,
@@ -264,27 +309,39 @@ WRITERS: dict[str, Write] = {
     "aten.addmm.default": _addmm,
     "aten.layer_norm.default": _layer_norm,
     "aten.mean.dim": _mean,
-    "aten.rsqrt.default": _rsqrt,
+    "aten.rsqrt.default": _function(lambda value: ops.divide(np.float32(1), ops.sqrt(value))),
+    "aten.square.default": _function(lambda value: ops.multiply(value, value)),
+    "aten.expm1.default": _function(_expm1),
+    "aten.softplus.default": _function(ops.softplus),
     "aten.gelu.default": _gelu,
-    "aten.silu.default": _operator(ops.swish),
-    "aten.relu.default": _operator(ops.relu),
-    "aten.tanh.default": _operator(ops.tanh),
-    "aten.sigmoid.default": _operator(ops.sigmoid),
-    "aten.cos.default": _operator(ops.cos),
-    "aten.sin.default": _operator(ops.sin),
+    "aten.silu.default": _function(ops.swish),
+    "aten.relu.default": _function(ops.relu),
+    "aten.tanh.default": _function(ops.tanh),
+    "aten.sigmoid.default": _function(ops.sigmoid),
+    "aten.cos.default": _function(ops.cos),
+    "aten.sin.default": _function(ops.sin),
     "aten.add.Tensor": _operator(ops.add),
     "aten.sub.Tensor": _operator(ops.subtract),
     "aten.mul.Tensor": _operator(ops.multiply),
     "aten.div.Tensor": _operator(ops.divide),
-    "aten.neg.default": _operator(ops.negative),
+    "aten.neg.default": _function(ops.negative),
     "aten.pow.Tensor_Scalar": _operator(ops.power),
+    "aten.min.other": _operator(ops.minimum),
+    "aten.gt.Scalar": _operator(ops.greater),
+    "aten.where.self": _operator(ops.select),
     "aten.view.default": _reshape,
     "aten.reshape.default": _reshape,
     "aten.unsqueeze.default": _reshape,
+    "aten.flatten.using_ints": _reshape,
     "aten.transpose.int": _transpose,
     "aten.split.Tensor": _split,
+    "aten.split_with_sizes.default": _split,
+    "aten.chunk.default": _split,
+    "aten.select.int": _at,
+    "aten.repeat_interleave.self_int": _repeat,
     "aten.slice.Tensor": _slice,
     "aten.cat.default": _cat,
+    "aten.stack.default": _cat,
     "aten.index.Tensor": _select,
     "getitem": _part,
     "aten.dropout.default": _same,  # networks are in evaluation
@@ -295,6 +352,8 @@ WRITERS: dict[str, Write] = {
     "aten.to.device": _same,
     "aten.to.dtype_layout": _same,
     "aten._to_copy.default": _same,
+    "aten.type_as.default": _same,
+    "aten.ones.default": _unread,
     "aten._assert_tensor_metadata.default": _nothing,
     "aten.sym_size.int": _nothing,
 }
@@ -309,9 +368,20 @@ def given(node: Node) -> Any:
     return node.args
 
 
+def _arguments(node: Node, *defaults: Any) -> Any:
+    """Its arguments, of which so many are read, with defaults for those that it was not given; no others."""
+    _refuse(node, bool(node.kwargs) or len(node.args) > len(defaults))
+    return (*node.args, *defaults[len(node.args) :])
+
+
 def _refuse(node: Node, is_unknown: bool) -> None:
     if is_unknown:
-        raise UnknownOperation(f"{node.format_node()} is not known")
+        raise UnknownOperation(f"{_target(node)} with such arguments is not known")
+
+
+def _kind(value: Any) -> torch.dtype:
+    """Of the numbers that a value has."""
+    return value.meta["val"].dtype  # type: ignore[no-any-return]
 
 
 def _shape(node: Node) -> list[int]:

@@ -17,9 +17,11 @@ import torch
 
 from services.inference.engines.local import huge_pages
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
+from services.inference.engines.local.graph_ops import UnknownOperation
 from services.inference.engines.local.openvino_runtime import openvino
 from services.inference.engines.local.scheduler import Row
 
+# What the runtime's paged attention takes on processors; other versions may take others.
 BLOCK_TOKENS = 32
 
 
@@ -47,7 +49,10 @@ class PagedCache:
         """The same memory as the model's inputs."""
 
     def copy(self, source: int, target: int, count: int) -> None:
-        """Copies positions; the two do not overlap."""
+        """Copies positions; the two do not overlap.
+
+        Whole blocks, the last with what lies beyond `count`: extents are of whole blocks, so that it is nobody else's.
+        """
         begin, to, blocks = source // BLOCK_TOKENS, target // BLOCK_TOKENS, _block_count(count)
         for numbers in self._blocks.values():
             numbers[to : to + blocks] = numbers[begin : begin + blocks]
@@ -74,6 +79,17 @@ class PagedCache:
             "max_context_len": longest,
         }
         return PagedStep(self, {name: np.array(value, np.int32) for name, value in numbers.items()})
+
+
+def check(layers: Mapping[str, Any]) -> None:
+    """Checks that the runtime keeps keys and values in blocks of as many positions as are counted with here.
+
+    Raises:
+        UnknownOperation: It has others.
+    """
+    for name, port in layers.items():
+        if (found := _sizes(port)[1]) != BLOCK_TOKENS:
+            raise UnknownOperation(f"{name} has blocks of {found} positions, not of {BLOCK_TOKENS}")
 
 
 def token_bytes(layers: Mapping[str, Any]) -> int:

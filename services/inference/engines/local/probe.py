@@ -6,6 +6,7 @@ wrong answers in silence. So the network computes one prompt both ways, in its o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from services.inference.engines.local.sequence import Sequence
 
 # Ends of the pieces in which the prompt is computed: read, read on, decoded.
 PIECES = (11, 23, 24)
+# Two prompts read beside each other, by the places of their extents: the ends of their pieces in each step. The first
+# goes on from one block into another, and neither begins where the cache does.
+SHARED_PIECES = {Extent(64, 64): (11, 39, 40), Extent(32, 32): (0, 23, 24)}
 # Largest difference of logits, in parts of the largest logit: far above rounding, far below another answer.
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_HALF = 0.1
@@ -54,14 +58,30 @@ def prepare(network: Any) -> int:
 
 @torch.inference_mode()
 def compare(network: Any, other: Any, *, int8: bool) -> None:
-    """Computes a prompt by a network that `prepare` has switched, and by what is to compute it in its place.
+    """Computes prompts by a network that `prepare` has switched, and by what is to compute them in its place.
 
     Raises:
         UnknownAttention: The answers differ.
     """
-    ids = ids_for(network)
-    expected, found = (_in_pieces(Runner(one, EXTENT_TOKENS_MIN), ids) for one in (network, other))
-    _check_logits(expected, found, TOLERANCE_INT8 if int8 else TOLERANCE[torch.float32])
+    tolerance = TOLERANCE_INT8 if int8 else TOLERANCE[torch.float32]
+    for expected, found in zip(_beside(network, network), _beside(other, network), strict=True):
+        _check_logits(expected, found, tolerance)
+
+
+def _beside(computing: Any, network: Any) -> torch.Tensor:
+    """The last logits of prompts that are read beside each other, shape (prompts, vocabulary)."""
+    runner = Runner(computing, 2 * max(extent.size for extent in SHARED_PIECES))
+    sequences: list[Sequence] = []
+    for extent, ends in SHARED_PIECES.items():
+        ids = ids_for(network, ends[-1])[:: 1 if sequences else -1]
+        sequences.append(Sequence(ids, len(ids), len(ids), extent=extent))
+    logits = torch.empty(0)
+    for pieces in zip(*(pairwise((0, *ends)) for ends in SHARED_PIECES.values()), strict=True):
+        rows = [
+            Row(one, begin, end - begin) for one, (begin, end) in zip(sequences, pieces, strict=True) if end > begin
+        ]
+        given, logits = runner.run(Plan(rows))
+    return logits[torch.tensor([given.index(one) for one in sequences])]
 
 
 def _in_pieces(runner: Runner, ids: list[int]) -> torch.Tensor:
@@ -87,10 +107,10 @@ def _check_config(config: Any) -> None:
         raise UnknownAttention("its positions depend on the longest sequence of a batch")
 
 
-def ids_for(network: Any) -> list[int]:
+def ids_for(network: Any, token_count: int = PIECES[-1]) -> list[int]:
     """The prompt that a network is tried with."""
     count = network.config.get_text_config().vocab_size
-    return [(7 * at + 3) % count for at in range(PIECES[-1])]
+    return [(7 * at + 3) % count for at in range(token_count)]
 
 
 def is_near(expected: torch.Tensor, found: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +21,9 @@ from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Scheduler
 from services.inference.engines.local.turns import Reader, Turns
+
+if TYPE_CHECKING:
+    from services.inference.engines.local.compiled import Compiled
 
 logger = logging.getLogger(__name__)
 
@@ -87,21 +91,29 @@ def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
     """Has OpenVINO compute the network; False where that cannot be."""
     if model.device.type != "cpu" or model.network.dtype != torch.float32:
         return False
+    compiled = _compiled(model, int8, progress)
+    if compiled is not None:
+        model.network = compiled
+        # What is left to torch is to draw: beside other work its threads wait longer for each other than one takes.
+        torch.set_num_threads(1)
+    give_memory_back()  # a trace and its network hold each other
+    return compiled is not None
+
+
+def _compiled(model: LocalModel, int8: bool, progress: Progress | None) -> Compiled | None:
+    """What computes as the network does; None where there is no runtime, or it computes something else."""
     try:
         from services.inference.engines.local.compiled import Compiled
 
         compiled = Compiled(model.network, int8=int8, threads=torch.get_num_threads(), progress=progress)
         probe.compare(model.network, compiled, int8=int8)
     except Exception as error:  # whatever a model's own code makes of being traced
-        logger.info("torch computes this model: %s", error, extra={"model": model.name})
-        return False
-    else:
-        model.network = compiled  # the weights are laid out anew: theirs are let go
-        # What is left to torch is to draw: beside other work its threads wait longer for each other than one takes.
-        torch.set_num_threads(1)
-        return True
-    finally:
-        give_memory_back()  # a trace and its network hold each other
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == "openvino"  # this platform has none
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        level = logging.INFO if is_missing else logging.WARNING
+        logger.log(level, "torch computes this model: %s", said, extra={"model": model.name})
+        return None
+    return compiled
 
 
 def _pack(model: LocalModel, int8: bool, progress: Progress | None) -> None:
