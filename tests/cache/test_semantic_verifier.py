@@ -6,6 +6,7 @@ Lookups are drawn from a made-up world whose truth is known. What is tested is t
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -25,7 +26,7 @@ from services.cache.semantic.calibration import (
 )
 from services.cache.semantic.drift import ALARM, DriftWatch
 from services.cache.semantic.estimate import estimate, wilson
-from services.cache.semantic.verifier import Decision, Outcome, Verifier
+from services.cache.semantic.verifier import Decision, Outcome, Verifier, kept_bound
 
 HELD_SHARE_MAX = 0.1
 LOOKUPS = 4000
@@ -127,12 +128,12 @@ def test_what_is_wrong_without_a_sign_stays_within_the_bound(noise: float, error
     """Where a part is wrong that no model foretells, less than is allowed, all runs together keep to the bound."""
     tallies = [
         run(Verifier(HELD_SHARE_MAX, random.Random(seed).random), noisy(seed, noise).lookups(LOOKUPS), error_max)
-        for seed in range(4)
+        for seed in range(8)
     ]
     hits, wrong = sum(tally.hits for tally in tallies), sum(tally.wrong for tally in tallies)
 
     assert hits >= 0.1 * len(tallies) * LOOKUPS
-    assert wrong <= error_max * hits
+    assert wilson(wrong / hits, hits)[0] <= error_max
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,58 @@ def test_where_no_threshold_holds_little_is_given(noise: float, error_max: float
     """Where more is wrong without a sign than is allowed, hits stay rare, and no worse than what cannot be foretold."""
     tallies = [
         run(Verifier(HELD_SHARE_MAX, random.Random(seed).random), noisy(seed, noise).lookups(LOOKUPS), error_max)
-        for seed in range(5)
+        for seed in range(20)  # few runs have most of the hits
     ]
     hits, wrong = sum(tally.hits for tally in tallies), sum(tally.wrong for tally in tallies)
 
     assert hits <= hit_share_max * len(tallies) * LOOKUPS
     assert wrong <= 2 * noise * max(50, hits)
+
+
+@pytest.mark.parametrize("error_max", [0.02, 0.05, 0.1])
+def test_each_bound_is_kept_by_its_own_lookups(error_max: float):
+    """Strict callers whose questions fit more often than they seem to do not open the way for others' answers."""
+    hits = wrong = 0
+    for seed in range(4):
+        verifier, source = Verifier(HELD_SHARE_MAX, random.Random(seed).random), np.random.default_rng(seed)
+        for number in range(LOOKUPS):
+            seen = source.normal(size=WIDTH)
+            seen[0] = 1.0
+            is_strict = source.random() < 0.5
+            fits = bool(source.random() < 1 / (1 + np.exp(-(seen @ plain(0).weights) - 2 * is_strict)))
+            decision = verifier.decide(seen, error_max / (5 if is_strict else 1), restated=False)
+            if decision.outcome is not Outcome.ACCEPTED:
+                verifier.learn(decision, fits=fits)
+                verifier.refit()
+            elif number >= WARM_UP and not is_strict:
+                hits, wrong = hits + 1, wrong + (not fits)
+
+    assert hits > 100
+    assert wrong <= error_max * hits
+
+
+@pytest.mark.parametrize("error_max", [0.02, 0.05])
+def test_questions_that_come_in_bursts_keep_the_bound(error_max: float):
+    """A question that is asked several times in a row tells of itself, not of the next one."""
+    hits = wrong = 0
+    for seed in range(5):
+        verifier, source = Verifier(HELD_SHARE_MAX, random.Random(seed).random), np.random.default_rng(seed)
+        bursts = (
+            (seen + np.append(0.0, source.normal(scale=0.05, size=WIDTH - 1)), fits)
+            for seen, fits in noisy(seed, 0.005).lookups(LOOKUPS)
+            for _ in range(source.integers(1, 9))
+        )
+        tally = run(verifier, islice(bursts, LOOKUPS), error_max)
+        hits, wrong = hits + tally.hits, wrong + tally.wrong
+
+    assert hits > 500
+    assert wrong <= error_max * hits
+
+
+def test_bounds_that_few_ask_for_are_rounded_down():
+    """A bound is kept by one that others share, never by a laxer one."""
+    assert [kept_bound(asked) for asked in (0.02, 0.0249, 0.1, 0.99, 1e-9)] == [0.02, 0.02, 0.1, 0.7, 1e-6]
+    assert kept_bound(float(np.float32(0.03))) == 0.03
 
 
 def test_the_bound_is_used():
@@ -238,14 +285,17 @@ def test_what_was_learned_survives_a_restart():
 
 
 def test_the_estimate_covers_the_truth():
-    """What is reported as the share of wrong answers has the true one within its interval."""
-    verifier = Verifier(HELD_SHARE_MAX, random.Random(3).random)
-    tally = run(verifier, noisy(3).lookups(LOOKUPS), 0.05)
-    found = estimate(verifier.held_back.samples)
+    """What is reported as the share of wrong answers has the true one within its interval, nearly always."""
+    covered = 0
+    for seed in range(10):
+        verifier = Verifier(HELD_SHARE_MAX, random.Random(seed).random)
+        tally = run(verifier, noisy(seed).lookups(LOOKUPS), 0.05)
+        found = estimate(verifier.held_back.samples)
+        assert found is not None
+        assert found.sample_count > 30
+        covered += found.low <= tally.wrong / tally.hits <= found.high
 
-    assert found is not None
-    assert found.low <= tally.wrong / tally.hits <= found.high
-    assert found.sample_count > 50
+    assert covered >= 8
     assert estimate([]) is None
 
 
@@ -253,7 +303,7 @@ def test_few_labels_are_not_believed():
     """Without labels, and below the least number, no threshold is given."""
     calibration = Calibration()
     for seen, _ in plain(1).lookups(FIT_MIN - 1):
-        calibration.learn(seen, 0.9, fits=True)
+        calibration.learn(seen, 0.9, fits=True, error_max=0.1)
 
     assert not calibration.due
     assert calibration.fitted.threshold(0.99) == NEVER
@@ -271,13 +321,13 @@ def test_labels_stand_for_all_lookups_of_their_time():
         fits = bool(source.random() < 1 / (1 + np.exp(-2 - 2 * seen[1])))
         lookups, wrong = lookups + 1, wrong + (not fits)
         if lookups > 500 and source.random() > (0.1 if seen[1] > 0 else 0.8):
-            calibration.give(seen)
+            calibration.give(seen, 0.1)
         else:
-            calibration.learn(seen, 0.9, fits=fits)
+            calibration.learn(seen, 0.9, fits=fits, error_max=0.1)
             compared, wrong_compared = compared + 1, wrong_compared + (not fits)
 
     # The last item is for accepting every label, so that it tells of all lookups.
-    told = fit(calibration.snapshot(), calibration.fitted).counted[-1]
+    told = fit(calibration.snapshot(), calibration.fitted).curves[0.1].counted[-1]
 
     assert wrong_compared / compared > 1.3 * wrong / lookups
     assert told == pytest.approx(wrong / lookups, rel=0.08)
@@ -287,8 +337,8 @@ def test_given_lookups_are_thinned_evenly():
     """However many were given, so many are kept and stand for all of them."""
     calibration = Calibration()
     for _ in range(5 * GIVEN_MAX):
-        calibration.give(np.ones(WIDTH))
-    calibration.learn(np.ones(WIDTH), 0.9, fits=True)
+        calibration.give(np.ones(WIDTH), 0.1)
+    calibration.learn(np.ones(WIDTH), 0.9, fits=True, error_max=0.1)
 
     sample = calibration.snapshot()
 
@@ -301,8 +351,8 @@ def test_what_was_given_before_the_first_label_is_forgotten():
     alarmed, full = Calibration(), Calibration()
     for calibration, count in ((alarmed, 10), (full, NEAR_MAX + 10)):
         for _ in range(count):
-            calibration.give(np.ones(WIDTH))
-            calibration.learn(np.ones(WIDTH), 0.9, fits=True)
+            calibration.give(np.ones(WIDTH), 0.1)
+            calibration.learn(np.ones(WIDTH), 0.9, fits=True, error_max=0.1)
     alarmed.forget_before(6)
 
     for calibration, count in ((alarmed, 4), (full, NEAR_MAX)):
@@ -318,7 +368,7 @@ def test_a_report_stands_for_itself():
     for verifier, drawn in zip(verifiers, (True, False), strict=True):
         for _ in range(3):
             verifier.learn(Decision(Outcome.UNSURE, seen, 0.99, 0.1), fits=False, drawn=drawn)
-    drawn, reported = (fit(each.calibration.snapshot(), each.calibration.fitted) for each in verifiers)
+    drawn, reported = (fit(each.calibration.snapshot(), each.calibration.fitted).curves[0.1] for each in verifiers)
 
     at = int(np.argmax(drawn.evidence >= 100))
     assert reported.counted[at] < drawn.counted[at]

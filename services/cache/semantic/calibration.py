@@ -2,15 +2,16 @@
 
 Each comparison of a kept answer with a fresh one is a label. Labels below the threshold cost nothing, for those lookups
 are answered afresh anyway; above it some would-be hits are held back, and stand for those like them that were given. A
-logistic model turns features into a probability, and every label is judged by the model that all others would give.
-The threshold is then the lowest for which the share of wrong answers above it, by an upper bound, is within the error
-that is allowed. docs/semantic-cache.md states what that guarantees.
+logistic model turns features into a probability, and every label is judged by a model that has seen nothing of its
+time. The threshold of a bound is then the lowest for which the share of wrong answers above it, by an upper bound, is
+within it. The model learns from all labels; what a bound is kept by are the lookups that asked for it, for who asks for
+another one may ask otherwise. docs/semantic-cache.md states what that guarantees.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +34,8 @@ FIT_MIN: Final = 60
 REFIT_EVERY: Final = 40
 REFIT_SHARE: Final = 0.05
 RIDGE: Final = 1.0
+# Stretches of time whose labels are judged by the model of all others: who asks a question again does so soon.
+STRETCHES: Final = 6
 # One-sided confidence of the bound on wrong answers, of the share by the count alone, and of that count where it first
 # has to hold: where a part is wrong without a sign, chance must not open what then takes hundreds of hits to close.
 CONFIDENCE_Z: Final = 1.2816  # 90 %
@@ -48,7 +51,7 @@ NEVER: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One comparison: what was seen, whether the answer fitted, and its number.
+    """One comparison: what was seen, whether the answer fitted, its number, and the bound of the lookup.
 
     `drawn` is whether the answer's being wrong had no part in its being compared, as it has where a caller reports it.
     """
@@ -56,29 +59,31 @@ class Label:
     seen: Floats
     fits: bool
     number: int
+    error_max: float
     drawn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A lookup that was given the kept answer, which nobody compared, and the number of the next label."""
+    """A lookup that was given the kept answer, which nobody compared, the number of the next label, and its bound."""
 
     seen: Floats
     number: int
+    error_max: float
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What to fit to: labels by number, and what was seen of lookups that were given, each of them for so many."""
+    """What to fit to: labels by number, and lookups that were given, each of them for so many."""
 
     labels: Sequence[Label]
-    given: Sequence[Floats]
+    given: Sequence[Given]
     each: int
 
 
 # A label's and a given lookup's fields as they are kept over a restart.
-SavedLabel = tuple[list[float], bool, int, bool]
-SavedGiven = tuple[list[float], int]
+SavedLabel = tuple[list[float], bool, int, float, bool]
+SavedGiven = tuple[list[float], int, float]
 
 
 class Saved(msgspec.Struct, frozen=True, array_like=True):
@@ -93,28 +98,22 @@ class Saved(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """A model and what was seen of it, most probable first: item n of each array is for accepting n + 1 labels.
+class Curve:
+    """What was seen of the lookups of one bound, most probable first: item n is for accepting n + 1 labels.
 
     Attributes:
-        coefficients: Of the model.
-        probabilities: Of each label, by the model that all others give.
+        probabilities: Of each label, by a model that has not seen it.
         bounds: Upper bound on the share of wrong answers, by the model as corrected by what was counted.
         counted: Upper bound on that share by what was counted alone, with less confidence.
         founded: The same with more confidence, the least down to there: what is most probable to fit has to be proven.
         evidence: Effective number of labels.
     """
 
-    coefficients: Floats
-    probabilities: Floats = field(default_factory=lambda: np.empty(0))
-    bounds: Floats = field(default_factory=lambda: np.empty(0))
-    counted: Floats = field(default_factory=lambda: np.empty(0))
-    founded: Floats = field(default_factory=lambda: np.empty(0))
-    evidence: Floats = field(default_factory=lambda: np.empty(0))
-
-    def probability(self, seen: Floats) -> float:
-        """How probable it is that an answer fits."""
-        return float(logistic.sigmoid(np.asarray(seen @ self.coefficients)))
+    probabilities: Floats
+    bounds: Floats
+    counted: Floats
+    founded: Floats
+    evidence: Floats
 
     def threshold(self, error_max: float) -> float:
         """The lowest probability from which on wrong answers are within the error; NEVER if there is none."""
@@ -125,13 +124,30 @@ class Fitted:
         return float(self.probabilities[within[-1]]) if len(within) else NEVER
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A model's coefficients, and what was seen of it by the bound of the lookups."""
+
+    coefficients: Floats
+    curves: Mapping[float, Curve] = field(default_factory=dict)
+
+    def probability(self, seen: Floats) -> float:
+        """How probable it is that an answer fits."""
+        return float(logistic.sigmoid(np.asarray(seen @ self.coefficients)))
+
+    def threshold(self, error_max: float) -> float:
+        """The probability from which on answers are given to lookups of a bound; NEVER if there is none."""
+        curve = self.curves.get(error_max)
+        return NEVER if curve is None else curve.threshold(error_max)
+
+
 class Calibration:
     """The labels of one tenant and the model fitted to them."""
 
     def __init__(self, saved: Saved | None = None) -> None:
         self._near: deque[Label] = deque(map(_read, saved.near if saved else ()), NEAR_MAX)
         self._far: deque[Label] = deque(map(_read, saved.far if saved else ()), FAR_MAX)
-        self._given = deque(Given(np.array(seen), number) for seen, number in (saved.given if saved else ()))
+        self._given = deque(Given(np.array(seen), n, bound) for seen, n, bound in (saved.given if saved else ()))
         self._each = saved.each if saved else 1
         self._passed_count = 0
         self.label_count = saved.label_count if saved else 0
@@ -143,18 +159,18 @@ class Calibration:
         """Whether there is enough that is new to fit again."""
         return self.label_count >= self._fit_at
 
-    def learn(self, seen: Floats, probability: float, *, fits: bool, drawn: bool = True) -> None:
+    def learn(self, seen: Floats, probability: float, *, fits: bool, error_max: float, drawn: bool = True) -> None:
         """Adds a label."""
-        label = Label(seen, fits, self.label_count, drawn)
+        label = Label(seen, fits, self.label_count, error_max, drawn)
         (self._far if probability < FAR_PROBABILITY else self._near).append(label)
         self.label_count += 1
 
-    def give(self, seen: Floats) -> None:
+    def give(self, seen: Floats, error_max: float) -> None:
         """Notes a lookup that was given its answer: labels like it stand for it."""
         self._passed_count += 1
         if self._passed_count % self._each:
             return
-        self._given.append(Given(seen, self.label_count))
+        self._given.append(Given(seen, self.label_count, error_max))
         if len(self._given) > GIVEN_MAX:
             self._given = deque(list(self._given)[::2])
             self._each *= 2
@@ -165,7 +181,7 @@ class Calibration:
         if len(self._near) == NEAR_MAX:
             self._forget_given_before(self._near[0].number)
         labels = sorted([*self._near, *self._far], key=lambda label: label.number)
-        return Sample(labels, [given.seen for given in self._given], self._each)
+        return Sample(labels, list(self._given), self._each)
 
     def forget_before(self, number: int) -> None:
         """Forgets what came before a label, and trusts nothing until there are enough again."""
@@ -177,8 +193,10 @@ class Calibration:
 
     def save(self) -> Saved:
         """What to keep over a restart."""
-        given = [(np.round(given.seen, 4).tolist(), given.number) for given in self._given]
-        return Saved(list(map(_write, self._near)), list(map(_write, self._far)), self.label_count, given, self._each)
+        given = [
+            (row, given.number, given.error_max) for row, given in zip(_rounded(self._given), self._given, strict=True)
+        ]
+        return Saved(_written(self._near), _written(self._far), self.label_count, given, self._each)
 
     def _forget_given_before(self, number: int) -> None:
         """Keeps to the time from which labels are kept, so that they stand for that time's lookups."""
@@ -187,55 +205,82 @@ class Calibration:
 
 
 def fit(sample: Sample, start: Fitted) -> Fitted:
-    """Fits a model, and bounds the wrong answers by what it would foretell of each label had it not seen it.
+    """Fits a model, and bounds the wrong answers by what models foretell that have not seen the labels.
 
-    Takes some 10 ms for 4,000 labels, and may run in a thread.
+    Takes some 15 ms for 4,000 labels, and may run in a thread.
     """
     seen = np.stack([label.seen for label in sample.labels])
     fits = np.array([label.fits for label in sample.labels], float)
     coefficients = logistic.fit(seen, fits, features.PRIOR, RIDGE, start.coefficients)
-    unseen = logistic.left_out(seen, fits, RIDGE, coefficients)
-    order = np.argsort(-unseen, kind="stable")
-    probabilities = logistic.sigmoid(unseen[order])
-    weights = _weights(sample, unseen, coefficients)
-    return Fitted(coefficients, probabilities, *_bounds(probabilities, fits[order], weights[order]))
+    scores = _unseen(seen, fits, coefficients)
+    given = np.stack([given.seen for given in sample.given]) @ coefficients if sample.given else np.empty(0)
+    given_bounds = np.array([given.error_max for given in sample.given])
+    drawn = np.array([label.drawn for label in sample.labels], bool)
+    bounds = np.array([label.error_max for label in sample.labels])
+    curves = {}
+    for bound in np.unique(bounds[drawn]).tolist():
+        asked = drawn & (bounds == bound)
+        weights = np.ones(len(scores))
+        weights[asked] += sample.each * _shares(scores[asked], given[given_bounds == bound])
+        order = np.flatnonzero(asked | ~drawn)
+        order = order[np.argsort(-scores[order], kind="stable")]
+        curves[bound] = _curve(logistic.sigmoid(scores[order]), fits[order], weights[order])
+    return Fitted(coefficients, curves)
+
+
+def _unseen(seen: Floats, fits: Floats, coefficients: Floats) -> Floats:
+    """The score of each label by the model that the labels of other stretches of time give.
+
+    A question that is asked several times in a row makes labels that know each other: left out one by one, each would
+    be foretold by its twins, and skill be seen that new questions do not meet.
+    """
+    stretch = np.arange(len(fits)) * STRETCHES // len(fits)
+    scores = np.empty(len(fits))
+    for number in range(STRETCHES):
+        own = stretch == number
+        scores[own] = seen[own] @ logistic.fit(seen[~own], fits[~own], features.PRIOR, RIDGE, coefficients)
+    return scores
 
 
 def _read(saved: SavedLabel) -> Label:
-    seen, fits, number, drawn = saved
-    return Label(np.array(seen), fits, number, drawn)
+    seen, fits, number, error_max, drawn = saved
+    return Label(np.array(seen), fits, number, error_max, drawn)
 
 
-def _write(label: Label) -> SavedLabel:
-    return np.round(label.seen, 4).tolist(), label.fits, label.number, label.drawn
+def _written(labels: Sequence[Label]) -> list[SavedLabel]:
+    return [
+        (row, label.fits, label.number, label.error_max, label.drawn)
+        for row, label in zip(_rounded(labels), labels, strict=True)
+    ]
 
 
-def _weights(sample: Sample, scores: Floats, coefficients: Floats) -> Floats:
-    """How many lookups each label stands for: itself, and its share of those like it that were given.
+def _rounded(kept: Iterable[Label | Given]) -> list[list[float]]:
+    rows: list[list[float]] = np.round([one.seen for one in kept], 4).tolist()
+    return rows
+
+
+def _shares(scores: Floats, given: Floats) -> Floats:
+    """How many lookups that were given each label stands for, besides itself; by the scores of both.
 
     Whether an answer fits does not depend on when or whether it was compared, given its score. So a label needs not
     stand for one over the probability with which it was chosen at its moment, which leaps as the threshold moves: each
     given lookup is shared out among the labels nearest to it in score, so that a label stands for its part of all
     lookups of the time like it, as if chosen with their mean probability (the balance heuristic of multiple importance
-    sampling, Veach and Guibas 1995; as weights of strata, Holt and Smith 1979). A label's score is that of the model
+    sampling, Veach and Guibas 1995; as weights of strata, Holt and Smith 1979). A label's score is that of a model
     that has not seen it, as no model has seen the given ones: its own would lie on the side of its outcome.
     """
-    weights = np.ones(len(scores))
-    drawn = np.flatnonzero([label.drawn for label in sample.labels])
-    if not sample.given or not len(drawn):
-        return weights
-    drawn = drawn[np.argsort(-scores[drawn], kind="stable")]
-    given = -np.stack(sample.given) @ coefficients
+    order = np.argsort(-scores, kind="stable")
     # The middle of those that are equal, so that which of them was first has no say.
-    at = (np.searchsorted(-scores[drawn], given, "left") + np.searchsorted(-scores[drawn], given, "right")) // 2
-    alike = min(ALIKE, len(drawn))
-    first = np.clip(at - alike // 2, 0, len(drawn) - alike)
-    begun, ended = (np.bincount(steps, minlength=len(drawn) + 1) for steps in (first, first + alike))
-    weights[drawn] += sample.each / alike * np.cumsum(begun - ended)[:-1]
-    return weights
+    at = (np.searchsorted(-scores[order], -given, "left") + np.searchsorted(-scores[order], -given, "right")) // 2
+    alike = min(ALIKE, len(order))
+    first = np.clip(at - alike // 2, 0, len(order) - alike)
+    begun, ended = (np.bincount(steps, minlength=len(order) + 1) for steps in (first, first + alike))
+    shares = np.empty(len(order))
+    shares[order] = np.cumsum(begun - ended)[:-1] / alike
+    return shares
 
 
-def _bounds(probabilities: Floats, fits: Floats, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _curve(probabilities: Floats, fits: Floats, weights: Floats) -> Curve:
     """Bounds on wrong answers among the first of the labels, by model and by count, and the evidence for each.
 
     The model foretells a share; wrong answers that were counted correct it. Their rate over what was foretold has a
@@ -250,7 +295,7 @@ def _bounds(probabilities: Floats, fits: Floats, weights: Floats) -> tuple[Float
     bounds = foretold_share * gamma_quantile(wrong + TRUST, CONFIDENCE_Z) / (foretold + TRUST)
     counted, surely = (gamma_quantile(wrong + 1, z) / evidence for z in (COUNTED_Z, FOUNDED_Z))
     founded = np.minimum.accumulate(np.where(evidence >= EVIDENCE_MIN, surely, np.inf))
-    return bounds, counted, founded, evidence
+    return Curve(probabilities, bounds, counted, founded, evidence)
 
 
 def gamma_quantile(shape: Floats, z: float) -> Floats:

@@ -46,24 +46,6 @@ def fit(rows: Floats, outcomes: Floats, prior: Floats, ridge: float, start: Floa
     return found
 
 
-def left_out(rows: Floats, outcomes: Floats, ridge: float, found: Floats) -> Floats:
-    """Log odds of each row by the fit to all others: one Newton step away from the fit to all.
-
-    Args:
-        rows: Shape (rows, columns).
-        outcomes: 0 or 1 for each row.
-        ridge: As it was fitted with.
-        found: The coefficients that were found.
-    Source: approximate leave-one-out, Rad and Maleki 2020.
-    """
-    scores = rows @ found
-    probabilities = sigmoid(scores)
-    curvature = probabilities * (1 - probabilities)
-    leverage = np.einsum("rc,rc->r", rows @ np.linalg.inv(_hessian(rows, curvature, ridge)), rows)
-    without: Floats = scores - leverage * (outcomes - probabilities) / (1 - leverage * curvature)
-    return without
-
-
 def sigmoid(scores: Floats) -> Floats:
     """Turns log odds into probabilities, without overflow."""
     half: Floats = 0.5 * (1 + np.tanh(scores / 2))
@@ -73,13 +55,9 @@ def sigmoid(scores: Floats) -> Floats:
 def _newton_step(rows: Floats, outcomes: Floats, prior: Floats, ridge: float, at: Floats) -> Floats:
     probabilities = sigmoid(rows @ at)
     curvature = np.maximum(probabilities * (1 - probabilities), CURVATURE_MIN)
+    hessian: Floats = (rows * curvature[:, None]).T @ rows + ridge * np.eye(len(at))
     gradient: Floats = rows.T @ (outcomes - probabilities) - ridge * (at - prior)
-    return np.asarray(np.linalg.solve(_hessian(rows, curvature, ridge), gradient), np.float64)
-
-
-def _hessian(rows: Floats, curvature: Floats, ridge: float) -> Floats:
-    hessian: Floats = (rows * curvature[:, None]).T @ rows + ridge * np.eye(rows.shape[1])
-    return hessian
+    return np.asarray(np.linalg.solve(hessian, gradient), np.float64)
 
 
 def _loss(rows: Floats, outcomes: Floats, prior: Floats, ridge: float, at: Floats) -> float:

@@ -9,6 +9,7 @@ business.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -32,8 +33,8 @@ UNCERTAINTY_START: Final = 0.15
 HEADROOM: Final = 5
 # An error bound of 1 allows everything: nothing is to be learned then, and nothing is held back.
 UNBOUNDED: Final = 1.0
-# Bounds that are watched apart.
-WATCHES_MAX: Final = 32
+# Bounds that are kept; others are rounded down to one of them, for each needs evidence of its own.
+BOUNDS: Final = tuple(round(digit * 10.0**power, 7) for power in range(-6, 0) for digit in (1, 1.5, 2, 3, 5, 7))
 
 
 class Outcome(Enum):
@@ -57,6 +58,11 @@ class Decision:
     probability: float | None
     error_max: float
     weight: float = 1.0
+
+
+def kept_bound(error_max: float) -> float:
+    """The bound that is kept where one is asked for: the next of BOUNDS below it, itself if it is one of them."""
+    return BOUNDS[max(bisect_right(BOUNDS, error_max * (1 + 1e-6)) - 1, 0)]  # it may come rounded to 32 bits
 
 
 class Verifier:
@@ -87,6 +93,7 @@ class Verifier:
         """
         if error_max >= UNBOUNDED:
             return Decision(Outcome.ACCEPTED, seen, None, error_max)
+        error_max = kept_bound(error_max)
         probability = self.calibration.fitted.probability(seen)
         threshold = self.calibration.fitted.threshold(error_max)
         if threshold < NEVER:
@@ -99,7 +106,7 @@ class Verifier:
         if allowed and self._random() < chance:
             self.held_count += 1
             return Decision(Outcome.HELD_BACK, seen, probability, error_max, 1 / chance)
-        self.calibration.give(seen)
+        self.calibration.give(seen, error_max)
         return Decision(Outcome.ACCEPTED, seen, probability, error_max)
 
     def learn(self, decision: Decision, *, fits: bool, drawn: bool = True) -> None:
@@ -110,7 +117,9 @@ class Verifier:
         if decision.probability is None:
             return
         number = self.calibration.label_count
-        self.calibration.learn(decision.seen, decision.probability, fits=fits, drawn=drawn)
+        self.calibration.learn(
+            decision.seen, decision.probability, fits=fits, error_max=decision.error_max, drawn=drawn
+        )
         if decision.outcome is not Outcome.HELD_BACK:
             return
         self.held_back.add(decision.weight, fits=fits)
@@ -129,9 +138,7 @@ class Verifier:
         return msgspec.structs.replace(self.calibration.save(), held=list(self.held_back.samples))
 
     def _watch(self, error_max: float) -> DriftWatch:
-        """The watch over lookups of one bound; callers may ask for many, but seldom do."""
-        if error_max not in self._watches and len(self._watches) >= WATCHES_MAX:
-            self._watches.clear()
+        """The watch over lookups of one bound."""
         return self._watches.setdefault(error_max, DriftWatch(error_max, 1 / HOLD_MIN))
 
     def _chance(self, probability: float) -> float:

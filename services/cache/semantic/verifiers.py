@@ -29,9 +29,9 @@ from services.cache.store import Clock, EntryStore, StoreUnavailable
 log = logging.getLogger(__name__)
 
 # Tenants whose verifiers are in memory, some 2 MB each once they have learned much.
-TENANTS_MAX: Final = 1000
+TENANTS_MAX: Final = 256
 # Raise it when what is kept of them changes its form: what was kept before is then forgotten.
-FORM: Final = 2
+FORM: Final = 3
 SAVED_FOR_MS: Final = 30 * 86_400_000
 # Worth more than any answer, so that it is the last to be evicted.
 WORTH: Final = Savings(generation_ms=86_400_000, completion_token_count=2**31 - 1)
