@@ -215,7 +215,7 @@ def run(name: str, settings: ServeSettings, build: Callable[[Telemetry], Awaitab
 
 def _refuse(name: str, error: ConfigError) -> NoReturn:
     print(f"{name}: {error.message}", file=sys.stderr)
-    sys.exit(EXIT_CONFIG)
+    leave(EXIT_CONFIG)
 
 
 class _Process:
