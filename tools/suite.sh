@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly FLAKY_MAX=3 FAILED=.pytest_cache/v/cache/lastfailed AGAIN=build/again.xml
 
-run() { .venv/bin/python -m pytest -rs --telemetry build/telemetry "$@"; }
+# With `=`: apart, pytest takes the folder for one of tests as soon as it is there, and finds no tests/conftest.py.
+run() { .venv/bin/python -m pytest -rs --telemetry=build/telemetry "$@"; }
 
 [ $# -eq 0 ] || { run "$@"; exit; }
 rm -f "$FAILED"

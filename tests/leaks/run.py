@@ -1,4 +1,4 @@
-"""`pytest --telemetry FOLDER`: records the telemetry of the whole run, of every process, and fails it on any leak.
+"""`pytest --telemetry=FOLDER`: records the telemetry of the whole run, of every process, and fails it on any leak.
 
 Processes that tests start send traces, metrics and logs to the collector of the run, because the environment says so,
 and what they print into files of the tests is read at the end. In the tests' own process every span is kept, also where
