@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, Unavailable, error_of
+from services.inference.accounting import metering
 from services.inference.attempts import failure
 from services.inference.attempts.attempts import Attempts, Batch
 from services.inference.attempts.breaker import BreakerState
 from services.inference.attempts.targets import Targets
 from services.inference.events import Attempt, AttemptEvent, AttemptOutcome, Receipt
-from services.inference.generation import Delta, EngineCompleted, Usage
+from services.inference.generation import Delta, EngineCompleted, EngineEvent, Prompt, Usage
 from services.inference.request import Request
 from services.inference.routing.catalog import Price, Target
 from services.inference.routing.router import Route, RouteTarget
@@ -380,6 +381,46 @@ async def test_what_opens_a_breaker_and_what_does_not(script: Sequence[Any]) -> 
     opens = script[0] == [Delta(text="a")]
 
     assert targets.of(way.own[0], way.rules).breaker.state is (BreakerState.OPEN if opens else BreakerState.CLOSED)
+
+
+class FullEngine(FakeEngine):
+    """An engine whose places are all taken: its calls wait, and say so when they are left."""
+
+    async def generate(self, prompt: Prompt, deadline: float | None) -> AsyncGenerator[Sequence[EngineEvent], None]:
+        meter, came_at = metering.current(), time.monotonic()
+        try:
+            async for batch in super().generate(prompt, deadline):
+                yield batch
+        finally:
+            meter.is_queued, meter.queue_s = True, time.monotonic() - came_at
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "own_s", "reason"),
+    [(SOON, 60.0, "QUEUE_TIMEOUT"), (60.0, 1.0, "DEADLINE_EXCEEDED")],
+    ids=["the route's time", "the caller's time"],
+)
+async def test_waiting_for_a_place_opens_no_breaker(ttft_s: float, own_s: float, reason: str) -> None:
+    """A model with more to do than it has time for is well: who waits in vain comes back, and nobody else suffers."""
+    targets = Targets()
+    target = Target(engine="local", model="t1", breaker=BreakerRule(failures_in_a_row=1))
+    rules = Rules(retries=RetryRule(retries_max=0), deadlines=DeadlineRule(ttft_s=ttft_s))
+    way = Route("gpt", "chat", "", (RouteTarget(target, target.model),), rules)
+    made = attempts(FullEngine(asyncio.Event()), targets=targets)
+    error, _ = await failed(made, request(deadline=time.monotonic() + own_s), way)
+
+    assert error.reason == reason
+    assert error.code is (Code.RESOURCE_EXHAUSTED if reason == "QUEUE_TIMEOUT" else Code.DEADLINE_EXCEEDED)
+    assert targets.of(way.own[0], way.rules).breaker.state is BreakerState.CLOSED
+
+
+async def test_who_waits_for_a_place_is_answered_by_the_next() -> None:
+    """The line before one target is no reason to refuse what another can do."""
+    events = await run(
+        attempts(FullEngine(asyncio.Event()), saying("b")), way=once(2, deadlines=DeadlineRule(ttft_s=0.1))
+    )
+
+    assert texts(events) == ["b"]
 
 
 @pytest.mark.parametrize(("ttft_s", "is_open"), [(0.01, True), (60.0, False)])

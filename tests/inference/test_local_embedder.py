@@ -6,13 +6,15 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from kit import minilm
 from kit.encoder import TURN_TEXTS_MAX
 from kit.errors import Code, InvalidArgument, MillraceError
-from services.inference.engines.local.embedder import LocalEmbedder
+from services.inference.accounting.metering import Meter, lend
+from services.inference.engines.local.embedder import ACTIVE_MAX, LocalEmbedder
 
 DIMENSIONS = 384
 
@@ -90,6 +92,20 @@ async def test_deadline_ends_the_work(embedder: LocalEmbedder) -> None:
         await embedder.embed("", ["x"] * 100, None, time.monotonic())
 
     assert late.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_who_waits_for_a_place_and_leaves_says_so(embedder: LocalEmbedder) -> None:
+    """Where every place is taken, the meter tells the wait from work."""
+    waiting, working = Meter(), Meter()
+    async with AsyncExitStack() as places:
+        for _ in range(ACTIVE_MAX):
+            await places.enter_async_context(embedder._slots.place())
+        with lend(waiting), pytest.raises(MillraceError):
+            await embedder.embed("", ["a"], None, time.monotonic() + 0.01)
+    with lend(working):
+        await embedder.embed("", ["a"], None, None)
+
+    assert (waiting.is_queued, working.is_queued) == (True, False)
 
 
 async def test_before_and_after_its_time() -> None:

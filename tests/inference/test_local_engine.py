@@ -90,6 +90,28 @@ async def test_what_is_drawn_while_its_reader_leaves_is_counted(tiny: LocalEngin
     assert meter.usage.completion_token_count == 1
 
 
+async def test_who_waits_for_a_place_and_leaves_says_so(tiny: LocalEngine) -> None:
+    """A request that the model never began with has used nothing, and was waiting all the time; one at work has not."""
+    work, may_step = tiny._ready().work, threading.Event()
+    step = work.step
+    work.step = lambda: step() if may_step.wait(DEADLINE_S) else False  # type: ignore[method-assign]
+    waiting, working = Meter(), Meter()
+    with lend(waiting):
+        reading = asyncio.create_task(collect(tiny, raw(max_tokens=4)))
+    await until(lambda: tiny.waiting_count == 1)
+    reading.cancel()
+    await asyncio.sleep(0)
+    may_step.set()
+    await asyncio.gather(reading, return_exceptions=True)
+    with lend(working):
+        await collect(tiny, raw(max_tokens=4))
+
+    assert (waiting.is_queued, waiting.usage.prompt_token_count) == (True, 0)
+    assert waiting.queue_s > 0
+    assert not working.is_queued
+    assert working.usage.completion_token_count == 4
+
+
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 async def test_greedy_equals_generate(tiny: LocalEngine, model: LocalModel, penalty: float) -> None:
     """Greedy decoding gives the tokens of transformers' own `generate`, repetition penalty included."""

@@ -17,9 +17,17 @@ from services.inference.generation import Usage
 
 
 class Meter(msgspec.Struct):
-    """What was used so far, as far as it is known here."""
+    """What was used so far, as far as it is known here.
+
+    Attributes:
+        usage: Tokens.
+        queue_s: How long the attempt waited for a place within the engine.
+        is_queued: Whether it never got one.
+    """
 
     usage: Usage = Usage()
+    queue_s: float = 0.0
+    is_queued: bool = False
 
 
 _current: ContextVar[Meter | None] = ContextVar("millrace_meter", default=None)

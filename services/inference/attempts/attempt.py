@@ -21,7 +21,7 @@ from services.inference.accounting import metering
 from services.inference.accounting.metering import Meter
 from services.inference.accounting.spending import COUNTED, ESTIMATED, NOTHING, REPORTED, spent
 from services.inference.attempts import failure
-from services.inference.attempts.tries import Tries, Turn
+from services.inference.attempts.tries import RETRY_AFTER_MS, Tries, Turn
 from services.inference.engine import Source
 from services.inference.events import Attempt, AttemptOutcome
 from services.inference.generation import Delta, EngineCompleted, EngineEvent, Usage
@@ -188,7 +188,7 @@ class Asking:
                 except StopAsyncIteration:
                     break
                 except TimeoutError as error:
-                    raise _timed_out(waiting_for, until >= total_at) from error
+                    raise _timed_out(waiting_for, until >= total_at, self._meter.is_queued) from error
                 self._heard_at = time.monotonic()
                 yield batch
                 within = nullcontext()
@@ -228,8 +228,10 @@ class Asking:
 
     def _was_hurried(self) -> bool:
         """Whether a deadline passed although the target had not been silent for long."""
-        silent_s = time.monotonic() - self._heard_at
         began = self._turn.attempt.ttft_s is not None
+        silent_s = time.monotonic() - self._heard_at
+        if not began:  # while a call waits for a place, nothing is asked of the target
+            silent_s = 0.0 if self._meter.is_queued else silent_s - self._meter.queue_s
         return not self._deadlines.is_silence_long(silent_s, self._turn.state.first_tokens.p95_s(), began)
 
 
@@ -241,8 +243,12 @@ def _size(event: EngineEvent) -> int:
     return len(event.text) + len(event.reasoning) + arguments + 64 * len(event.logprobs)
 
 
-def _timed_out(waiting_for: str, is_total: bool) -> MillraceError:
+def _timed_out(waiting_for: str, is_total: bool, is_queued: bool) -> MillraceError:
+    """What a wait that was too long is; one for a place is no failure of who has none to give."""
     if is_total:
         return DeadlineExceeded("DEADLINE_EXCEEDED", "the answer was not complete by the deadline; allow more time")
+    if is_queued:
+        problem = "no place at the model became free in time; retry later"
+        return ResourceExhausted("QUEUE_TIMEOUT", problem, retry_after_ms=RETRY_AFTER_MS)
     waits = {"TTFT": "begin its answer", "INTER_TOKEN": "go on with its answer"}
     return DeadlineExceeded(f"{waiting_for}_TIMEOUT", f"the target did not {waits[waiting_for]} in time; retry")

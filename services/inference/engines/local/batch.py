@@ -89,8 +89,8 @@ class Batch:
 
     def _start(self, job: Job, now: float) -> None:
         if not job.is_started:
-            job.is_started = True
-            self._metrics.queue_s.observe(now - job.arrived_s)
+            job.started_s = now
+            self._metrics.queue_s.observe(job.queue_s)
             self._metrics.prompt_tokens.inc(len(job.prompt_ids))
 
     def _show(self) -> None:

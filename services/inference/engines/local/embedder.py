@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from kit.encoder import QUEUE_TEXTS_MAX, TURN_TEXTS_MAX, Encoder, Loaded, load
 from kit.errors import DeadlineExceeded, InvalidArgument
+from services.inference.accounting import metering
 from services.inference.engines.local.machine import LOADING
 from services.inference.engines.local.slots import Slots
 from services.inference.generation import Usage
@@ -55,8 +56,11 @@ class LocalEmbedder:
         if dimension_count is not None and dimension_count != own:
             problem = f"this model gives vectors of {own} numbers and cannot shorten them"
             raise InvalidArgument("dimension_count", problem)
+        meter, came_at = metering.current(), time.monotonic()
+        meter.is_queued = True
         try:
-            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()), self._slots.place():
+            async with asyncio.timeout(None if deadline is None else deadline - came_at), self._slots.place():
+                meter.is_queued, meter.queue_s = False, time.monotonic() - came_at
                 vectors, token_count = await self._encoder.encode_counted(texts)
         except TimeoutError as error:
             raise DeadlineExceeded("DEADLINE_EXCEEDED", "the texts were not embedded by the deadline") from error

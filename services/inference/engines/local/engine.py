@@ -184,7 +184,7 @@ class LocalEngine:
             try:
                 await self._leave(job)
             finally:
-                meter.usage = job.usage
+                meter.usage, meter.queue_s, meter.is_queued = job.usage, job.queue_s, not job.is_started
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """Counts the prompt's tokens, the chat template's included."""

@@ -36,7 +36,7 @@ class Job:
         priority: Higher goes first.
         constrain: Makes what holds one choice to its output format; None: any text will do.
         read_calls: Makes what reads calls of tools out of one choice; None: it may call none.
-        is_started: Whether the model works on it, or has.
+        started_s: When the model began to work on it, by the same clock as `arrived_s`; None: not yet.
         is_cancelled: Whether nobody wants the answer any more.
         cached_count: Tokens of the prompt that were not computed, because another request had the same.
         answers: Its choices, once the thread has taken it on.
@@ -54,13 +54,23 @@ class Job:
     priority: int = 0
     constrain: Callable[[], Constraint] | None = None
     read_calls: Callable[[], ToolCallReader] | None = None
-    is_started: bool = False
+    started_s: float | None = None
     is_cancelled: bool = False
     cached_count: int = 0
     answers: list[Answer] = field(default_factory=list)
     arrived_s: float = field(default_factory=time.monotonic)
     is_left: bool = False
     on_left: Callable[[], object] | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the model works on it, or has."""
+        return self.started_s is not None
+
+    @property
+    def queue_s(self) -> float:
+        """How long it has waited, or had to, until the model began to work on it."""
+        return (time.monotonic() if self.started_s is None else self.started_s) - self.arrived_s
 
     @property
     def usage(self) -> Usage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -142,7 +143,7 @@ class Turns:
         return bool(ready)
 
     def _start(self, job: Job) -> None:
-        job.is_started = True
+        job.started_s = time.monotonic()
         try:
             job.begin(self._model)
             self._decodings[job] = _Decoding(self._model, self._reader, job)
