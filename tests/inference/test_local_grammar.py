@@ -17,7 +17,17 @@ import torch
 from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.grammar import Grammars
 from services.inference.engines.local.model import LocalModel, load
-from services.inference.generation import ChoiceFinished, Delta, FinishReason, OutputFormat, Prompt, Sampling
+from services.inference.generation import (
+    ChoiceFinished,
+    Delta,
+    FinishReason,
+    Message,
+    OutputFormat,
+    Prompt,
+    Role,
+    Sampling,
+    TextPart,
+)
 from tests.fakes.tiny_gpt2 import write_tiny
 from tests.inference.local_answers import collect, text_of
 from tests.inference.local_batch import Bench
@@ -124,6 +134,64 @@ async def test_a_json_object_is_one_as_far_as_it_goes(engine: LocalEngine) -> No
         assert isinstance(json.loads(text_of(events)), dict)
     else:
         assert finished.finish_reason is FinishReason.LENGTH
+
+
+ENDLESS = {
+    "a list of texts": {"steps": {"type": "array", "items": {"type": "string"}}},
+    "a text and a number": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "whatever": {"x": {}},
+}
+
+
+@pytest.mark.parametrize("properties", [None, *ENDLESS.values()], ids=["an object", *ENDLESS])
+async def test_a_model_that_would_end_closes_its_json(properties: dict[str, Any] | None) -> None:
+    """What the embedded model has no more thought for it closes; it went on to the end of its context, two minutes."""
+    schema = {"type": "object", "properties": properties, "required": list(properties or {})}
+    output_format = OutputFormat("json_object")
+    if properties:
+        output_format = OutputFormat("json_schema", schema_json=json.dumps({**schema, "additionalProperties": False}))
+    engine = LocalEngine("embedded")
+    await engine.warm()
+    try:
+        for text in ("What is Millrace?", "Alice and Bob are going to a science fair on Friday."):
+            prompt = Prompt(
+                messages=(Message(Role.USER, (TextPart(text),)),),
+                output_format=output_format,
+                sampling=Sampling(max_tokens=300),
+            )
+            events = await collect(engine, prompt)
+
+            assert ChoiceFinished(0, FinishReason.STOP) in events
+            said = json.loads(text_of(events))
+            assert properties is None or set(said) == set(properties)
+    finally:
+        await engine.close()
+
+
+def test_only_what_is_asked_for_is_said_after_an_end(model: LocalModel) -> None:
+    """A model that would end has its text closed and no further item begun; its later text and number stay its own."""
+    item = {"type": "array", "items": {"type": "string"}}
+    schema = {"type": "object", "properties": {"a": item, "b": {"type": "string"}, "c": {"type": "integer"}}}
+    asked = {**schema, "required": ["a", "b", "c"], "additionalProperties": False}
+    grammar = Grammars(model).compile(OutputFormat("json_schema", schema_json=json.dumps(asked)))
+    constraint, said = grammar.constraint(), ""
+    (end_id,) = model.end_ids
+
+    def say(wanted: str) -> None:
+        """Draws what the model would like most, sign by sign, as far as it may; an end is written `.`."""
+        nonlocal said
+        for sign in wanted:
+            logits = torch.zeros(model.vocab_size)
+            logits[end_id if sign == "." else model.tokenizer.convert_tokens_to_ids(sign)] = 9.0
+            constraint.restrict(logits)
+            token_id = int(logits.argmax())
+            constraint.accept(token_id)
+            said += model.token_bytes(token_id).decode()
+
+    say('{"a":["x}.,')
+    assert said == '{"a":["x}"]'
+    say(',"b":"y]z","c":34}')
+    assert json.loads(said) == {"a": ["x}"], "b": "y]z", "c": 34}
 
 
 async def test_log_probabilities_stay_the_models_own(engine: LocalEngine) -> None:

@@ -1,7 +1,9 @@
 """Holds an answer to an output format: JSON, a JSON schema, a regular expression, or one of some texts.
 
 llguidance compiles the format, and tells before each draw which tokens may come next; the others cannot be drawn. An
-answer ends where the format leaves nothing more to say. One that is cut short by its length may be incomplete.
+answer ends where the format leaves nothing more to say. A model that would end within JSON closes what it says, and
+says only what the format still asks for: a small one goes on for ever otherwise. One that is cut short by its length
+may be incomplete.
 """
 
 from __future__ import annotations
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 
 # Models like to set JSON in lines, and some never stop: so much space may stand between two of its signs.
 JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[ \n]{0,8}"}
+# What closes a string, and what closes objects and lists, as tokens may have it.
+QUOTES = [b'"' + rest for rest in (b"", b"}", b"]", b"}}", b"}]", b"]}")]
+BRACKETS = [b"}", b"]", b"}}", b"}]", b"]}", b"]]", b"}}}"]
+# Where one of these may come next, a text is being said: no number begins with them, nor true, false or null.
+LETTERS = [bytes([letter]) for letter in b"bcdghijkmopqvwxyzBCDGHIJKMOPQVWXYZ"]
+DIGITS = [bytes([digit]) for digit in b"0123456789"]
 
 
 class Grammars:
@@ -35,6 +43,7 @@ class Grammars:
     def __init__(self, model: LocalModel) -> None:
         self._model = model
         self._tokenizer: LLTokenizer | None = None
+        self._ending: Ending | None = None
         self._making = threading.Lock()
 
     def compile(self, output_format: OutputFormat) -> Grammar:
@@ -48,7 +57,7 @@ class Grammars:
             text = _grammar(output_format)
         except ValueError as error:
             raise InvalidArgument(field, f"cannot be read: {error}") from error
-        return self._compiled(text, field)
+        return self._compiled(text, field, is_json=output_format.kind in ("json_object", "json_schema"))
 
     def compile_calls(self, prompt: Prompt) -> Grammar | None:
         """Compiles what calls of tools must look like, where the request insists; None: the model is free.
@@ -67,14 +76,15 @@ class Grammars:
             text = tool_format.free(tools, **said)
         else:
             return None
-        return self._compiled(text, "spec.tools")
+        return self._compiled(text, "spec.tools", is_json=True)
 
-    def _compiled(self, text: str, field: str) -> Grammar:
+    def _compiled(self, text: str, field: str, is_json: bool) -> Grammar:
         tokenizer = self._prepared()
         matcher = LLMatcher(tokenizer, text, log_level=0)
         if matcher.is_error():
             raise InvalidArgument(field, f"cannot be enforced: {_first_line(matcher.get_error())}")
-        return Grammar(matcher, tokenizer.vocab_size, self._model.vocab_size)
+        ending = self._ending if is_json else None
+        return Grammar(matcher, tokenizer.vocab_size, self._model.vocab_size, ending)
 
     def _prepared(self) -> LLTokenizer:
         with self._making:
@@ -83,26 +93,67 @@ class Grammars:
                 # Some tokenizers know tokens for which their model has no logits.
                 token_count = max(self._model.vocab_size, len(tokenizer))
                 self._tokenizer = from_tokenizer(tokenizer, token_count, ends or None)
+                self._ending = Ending(self._tokenizer, ends, self._model.vocab_size)
             return self._tokenizer
+
+
+class Ending:
+    """How JSON is closed by one model's tokens."""
+
+    def __init__(self, tokenizer: LLTokenizer, end_ids: list[int], vocab_size: int) -> None:
+        def single(texts: list[bytes]) -> np.ndarray:
+            tokens = (tokenizer.tokenize_bytes(text) for text in texts)
+            return np.array([ids[0] for ids in tokens if len(ids) == 1 and ids[0] < vocab_size], dtype=np.int64)
+
+        self._end_ids = frozenset(end_ids)
+        self._quotes, self._brackets = single(QUOTES), single(BRACKETS)
+        self._letters, self._digits = single(LETTERS), single(DIGITS)
+
+    def is_wanted(self, logits: torch.Tensor, is_allowed: np.ndarray) -> bool:
+        """Whether the likeliest token, by logits of shape (vocabulary,), is an end that may not come yet."""
+        likeliest = int(logits.argmax())
+        return likeliest in self._end_ids and not is_allowed[likeliest]
+
+    def narrow(self, is_allowed: np.ndarray, is_wanted: bool) -> None:
+        """Leaves only what closes something, where that may come next, in place, shape (vocabulary,).
+
+        Args:
+            is_allowed: What the format lets come next.
+            is_wanted: Whether the model would end just here, and not only earlier: then texts and numbers end, too.
+        """
+        if is_allowed[self._letters].any():  # within a text brackets are signs like others
+            choices = [self._quotes] if is_wanted else []
+        elif is_wanted:
+            choices = [self._brackets, self._quotes]
+        else:
+            choices = [] if is_allowed[self._digits].any() else [self._brackets]
+        for token_ids in choices:
+            closing = token_ids[is_allowed[token_ids]]
+            if len(closing):
+                is_allowed[:] = False
+                is_allowed[closing] = True
+                return
 
 
 class Grammar:
     """A compiled format, from which each choice gets its own constraint."""
 
-    def __init__(self, matcher: LLMatcher, token_count: int, vocab_size: int) -> None:
+    def __init__(self, matcher: LLMatcher, token_count: int, vocab_size: int, ending: Ending | None = None) -> None:
         self._matcher, self._token_count, self._vocab_size = matcher, token_count, vocab_size
+        self._ending = ending
 
     def constraint(self) -> GrammarConstraint:
         """What holds one choice, at its beginning."""
-        return GrammarConstraint(self._matcher.deep_copy(), self._token_count, self._vocab_size)
+        return GrammarConstraint(self._matcher.deep_copy(), self._token_count, self._vocab_size, self._ending)
 
 
 class GrammarConstraint:
     """The format as far as one choice has come in it."""
 
-    def __init__(self, matcher: LLMatcher, token_count: int, vocab_size: int) -> None:
-        """`token_count` are the tokenizer's, `vocab_size` those that have logits."""
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, token_count: int, vocab_size: int, ending: Ending | None = None) -> None:
+        """`token_count` are the tokenizer's, `vocab_size` those that have logits; `ending` is JSON's."""
+        self._matcher, self._ending = matcher, ending
+        self._is_closing = False  # the model would have ended before
         self._allowed = np.zeros((1, (token_count + 31) // 32), dtype=np.int32)
         self._vocab_size = vocab_size
 
@@ -112,7 +163,13 @@ class GrammarConstraint:
             return
         fill_next_token_bitmask(self._matcher, self._allowed)
         bits = np.unpackbits(self._allowed.view(np.uint8)[0], bitorder="little")[: self._vocab_size]
-        logits.masked_fill_(torch.from_numpy(bits == 0).to(logits.device), -torch.inf)
+        is_allowed = bits.astype(bool)
+        if self._ending:
+            is_wanted = self._ending.is_wanted(logits, is_allowed)
+            self._is_closing = self._is_closing or is_wanted
+            if self._is_closing:
+                self._ending.narrow(is_allowed, is_wanted)
+        logits.masked_fill_(torch.from_numpy(~is_allowed).to(logits.device), -torch.inf)
 
     def accept(self, token_id: int) -> None:
         """Takes the token that was drawn."""
