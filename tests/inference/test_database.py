@@ -138,6 +138,17 @@ async def test_a_host_s_own_url_of_postgresql_works(postgres: PostgresServer, sc
     await database.close()
 
 
+async def test_only_its_owner_reads_a_file_that_is_made_here(tmp_path: Path) -> None:
+    """Prompts and hashes of passwords are in it, and in what SQLite keeps beside it."""
+    database = open_database(f"sqlite+aiosqlite:///{tmp_path}/data/x.sqlite3")
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE TABLE t (x)")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "data").iterdir()}
+    await database.engine.dispose()
+
+    assert modes == {"x.sqlite3": 0o600, "x.sqlite3-wal": 0o600, "x.sqlite3-shm": 0o600}
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """The file's place is named."""
     (tmp_path / "file").write_text("")

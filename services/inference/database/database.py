@@ -166,7 +166,7 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         # What one connection writes the others have to read anew: so one does what it can by itself.
         options["pool_use_lifo"] = True
         try:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_private(Path(url.database))
         except OSError as error:
             raise ConfigError(f"MILLRACE_INFERENCE_DATABASE_URL: {url.database}: {error.strerror}") from None
     engine = create_async_engine(url, **options)
@@ -190,6 +190,16 @@ def _sqlite(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file where there is none: it will have prompts and hashes of passwords, which are no matter for others.
+
+    What SQLite keeps beside a file it keeps as private as that.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=0o600)
 
 
 def _write_ahead(cursor: Any) -> None:
