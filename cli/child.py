@@ -81,10 +81,15 @@ class Child:
         return self._process.pid
 
     @classmethod
-    async def start(cls, part: Part, log_dir: Path | None, environ: Mapping[str, str] = os.environ) -> Child:
-        """Starts the service with a fresh log file in a folder that exists, in an environment or the parent's own."""
+    async def start(
+        cls, part: Part, log_dir: Path | None, environ: Mapping[str, str] = os.environ, *, is_again: bool = False
+    ) -> Child:
+        """Starts the service in an environment or the parent's own.
+
+        Its log file, in a folder that exists, is a fresh one; one that is started again goes on with the one it has.
+        """
         log = log_path(part, log_dir)
-        with nullcontext() if log_dir is None else log.open("wb") as output:
+        with nullcontext() if log_dir is None else log.open("ab" if is_again else "wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.leash", str(os.getpid()), *part.command),
                 stdin=asyncio.subprocess.DEVNULL,

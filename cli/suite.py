@@ -1,6 +1,7 @@
 """The four services as one program: start together, be ready together, stop in order.
 
-Never restarts a service: one that dies on a developer's machine should be seen, not papered over.
+One that dies after it was ready is told of, with its last words, and started again: the others do without it meanwhile,
+as they are made to. One that does not become ready, or dies again and again, ends the suite.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from cli.report import Report
 # How often the last log line is shown while a service loads.
 PROGRESS_INTERVAL_S = 0.25
 TAIL_LINE_COUNT = 20
+# So many deaths of one service within so long are no accident.
+DEATHS_MAX, DEATHS_WINDOW_S = 5, 60.0
 
 Probe = Callable[[Part], Awaitable[None]]
 """Returns when the service says that it is ready; tries until it is cancelled."""
 
 
 class Suite:
-    """Runs services until it is told to stop or one of them dies.
+    """Runs services until it is told to stop or one of them cannot be kept alive.
 
     Args:
         parts: The services, in the order in which they are stopped.
@@ -43,6 +46,8 @@ class Suite:
         self._report = report
         self._log_dir = log_dir
         self._ready = False
+        self._returning: dict[Child, asyncio.Task[None]] = {}  # started again; done: ready again
+        self._deaths: list[tuple[str, float]] = []
         self.children: list[Child] = []
 
     async def run(self, stop: asyncio.Event, kill: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> int:
@@ -70,25 +75,58 @@ class Suite:
         return 1 if died or not drained else 0
 
     async def _watch(self, stop: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> bool:
-        """Waits for the order to stop (False) or for a death (True), and announces readiness meanwhile."""
+        """Waits for the order to stop (False) or for a death that ends the suite (True), and announces readiness."""
         stopped = asyncio.create_task(stop.wait())
         ready = asyncio.create_task(self._announce(on_ready))
-        ends = [stopped, *(child.exited for child in self.children)]
         try:
-            await asyncio.wait([*ends, ready], return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                ready.result()
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                exits = [child.exited for child in self.children]
+                loading = [] if ready.done() else [ready]
+                await asyncio.wait([stopped, *exits, *loading], return_when=asyncio.FIRST_COMPLETED)
+                if ready.done():
+                    ready.result()
+                if stop.is_set():
+                    return False
+                dead = [child for child in self.children if child.exited.done()]
+                for child in dead:
+                    self._mourn(child)
+                if sum(map(self._may_return, dead)) < len(dead):
+                    return True
+                for child in dead:
+                    await self._restart(child)
         finally:
-            for task in (ready, stopped):
+            tasks = [ready, stopped, *self._returning.values()]
+            for task in tasks:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ready
-        dead = [] if stop.is_set() else [child for child in self.children if child.exited.done()]
-        for child in dead:
-            lines = [words for line in child.tail(TAIL_LINE_COUNT) for words in readable(line)]
-            self._report.died(child.part.name, child.exited.result(), child.log, lines[-TAIL_LINE_COUNT:])
-        return bool(dead)
+
+    def _mourn(self, child: Child) -> None:
+        lines = [words for line in child.tail(TAIL_LINE_COUNT) for words in readable(line)]
+        self._report.died(child.part.name, child.exited.result(), child.log, lines[-TAIL_LINE_COUNT:])
+
+    def _may_return(self, child: Child) -> bool:
+        """Whether a service that has died was well before."""
+        now, name = time.monotonic(), child.part.name
+        self._deaths = [(one, at) for one, at in [*self._deaths, (name, now)] if now - at < DEATHS_WINDOW_S]
+        death_count = sum(one == name for one, _ in self._deaths)
+        return self._was_ready(child) and death_count <= DEATHS_MAX
+
+    def _was_ready(self, child: Child) -> bool:
+        returning = self._returning.get(child)
+        return self._ready if returning is None else returning.done() and not returning.cancelled()
+
+    async def _restart(self, dead: Child) -> None:
+        """Starts a service in the place of one that has died."""
+        self._returning.pop(dead, None)
+        self._report.show(dead.part.name, "starting")
+        child = await Child.start(dead.part, self._log_dir, is_again=True)
+        self.children[self.children.index(dead)] = child
+        self._returning[child] = asyncio.create_task(self._follow_back(child))
+
+    async def _follow_back(self, child: Child) -> None:
+        await self._follow(child)
+        self._report.close()
 
     async def _announce(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.TaskGroup() as group:
@@ -117,7 +155,7 @@ class Suite:
                 self._report.show(child.part.name, "stopping")
                 code = await child.stop()
                 # One that was still loading may not have got to its signal handlers: it had nothing to drain.
-                well = code == 0 or (code == -signal.SIGTERM and not self._ready)
+                well = code == 0 or (code == -signal.SIGTERM and not self._was_ready(child))
                 drained = drained and well
                 self._report.show(child.part.name, "stopped", "" if well else f"exit code {code}")
         return drained

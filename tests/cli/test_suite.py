@@ -9,18 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.ports import free_port
-from cli.child import Part
+from cli.child import Child, Part
 from cli.errors import CommandError
 from cli.preflight import PortInUse, check
 from cli.readiness import until_serving
-from cli.suite import Suite
+from cli.suite import DEATHS_MAX, Suite
 
 DEADLINE_S = 30.0
 
@@ -115,17 +115,76 @@ async def test_a_dead_service_is_named_with_its_last_words(tmp_path):
         assert not run.ready.is_set()
 
 
-async def test_a_service_killed_later_ends_the_suite(tmp_path):
-    """A service that is killed after all were ready is named by its signal, and the others are drained."""
-    journal = tmp_path / "journal"
-    parts = [part("edge", "--journal", str(journal)), part("cache")]
+def kill(run: Run, name: str) -> Child:
+    """Kills a service and returns it."""
+    child = next(child for child in run.suite.children if child.part.name == name)
+    os.kill(child.pid, signal.SIGKILL)
+    return child
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what happens in other processes."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def until_back(run: Run, dead: Child) -> None:
+    """Waits until another process is ready in the place of one that has died."""
+    await until(lambda: dead not in run.suite.children and all(map(run.suite._was_ready, run.suite.children)))
+
+
+async def test_a_service_killed_later_comes_back(tmp_path):
+    """It is named by its signal and started again with its settings and its log; the others are left alone."""
+    async with Run([part("edge"), part("cache")], tmp_path) as run:
+        await run.until_ready()
+        edge = run.suite.children[0]
+        await until_back(run, kill(run, "cache"))
+
+        assert [death[:2] for death in run.report.deaths] == [("cache", -signal.SIGKILL)]
+        assert run.suite.children[0] is edge
+        assert not edge.exited.done()
+        assert (tmp_path / "cache.log").read_text().count("cache is loading") == 2
+        run.stop.set()
+        assert await run.exit_code() == 0
+
+
+async def test_a_service_that_does_not_come_back_ends_the_suite(tmp_path):
+    """One that fails while it starts again will fail every time: the others are drained."""
+    journal, broken = tmp_path / "journal", tmp_path / "broken"
+    parts = [part("edge", "--journal", str(journal)), part("cache", "--die-if", str(broken))]
     async with Run(parts, tmp_path) as run:
         await run.until_ready()
-        os.kill(next(child.pid for child in run.suite.children if child.part.name == "cache"), signal.SIGKILL)
+        broken.touch()
+        kill(run, "cache")
 
         assert await run.exit_code() == 1
-        assert run.report.deaths[0][:2] == ("cache", -signal.SIGKILL)
+        assert [death[1] for death in run.report.deaths] == [-signal.SIGKILL, 1]
         assert journal.read_text().split() == ["edge"]
+
+
+async def test_a_service_that_dies_again_and_again_ends_the_suite(tmp_path):
+    """After so many deaths in a minute it is not started any more."""
+    async with Run([part("edge"), part("cache")], tmp_path) as run:
+        await run.until_ready()
+        for _ in range(DEATHS_MAX):
+            await until_back(run, kill(run, "cache"))
+        kill(run, "cache")
+
+        assert await run.exit_code() == 1
+        assert len(run.report.deaths) == DEATHS_MAX + 1
+
+
+async def test_stop_while_a_service_comes_back(tmp_path):
+    """What is being started again is stopped with the others, and had nothing to drain."""
+    async with Run([part("edge"), part("cache", "--no-handlers-if", str(tmp_path / "slow"))], tmp_path) as run:
+        await run.until_ready()
+        (tmp_path / "slow").touch()
+        kill(run, "cache")
+        await until(lambda: (tmp_path / "cache.log").read_text().count("cache is loading") == 2)
+        run.stop.set()
+
+        assert await run.exit_code() == 0
 
 
 async def test_logs_go_to_standard_output_where_hosts_read_them(tmp_path, capfd):

@@ -23,6 +23,8 @@ async def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, help="append the name here when stopped")
     parser.add_argument("--die-with", type=int, help="say something and exit with this code instead of serving")
+    parser.add_argument("--die-if", type=Path, help="exit with 1 instead of serving where this file exists")
+    parser.add_argument("--no-handlers-if", type=Path, help="load for ever where this file exists")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--never-ready", action="store_true")
     parser.add_argument("--no-handlers", action="store_true", help="load for ever, without handling signals")
@@ -31,7 +33,9 @@ async def main() -> int:
     if args.die_with is not None:
         print("the disk is made of cheese", flush=True)
         return int(args.die_with)
-    if args.no_handlers:
+    if args.die_if and args.die_if.exists():
+        return 1
+    if args.no_handlers or (args.no_handlers_if and args.no_handlers_if.exists()):
         await asyncio.Event().wait()
     stop = asyncio.Event()
     on_sigterm = (lambda: None) if args.ignore_sigterm else stop.set
