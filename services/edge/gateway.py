@@ -177,7 +177,10 @@ class Gateway:
 
 
 def _check_type(exchange: Exchange) -> None:
-    """A body is JSON; one that says nothing about itself is taken for it."""
+    """A body is JSON as it is; one that says nothing about itself is taken for it."""
+    packed = exchange.headers.get(b"content-encoding", b"identity").strip().lower()
+    if packed not in (b"", b"identity"):
+        raise Fault(415, "Send the body as it is, without Content-Encoding.", code="unsupported_media_type")
     given = exchange.headers.get(b"content-type")
     if given is not None and not _JSON_TYPE.match(given):
         raise Fault(415, "Send the body as application/json.", code="unsupported_media_type")

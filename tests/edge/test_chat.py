@@ -222,6 +222,7 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, object]:
         ({"n": 0}, "n"),
         ({"seed": 2**70}, "seed"),
         ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
+        ({"max_completion_tokens": 10_000_001}, "max_completion_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]}, "tools[0].function.parameters"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 
@@ -65,6 +66,18 @@ async def test_options_says_what_is_allowed(edge):
     answer = await edge.client.options("/v1/models")
 
     assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+async def test_a_packed_body_is_refused_as_such(edge):
+    """415 says what is wrong with it; 400 said that the text is not UTF-8."""
+    body = gzip.compress(b'{"message": "x"}')
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    packed = await edge.client.post("/chat", content=body, headers=headers)
+    plain = await edge.client.post("/chat", json={"message": "x"}, headers={"content-encoding": "identity"})
+
+    assert (packed.status_code, packed.json()["error"]["code"]) == (415, "unsupported_media_type")
+    assert "Content-Encoding" in packed.json()["error"]["message"]
+    assert plain.status_code == 200
 
 
 async def test_a_body_of_another_type_is_refused(edge):

@@ -14,7 +14,7 @@ Temperature = Annotated[float, Meta(ge=0, le=2)]
 TopP = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 RepetitionPenalty = Annotated[float, Meta(gt=0, le=2)]
-TokenCount = Annotated[int, Meta(ge=1, le=INT32_MAX)]
+TokenCount = Annotated[int, Meta(ge=1, le=10_000_000)]  # as inference has it, which knows one name for all of them
 TopK = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
