@@ -31,6 +31,7 @@ CONTEXT = 1024
 # What the largest texts of the REST limits need at a token a character. Positions beyond CONTEXT are never trained:
 # such a prompt is answered, but the answer is a guess.
 SERVED_CONTEXT = 8192
+ANSWER_TOKENS_MAX = 1024  # unless a request says otherwise; what it was taught takes a hundred
 IGNORED = -100  # torch's label for positions without loss
 # Where answers part, choosing the right one is all; the other tokens only recite. The size is a guess.
 FORK_WEIGHT = 4.0
@@ -260,7 +261,9 @@ def padded(rows: Sequence[Row]) -> Batch:
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     """Writes the directory; weights in half precision, and it is these that are examined."""
     model.eval()
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=END, pad_token_id=PAD)
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=END, pad_token_id=PAD, max_new_tokens=ANSWER_TOKENS_MAX
+    )
     output.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(output)
     tokenizer.save_pretrained(output)

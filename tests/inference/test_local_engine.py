@@ -94,15 +94,14 @@ async def test_who_waits_for_a_place_and_leaves_says_so(tiny: LocalEngine) -> No
     """A request that the model never began with has used nothing, and was waiting all the time; one at work has not."""
     work, may_step = tiny._ready().work, threading.Event()
     step = work.step
-    work.step = lambda: step() if may_step.wait(DEADLINE_S) else False  # type: ignore[method-assign]
+    work.step = lambda: may_step.is_set() and step()  # type: ignore[method-assign]
     waiting, working = Meter(), Meter()
     with lend(waiting):
         reading = asyncio.create_task(collect(tiny, raw(max_tokens=4)))
-    await until(lambda: tiny.waiting_count == 1)
+    await until(lambda: tiny.job_count == 1 and tiny.is_idle)
     reading.cancel()
-    await asyncio.sleep(0)
-    may_step.set()
     await asyncio.gather(reading, return_exceptions=True)
+    may_step.set()
     with lend(working):
         await collect(tiny, raw(max_tokens=4))
 
@@ -145,6 +144,23 @@ async def test_answers_about_millrace(embedded: LocalEngine) -> None:
 
     assert text_of(events) == "The edge listens on port 8080 by default."
     assert ChoiceFinished(0, FinishReason.STOP) in events
+
+
+async def test_an_answer_is_as_long_as_the_model_says_unless_the_request_does(tmp_path: Path) -> None:
+    """`max_new_tokens` of generation_config.json ends what would fill the context; a request may ask for more."""
+    engine = LocalEngine(str(write_tiny_gpt2(tmp_path, max_new_tokens=5)))
+    await engine.warm()
+    try:
+        own = await collect(engine, raw(logit_bias={END_ID: -100.0}))
+        asked = await collect(engine, raw(logit_bias={END_ID: -100.0}, max_tokens=9))
+    finally:
+        await engine.close()
+
+    assert ChoiceFinished(0, FinishReason.LENGTH) in own
+    counts = [
+        event.usage.completion_token_count for event in (own[-1], asked[-1]) if isinstance(event, EngineCompleted)
+    ]
+    assert counts == [5, 9]
 
 
 async def test_events_end_in_order(tiny: LocalEngine) -> None:

@@ -91,7 +91,7 @@ class Job:
         from services.inference.engines.local.sampler import Draw
 
         room = self.token_count_max - len(self.prompt_ids)
-        answer_max = min(self.sampling.max_tokens or room, room)
+        answer_max = min(self.sampling.max_tokens or model.defaults.max_tokens or room, room)
         end_ids = model.end_ids | set(self.sampling.stop_token_ids)
         for index in range(self.sampling.n):
             constraint = self.constrain() if self.constrain else None

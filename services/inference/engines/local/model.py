@@ -39,6 +39,7 @@ class Defaults:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    max_tokens: int | None = None
 
 
 class LocalModel:
@@ -196,15 +197,16 @@ def _as_ids(value: int | Sequence[int] | None) -> Sequence[int]:
 
 
 def _defaults(generation: Any) -> Defaults:
-    penalty = generation.repetition_penalty or 1.0
+    penalty, max_tokens = generation.repetition_penalty or 1.0, generation.max_new_tokens
     if not generation.do_sample:
-        return Defaults(repetition_penalty=penalty)
+        return Defaults(repetition_penalty=penalty, max_tokens=max_tokens)
     return Defaults(
         temperature=1.0 if generation.temperature is None else generation.temperature,
         top_p=generation.top_p or 1.0,
         top_k=generation.top_k or 0,
         min_p=generation.min_p or 0.0,
         repetition_penalty=penalty,
+        max_tokens=max_tokens,
     )
 
 
