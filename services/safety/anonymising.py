@@ -20,7 +20,8 @@ from services.safety.checking import Screened, Text, check, stretches
 from services.safety.detectors.detector import Detector
 from services.safety.policy import Direction, Profile, Rule, Verdict
 from services.safety.reading import Stretch, looks_like_json
-from services.safety.screening import Finding, Screening, State
+from services.safety.run import State
+from services.safety.screening import Finding, Screening
 
 # Presidio gives phone numbers 0.4 and nothing useful less; names are learned, and surer than that when they are right.
 _THRESHOLDS = {"pii": 0.4, "names": 0.6}

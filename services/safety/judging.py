@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from services.safety.policy import Direction, Verdict
 from services.safety.recent import Recent, digest
-from services.safety.screening import Finding, Screening, State
+from services.safety.run import State
+from services.safety.screening import Finding, Screening
 
 # A judgement is about a kilobyte, and of texts with more findings none is kept.
 JUDGEMENTS_MAX = 4096

@@ -11,7 +11,8 @@ from services.safety.anonymising import Placeholder
 from services.safety.checking import Screened
 from services.safety.detectors.detector import Detector
 from services.safety.policy import Backend, Direction, Profile, Rule
-from services.safety.screening import Finding, Run, Screening
+from services.safety.run import Run
+from services.safety.screening import Finding, Screening
 from services.safety.stream import ChoiceDone, Event, Judged, PartKey, Released
 
 # The contract lists at most this many findings and counts the rest.

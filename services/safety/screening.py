@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import bisect
 import concurrent.futures
-import enum
 import logging
 import math
 import operator
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.safety.detectors.detector import AwaitedCursor, Cursor, Deliberate, Detector, Match
-from services.safety.policy import Direction, Profile, Rule, Verdict
+from services.safety.policy import Direction, Profile, Verdict
+from services.safety.run import Run, State
 
 # A detector sees long texts in pieces, so that a deadline or a block ends all work and other calls get their turn.
 _PIECE_CODE_POINTS = 4096
@@ -30,15 +30,6 @@ _HANDOVER_TURNS = 3
 
 _PLACE = operator.attrgetter("place")
 _log = logging.getLogger(__name__)
-
-
-class State(enum.IntEnum):
-    """How the run of a detector went; numbered as in the contract."""
-
-    OK = 1
-    SKIPPED = 2
-    TIMED_OUT = 3
-    FAILED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,54 +62,6 @@ class Finding:
     def placeholder(self) -> str:
         """What stands in its place when it is redacted."""
         return self.token or f"<{self.category.upper()}>"
-
-
-@dataclass(slots=True)
-class Run:
-    """One detector at work in one call."""
-
-    detector: Detector
-    rule: Rule | None
-    state: State = State.SKIPPED
-    spent_s: float = 0.0
-    deadline_s: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it still judges."""
-        return self.rule is not None and self.state in (State.OK, State.SKIPPED)
-
-    @property
-    def failed_open(self) -> bool:
-        """Whether text passes unscreened because of it."""
-        return self.rule is not None and not self.is_live and self.rule.fails_open
-
-    @property
-    def failed_closed(self) -> bool:
-        """Whether text is blocked because of it."""
-        return self.rule is not None and not self.is_live and not self.rule.fails_open
-
-    @property
-    def categories(self) -> frozenset[str]:
-        """What the policy wants it to look for."""
-        return self.wanted(False) | self.wanted(True)
-
-    def wanted(self, retrieved: bool) -> frozenset[str]:
-        """What the policy wants it to look for in a text, by whether that was retrieved."""
-        if self.rule is None:
-            return frozenset()
-        rule = self.rule.for_text(retrieved)
-        known = set(self.detector.categories)
-        wanted = (known - self.detector.optional_categories) | (known & rule.actions.keys())
-        return frozenset(c for c in wanted if rule.action_for(c) is not Verdict.ALLOW)
-
-    def holds(self, retrieved: bool) -> bool:
-        """Whether what it finds changes what leaves; where not, text need not wait for a model."""
-        if self.rule is None:
-            return False
-        rule = self.rule.for_text(retrieved)
-        return any(rule.action_for(category) > Verdict.FLAG for category in self.wanted(retrieved))
 
 
 class _Model(NamedTuple):
@@ -205,6 +148,14 @@ class Screening:
         except Exception as error:  # As in `scan`.
             self._failed(run, error)
             return None
+
+    def wakes_at(self, run: Run, cursor: AwaitedCursor) -> int:
+        """Before how much of its text has arrived a model has nothing to do; a failure ends the run."""
+        try:
+            return cursor.wakes_at
+        except Exception as error:  # As in `scan`.
+            self._failed(run, error)
+            return 0
 
     async def _finish(self, run: Run, work: Awaitable[list[Match]]) -> list[Match]:
         started = self._clock()
@@ -325,7 +276,8 @@ class Lane:
             for run, cursor, _ in self._models
             if run.is_live and (task := self._screening.begin(run, cursor, text, self._offset, final))
         ]
-        self._wakes_at = min((cursor.wakes_at for run, cursor, _ in self._models if run.is_live), default=0)
+        live = ((run, cursor) for run, cursor, _ in self._models if run.is_live)
+        self._wakes_at = min((self._screening.wakes_at(run, cursor) for run, cursor in live), default=0)
         return judging
 
     async def _read_patterns(self, text: str, final: bool) -> None:

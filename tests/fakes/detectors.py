@@ -106,3 +106,30 @@ class FakeModelCursor:
         matches = await self._work()
         self.safe = end
         return matches
+
+
+class SleeplessModel(FakeModel):
+    """A model that fails when it is asked when to wake it, once it has been shown a text."""
+
+    def cursor(self, categories: Collection[str]) -> "FakeModelCursor":
+        return SleeplessModelCursor(self._work)
+
+
+class SleeplessModelCursor(FakeModelCursor):
+    """Reads nothing but the beginning."""
+
+    _has_begun = False
+
+    @property
+    def wakes_at(self) -> int:
+        if self._has_begun:
+            raise RuntimeError("when?")
+        return 0
+
+    @wakes_at.setter
+    def wakes_at(self, value: int) -> None:
+        """Stays as it is."""
+
+    def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
+        self._has_begun = True
+        return super().begin(text, offset, final)

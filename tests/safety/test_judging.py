@@ -12,7 +12,8 @@ from services.safety.detectors.detector import Detector, Match
 from services.safety.judging import FINDINGS_MAX, Judgements
 from services.safety.policy import Direction, Profile, Rule, Verdict
 from services.safety.recent import Recent
-from services.safety.screening import Screening, State
+from services.safety.run import State
+from services.safety.screening import Screening
 from tests.fakes.detectors import FakeDetector, FakeModel, failing
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.safety.detectors.detector import Match
-from tests.fakes.detectors import FakeDetector, FakeModel, failing, hanging
+from tests.fakes.detectors import FakeDetector, FakeModel, SleeplessModel, failing, hanging
 from tests.safety.conftest import Serve
 from tests.safety.messages import answer, deltas, prompt, released, screen
 
@@ -138,6 +138,10 @@ profiles:
     description: Answers wait for a model.
     strictness: 60
     output: {pii: {action: redact}, moderation: {action: block, deadline_ms: 20000}}
+  held-open:
+    description: As held, and goes on without the model.
+    strictness: 40
+    output: {pii: {action: redact}, moderation: {action: block, deadline_ms: 20000, on_failure: open}}
 """
 
 
@@ -159,6 +163,22 @@ async def test_patterns_read_when_something_can_leave(serve: Serve) -> None:
 
     assert released(events) == "one two three."
     assert [text for text in read if text] == ["one two three."]
+
+
+@pytest.mark.parametrize(("profile", "passed"), [("held", ""), ("held-open", "one two three")])
+async def test_model_that_cannot_say_when_to_wake_it_has_failed(serve: Serve, profile: str, passed: str) -> None:
+    """The policy decides, as where a detector fails to read: a stream is blocked, or goes on and says so."""
+
+    async def nothing() -> list[Match]:
+        return []
+
+    stub = await serve(MODELS, {"moderation": SleeplessModel("moderation", ("violence",), nothing)})
+
+    events = await screen(stub, [deltas(["one"]), deltas([" two"]), deltas([" three"])], profile=profile)
+
+    assert released(events) == passed
+    run = next(run for run in events[-1].completed.assessment.runs if run.detector == "moderation")
+    assert (run.state, run.failed_open) == (verdict.EXECUTION_STATE_FAILED, profile == "held-open")
 
 
 async def test_models_read_at_the_same_time(serve: Serve) -> None:
