@@ -92,13 +92,18 @@ def deltas(request: pb.StreamCheckOutputRequest) -> list[Delta]:
         raise InvalidArgument("deltas", f"must be at most {DELTAS_MAX} in one message")
     return [
         Delta(
-            part_key(f"deltas[{index}]", delta, CHOICES_MAX),
+            _known_key(delta) or part_key(f"deltas[{index}]", delta, CHOICES_MAX),
             delta.text,
             delta.end_of_part,
             delta.end_of_choice,
         )
         for index, delta in enumerate(request.deltas)
     ]
+
+
+def _known_key(delta: pb.OutputDelta) -> PartKey | None:
+    """The key of a part that most deltas belong to; None where it must be made, or refused."""
+    return None if delta.HasField("tool_call_index") else _KNOWN_KEYS.get((delta.choice_index, delta.kind))
 
 
 def part_key(field: str, part: pb.OutputPart | pb.OutputDelta, choices_max: int) -> PartKey:
@@ -128,3 +133,10 @@ def _bounded(field: str, found: Sequence[str]) -> list[str]:
 _RETRIEVED = frozenset({Role.ROLE_TOOL, Role.ROLE_DOCUMENT})
 _ROLES = frozenset(Role.values()) - {Role.ROLE_UNSPECIFIED}
 _KINDS = {0: OutputKind.TEXT, **{int(kind): kind for kind in OutputKind}}
+# Parts of the first choices, which is all that most streams have.
+_KNOWN_KEYS = {
+    (choice, number): PartKey(choice, kind)
+    for choice in range(8)
+    for number, kind in _KINDS.items()
+    if kind not in (OutputKind.TOOL_ARGUMENTS, OutputKind.TOOL_NAME)
+}

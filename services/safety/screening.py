@@ -225,6 +225,13 @@ class Lane:
         self._covered = 0
         self._covered_category = ""
 
+    def keep(self, text: str) -> bool:
+        """Takes a piece behind which nothing can be judged or leave yet; False: it took nothing, and must be pushed."""
+        if self._offset + len(self._text) + len(text) >= self._wakes_at or not self._waits_for_models:
+            return False
+        self._text += text
+        return True
+
     async def push(self, text: str, final: bool) -> Release:
         """Takes the next piece of the text; `final` when it is the last.
 
@@ -233,10 +240,10 @@ class Lane:
         """
         if not text and not final:
             return Release("", self._released)
+        if not final and self.keep(text):
+            return Release("", max(self._released, self._covered))
         self._text += text
         arrived = self._offset + len(self._text)
-        if arrived < self._wakes_at and not final and self._waits_for_models:
-            return Release("", max(self._released, self._covered))
         released: list[str] = []
         findings: list[Finding] = []
         for end in (*range(self._read_through + _PIECE_CODE_POINTS, arrived, _PIECE_CODE_POINTS), arrived):

@@ -91,8 +91,10 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         request: pb.StreamCheckOutputRequest | None = first
         try:
             while request is not None:
-                async with turn:
-                    await tell(await stream.push(request_wire.deltas(request)))
+                deltas = request_wire.deltas(request)
+                if turn.locked() or not stream.keep(deltas):
+                    async with turn:
+                        await tell(await stream.push(deltas))
                 timer.look()
                 request = await read()
                 if request is not None:

@@ -108,6 +108,26 @@ class OutputStream:
         self._clock = clock
         self._choices = [_Choice() for _ in range(choice_count)]
 
+    def keep(self, deltas: Sequence[Delta]) -> bool:
+        """Takes what only adds to a text of which a model must see more first, as most messages do, for little.
+
+        Returns:
+            False where something may be judged, refused or let go: it took nothing, and all of it must be pushed.
+        """
+        key = deltas[0].part if deltas else None
+        if key is None or key.tool_call_index is not None or not 0 <= key.choice_index < len(self._choices):
+            return False
+        part = self._choices[key.choice_index].parts.get(key)
+        if part is None or part.has_ended or any(one.part != key or one.ends_part or one.ends_choice for one in deltas):
+            return False
+        text = "".join([delta.text for delta in deltas])
+        count = part.code_point_count + len(text)
+        if not text or count > PART_CODE_POINTS_MAX or not part.lane.keep(text):
+            return False
+        part.waiting.arrived(part.code_point_count, self._clock())
+        part.code_point_count = count
+        return True
+
     async def push(self, deltas: Sequence[Delta]) -> list[Event]:
         """Takes what was generated and returns what that made certain.
 

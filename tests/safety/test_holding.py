@@ -17,6 +17,11 @@ from tests.safety.conftest import Serve
 
 DEADLINE_S = 20.0
 HOLD_S = 20.0
+LETTER = (
+    "Thank you for the long letter about the bridge, which the committee read with interest before it met on Tuesday. "
+    "Please write to jo@example.com if the report about its costs should be sent to you as well, or to anybody else. "
+    "The new one will be opened before the winter rains begin, as everyone who has spoken of it hopes that it may be."
+)
 TEXT, ARGUMENTS = PartKey(0, OutputKind.TEXT), PartKey(0, OutputKind.TOOL_ARGUMENTS, 0)
 
 
@@ -103,6 +108,54 @@ async def test_a_slow_model_does_not_keep_text_for_ever(stream: OutputStream, cl
             seen += 1
 
     assert seen >= 60 - HOLD_S - 1
+
+
+async def test_what_is_only_kept_is_as_if_it_had_been_pushed(embedded: wiring.SafetyService) -> None:
+    """Deltas taken in one step while a model must see more leave the same events, at the same times, behind."""
+
+    async def events_of(keeps: bool) -> tuple[list[Event], list[float], int]:
+        clock = Clock()
+        stream = OutputStream(embedded.safety.screening("strict", Direction.OUTPUT), 1, clock)
+        events: list[Event] = []
+        due_s: list[float] = []
+        kept_count = 0
+        for piece in LETTER.split(" "):
+            deltas = [Delta(TEXT, piece), Delta(TEXT, " ")]
+            if keeps and stream.keep(deltas):
+                kept_count += 1
+            else:
+                events += await stream.push(deltas)
+            due_s.append(stream.due_s)
+            clock.now += 1
+        return [*events, *await stream.finish()], due_s, kept_count
+
+    await embedded.safety.warm()
+    kept, kept_due_s, kept_count = await events_of(True)
+
+    assert (kept, kept_due_s, 0) == await events_of(False)
+    assert kept_count > LETTER.count(" ") / 2
+    assert "<EMAIL_ADDRESS>" in text(kept)
+
+
+async def test_only_what_adds_to_a_waiting_text_is_kept(embedded: wiring.SafetyService, clock: Clock) -> None:
+    """What begins, ends or belongs to another part, and what is wrong, goes the whole way; half of it never stays."""
+    await embedded.safety.warm()
+    stream = OutputStream(embedded.safety.screening("strict", Direction.OUTPUT), 1, clock)
+    assert not stream.keep([Delta(TEXT, "A first word")])
+    await stream.push([Delta(TEXT, "A first word")])
+
+    assert stream.keep([Delta(TEXT, " and another")])
+    refused = [
+        [],
+        [Delta(TEXT, " x"), Delta(TEXT, "", ends_part=True)],
+        [Delta(TEXT, " x", ends_choice=True)],
+        [Delta(TEXT, " x"), Delta(ARGUMENTS, "{}")],
+        [Delta(ARGUMENTS, "{}")],
+        [Delta(PartKey(1, OutputKind.TEXT), "no such choice")],
+        [Delta(TEXT, "much more than a passage " * 20)],
+    ]
+    assert [stream.keep(deltas) for deltas in refused] == [False] * len(refused)
+    assert text(await stream.finish()) == "A first word and another"
 
 
 async def test_arguments_wait_for_their_end(stream: OutputStream, clock: Clock) -> None:
