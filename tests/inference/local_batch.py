@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from services.inference.engines.local import probe
 from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.job import Job
-from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.outbox import Bell, Outbox
 from services.inference.engines.local.runner import Runner
@@ -76,7 +75,7 @@ class Bench:
             reuses_prefixes=self.reuses_prefixes,
             growth_token_count=self.growth_tokens,
         )
-        runner = Runner(self.model.network, KVCache(self.cache_tokens))
+        runner = Runner(self.model.network, self.cache_tokens)
         self.batch = Batch(self.model, self.scheduler, runner, observe=lambda *told: self.told.append(told[:2]))
 
     def add(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from services.inference.engines.local.attention import UnknownAttention
+from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.model import LocalModel, load
 from services.inference.engines.local.probe import prepare
@@ -23,29 +24,49 @@ REQUEST_COUNT = 200
 ENDLESS = {END_ID: -100.0}
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama", "qwen2", "qwen3"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    """A tiny model of each shape."""
+def make(folder: Path, shape: str, computing: str) -> LocalModel:
+    """A tiny model, computed by torch or by OpenVINO."""
     torch.set_num_threads(1)
-    return load(str(write_tiny(tmp_path_factory.mktemp(request.param), request.param)))
+    model = load(str(write_tiny(folder, shape)))
+    if computing == "openvino":
+        prepare(model.network)
+        model.network = Compiled(model.network, int8=False, threads=1)
+    return model
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama", "qwen2", "qwen3"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Of a model."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def computing(request: pytest.FixtureRequest) -> str:
+    """Who computes."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    """The tiny GPT-2."""
-    torch.set_num_threads(1)
-    return load(str(write_tiny(tmp_path_factory.mktemp("gpt2"), "gpt2")))
+def model(shape: str, computing: str, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    """A tiny model of each shape, computed by each."""
+    return make(tmp_path_factory.mktemp(shape), shape, computing)
+
+
+@pytest.fixture(scope="module")
+def gpt2(computing: str, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    """The tiny GPT-2, computed by each."""
+    return make(tmp_path_factory.mktemp("gpt2"), "gpt2", computing)
 
 
 Asked = list[tuple[list[int], int, list[bytes]]]
 
 
 @pytest.fixture(scope="module")
-def asked(model: LocalModel) -> Asked:
+def asked(shape: str, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """Prompts, lengths of answers, and what `generate` answers to each alone."""
+    model = make(tmp_path_factory.mktemp(shape), shape, "torch")
     rng = random.Random(5)
     asked = []
-    model.network.set_attn_implementation("sdpa")
     for prompt in random_prompts(REQUEST_COUNT, rng, END_ID):
         count = rng.randint(1, 30)
         ids = torch.tensor([prompt])

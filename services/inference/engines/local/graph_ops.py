@@ -1,8 +1,8 @@
-"""Operations of torch as operators of ONNX: those that lie between two attentions of a language model.
+"""Operations of torch as operators of OpenVINO: all that a language model is made of, attention included.
 
-Products with a weight are what everything else serves. In 8 bits a weight has a scale for each output and each row of
-the input one of its own, and sums are whole numbers: a row does not depend on its neighbours, bit for bit.
-It knows nothing of models or sessions; what it does not know it refuses, and the model is then computed by torch.
+Products with a weight are what everything else serves. In 8 bits a weight has a scale for each output; what it meets is
+rounded by the runtime, by groups of one row's own numbers, so that a row does not depend on its neighbours, bit for
+bit. It knows nothing of models or of steps; what it does not know it refuses, and the model is then computed by torch.
 """
 
 from __future__ import annotations
@@ -13,36 +13,52 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch.fx import Node
 
-FUSED = "com.microsoft"
-# The oldest versions that have all of the operators, and the format that goes with them.
-OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid(FUSED, 1)]
-IR_VERSION = 9
+from services.inference.engines.local.openvino_runtime import cache_parameter, ops, paged_attention, parameter
+
 INT8_MAX = 127
-# Inputs are unsigned for the kernels: 8 bits around this.
-ZERO_POINT = 128
-# So that a row of nothing but 0 divides by something.
-SCALE_MIN = 1e-30
-TYPES = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64}
+# Of paged attention, in the operator's own order: what a step says, and the features that are not asked for.
+STEP_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "max_context_len")
+# What the inputs that keep keys and values are called begins with it.
+CACHES = "cache"
+NO_INDICES, NO_NUMBERS = np.zeros(0, np.int32), np.zeros(0, np.float32)
+UNUSED = (
+    NO_INDICES,  # aggregation of scores
+    NO_INDICES,  # rotation of blocks, with its angles
+    NO_INDICES,
+    NO_NUMBERS,
+    NO_NUMBERS,  # sparse attention, with its sizes
+    np.int32(0),
+    np.int32(0),
+    np.zeros((0, 0, 0, 0), np.float32),  # sinks
+    np.int32(0),  # eviction by diversity
+    NO_INDICES,
+    NO_INDICES,
+    NO_INDICES,
+    NO_INDICES,  # types of tokens
+    np.zeros(0, np.uint8),  # masks among the queries
+    NO_INDICES,
+)
 
 
 class UnknownOperation(Exception):
-    """The model does something between its attentions that is not known here."""
+    """The model does something that is not known here."""
 
 
 class Graph:
     """One graph as it is written."""
 
-    def __init__(self, weights: Mapping[str, torch.Tensor], *, int8: bool) -> None:
-        """`weights` by the name of their node."""
+    def __init__(self, weights: Mapping[str, torch.Tensor], inputs: Mapping[str, Any], *, int8: bool) -> None:
+        """`weights` and `inputs` by the name of their node; the numbers of weights are shared, where they are kept."""
+        self.parameters: dict[str, Any] = {
+            name: parameter(name, 0 if name == "max_context_len" else 1) for name in STEP_INPUTS
+        }
+        self.input_counts: set[int] = set()
+        """Of all weights that products were written with."""
         self._weights, self._int8 = weights, int8
-        self._nodes: list[NodeProto] = []
-        self._constants: dict[str, TensorProto] = {}
-        self._same: dict[str, str] = {}
-        self._flat: dict[str, str] = {}
-        self._rounded: dict[str, tuple[str, str]] = {}
+        self._values: dict[str, Any] = dict(inputs)
+        self._constants: dict[str, Any] = {}
 
     def add(self, node: Node) -> None:
         """Writes what makes the value of a node.
@@ -53,222 +69,279 @@ class Graph:
         write = WRITERS.get(_target(node))
         if write is None:
             raise UnknownOperation(f"{_target(node)} is not known")
-        write(self, node)
+        made = write(self, node)
+        if made is not None:
+            self._values[node.name] = made
 
-    def model(self, inputs: list[Node], outputs: list[Node]) -> ModelProto:
-        """The whole graph."""
-        for node in outputs:
-            if node.name in self._same:
-                self.write("Identity", [self._same[node.name]], node.name)
-        graph = helper.make_graph(
-            self._nodes,
-            "between_attentions",
-            [_info(node) for node in inputs],
-            [_info(node) for node in outputs],
-            list(self._constants.values()),
-        )
-        return helper.make_model(graph, opset_imports=OPSETS, ir_version=IR_VERSION)
-
-    def write(self, kind: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any) -> str:
-        """Adds an operator, and returns its first output: a name of its own where none is given."""
-        made = list(outputs) or [f"step_{len(self._nodes)}"]
-        self._nodes.append(helper.make_node(kind, inputs, made, domain=domain, **attributes))
-        return made[0]
-
-    def name(self, value: Any) -> str:
-        """What an argument is called: a value, a weight or a number."""
+    def value(self, value: Any, number: type = np.float32) -> Any:
+        """What an argument is: a value, a weight or a number, of which kind is said."""
         if not isinstance(value, Node):
-            return self.constant(np.float32(value))
+            return self.constant(number(value))
         if value.name in self._weights:
-            return self._keep(value.name, lambda: self._weights[value.name].detach().numpy())
-        return self._same.get(value.name, value.name)
+            return self._keep(value.name, self._weights[value.name].detach().numpy)
+        return self._values[value.name]
 
-    def take_over(self, node: Node, name: str) -> None:
-        """Lets a node have the value that there is already."""
-        self._same[node.name] = self._same.get(name, name)
-
-    def rows(self, node: Node) -> str:
-        """A value as rows, shape (rows, width)."""
-        name = self.name(node)
-        if len(_shape(node)) == 2:
-            return name
-        if name not in self._flat:
-            self._flat[name] = self.write("Reshape", [name, self.constant(np.array([-1, _shape(node)[-1]]))])
-        return self._flat[name]
-
-    def constant(self, numbers: Any) -> str:
+    def constant(self, numbers: Any) -> Any:
         """An array that is part of the graph."""
         array = np.asarray(numbers)
-        return self._keep(f"constant_{array.dtype}_{array.tolist()}", lambda: array)
+        return self._keep(f"{array.dtype} {array.shape} {array.tolist()}", lambda: array)
 
-    def product(self, rows: str, weight: Node, bias: Node | None, *, is_turned: bool, output: str) -> None:
-        """Rows, shape (rows, inputs), with a weight of shape (inputs, outputs), or (outputs, inputs) if turned."""
+    def product(self, rows: Any, weight: Node, bias: Node | None, *, is_turned: bool) -> Any:
+        """Rows, shape (..., inputs), with a weight of shape (inputs, outputs), or (outputs, inputs) if turned."""
         matrix = self._weights[weight.name].detach()
+        self.input_counts.add(matrix.shape[1 if is_turned else 0])
         if self._int8:
-            self._int8_product(rows, weight.name, matrix if is_turned else matrix.t(), bias, output)
-            return
-        added = [self.name(bias)] if bias is not None else []
-        self.write("Gemm", [rows, self.name(weight), *added], output, transB=int(is_turned))
-
-    def _int8_product(self, rows: str, name: str, weight: torch.Tensor, bias: Node | None, output: str) -> None:
-        """`weight` has shape (outputs, inputs)."""
-        scales = (weight.abs().amax(dim=1) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
-        matrix = self._keep(f"{name}_int8", lambda: torch.round(weight / scales[:, None]).to(torch.int8).t().numpy())
-        scale = self._keep(f"{name}_scales", (scales / INT8_MAX).numpy)  # so that a row's own is its largest number
-        rounded, largest = self._round(rows)
-        parts = [rounded, matrix, self.constant(np.float32(1)), scale, self.constant(np.uint8(ZERO_POINT))]
-        summed = self.write("MatMulIntegerToFloat", parts, domain=FUSED)
-        if bias is None:
-            self.write("Mul", [summed, largest], output)
+            made = ops.matmul(rows, self._int8_weight(weight.name, matrix if is_turned else matrix.t()), False, True)
         else:
-            self.write("Add", [self.write("Mul", [summed, largest]), self.name(bias)], output)
+            made = ops.matmul(rows, self.value(weight), False, is_turned)
+        return made if bias is None else ops.add(made, self.value(bias))
 
-    def _round(self, rows: str) -> tuple[str, str]:
-        """Rows in 8 bits, and the largest number of each, shape (rows, 1); once, however many weights they meet."""
-        if rows not in self._rounded:
-            found = self.write("ReduceMax", [self.write("Abs", [rows]), self.constant(np.array([1], np.int64))])
-            largest = self.write("Max", [found, self.constant(np.float32(SCALE_MIN))])
-            factor = self.write("Div", [self.constant(np.float32(INT8_MAX)), largest])
-            scaled = self.write("Mul", [rows, factor])
-            middle = [self.constant(np.float32(1)), self.constant(np.uint8(ZERO_POINT))]
-            self._rounded[rows] = self.write("QuantizeLinear", [scaled, *middle]), largest
-        return self._rounded[rows]
+    def attention(self, node: Node) -> Any:
+        """Attention of one layer, which keeps its keys and values in parameters of the graph."""
+        query, key, value, index, scaling = given(node)
+        _refuse(node, scaling is None)
+        caches = []
+        for kind in ("key", "value"):
+            name = f"{CACHES}.{kind}.{index}"
+            _refuse(node, name in self.parameters)
+            self.parameters[name] = cache_parameter(name)
+            caches.append(self.parameters[name])
+        made = paged_attention(
+            [
+                *(self._rows(source) for source in (query, key, value)),
+                *caches,
+                *(self.parameters[name] for name in STEP_INPUTS[:-1]),
+                self.value(scaling),
+                *(self.constant(numbers) for numbers in (np.int32(0), NO_NUMBERS)),  # no window, no slopes
+                self.parameters[STEP_INPUTS[-1]],
+                *(self.constant(numbers) for numbers in UNUSED),
+            ],
+            _heads(key),
+            _heads(value),
+        )
+        return ops.reshape(made, self.constant(np.array(_shape(node))), False)
 
-    def _keep(self, name: str, make: Callable[[], Any]) -> str:
+    def _rows(self, node: Node) -> Any:
+        """What meets in attention, shape (1, heads, tokens, width), as rows: (tokens, heads * width)."""
+        heads, width = _heads(node)
+        if str(node.target) == "aten.transpose.int" and node.args[1:] == (1, 2):  # as it lay before
+            turned = self.value(given(node)[0])
+        else:
+            turned = ops.transpose(self.value(node), self.constant(np.array([0, 2, 1, 3])))
+        return ops.reshape(turned, self.constant(np.array([-1, heads * width])), False)
+
+    def _int8_weight(self, name: str, weight: torch.Tensor) -> Any:
+        """A weight of shape (outputs, inputs), kept in 8 bits."""
+
+        def make() -> Any:
+            scales = (weight.abs().amax(dim=1, keepdim=True) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
+            rounded = torch.round(weight / scales).to(torch.int8).contiguous()
+            kept = ops.convert(ops.constant(rounded.numpy(), shared_memory=True), np.float32)
+            return ops.multiply(kept, ops.constant(scales.numpy(), shared_memory=True))
+
+        return self._once(f"{name} in 8 bits", make)
+
+    def _keep(self, name: str, make: Callable[[], Any]) -> Any:
+        return self._once(name, lambda: ops.constant(np.require(make(), requirements="C"), shared_memory=True))
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._constants:
-            array = np.asarray(make())
-            self._constants[name] = numpy_helper.from_array(np.require(array, requirements="C"), name)
-        return name
+            self._constants[name] = make()
+        return self._constants[name]
 
 
-Write = Callable[[Graph, Node], None]
+Write = Callable[[Graph, Node], Any]
 
 
-def _operator(kind: str, domain: str = "", **attributes: Any) -> Write:
-    """An operation that one operator does, with the same arguments."""
+def _operator(make: Callable[..., Any]) -> Write:
+    """An operation that one operator does, with the same arguments; whole numbers stay whole, or it is not known."""
 
-    def write(graph: Graph, node: Node) -> None:
-        _refuse(node, bool(node.kwargs))
-        graph.write(kind, [graph.name(value) for value in given(node)], node.name, domain=domain, **attributes)
+    def write(graph: Graph, node: Node) -> Any:
+        values = given(node)
+        is_float = any(isinstance(value, Node) and _kind(value).is_floating_point for value in values)
+        makes_float = _kind(node).is_floating_point or any(isinstance(value, float) for value in values)
+        _refuse(node, bool(node.kwargs) or (makes_float and not is_float))
+        return make(*(graph.value(value, np.float32 if is_float else np.int32) for value in values))
 
     return write
 
 
-def _linear(graph: Graph, node: Node) -> None:
+def _function(make: Callable[[Any], Any]) -> Write:
+    """An operation on one value of broken numbers and nothing else."""
+
+    def write(graph: Graph, node: Node) -> Any:
+        (value,) = _arguments(node, None)
+        _refuse(node, not _kind(value).is_floating_point)
+        return make(graph.value(value))
+
+    return write
+
+
+def _expm1(value: Any) -> Any:
+    """Without the difference of two numbers near 1."""
+    return ops.multiply(ops.tanh(ops.multiply(value, np.float32(0.5))), ops.add(ops.exp(value), np.float32(1)))
+
+
+def _embedding(graph: Graph, node: Node) -> Any:
+    """Rows by number. The runtime finds one for every number: that a token is known is checked where prompts come in,
+    and no answer is longer than the positions that a model's configuration promises.
+    """
+    weight, ids, *_ = given(node)
+    return ops.gather(graph.value(weight), graph.value(ids), graph.constant(np.int32(0)))
+
+
+def _linear(graph: Graph, node: Node) -> Any:
     rows, weight, *bias = given(node)
-    made = f"{node.name}_rows"
-    graph.product(graph.rows(rows), weight, bias[0] if bias else None, is_turned=True, output=made)
-    graph.write("Reshape", [made, graph.constant(np.array(_shape(node)))], node.name)
+    return graph.product(graph.value(rows), weight, bias[0] if bias else None, is_turned=True)
 
 
-def _addmm(graph: Graph, node: Node) -> None:
-    bias, rows, weight = given(node)
-    _refuse(node, bool(node.kwargs))
-    graph.product(graph.rows(rows), weight, bias, is_turned=False, output=node.name)
+def _addmm(graph: Graph, node: Node) -> Any:
+    bias, rows, weight = _arguments(node, None, None, None)
+    return graph.product(graph.value(rows), weight, bias, is_turned=False)
 
 
-def _reshape(graph: Graph, node: Node) -> None:
-    graph.write("Reshape", [graph.name(given(node)[0]), graph.constant(np.array(_shape(node)))], node.name)
+def _reshape(graph: Graph, node: Node) -> Any:
+    return ops.reshape(graph.value(given(node)[0]), graph.constant(np.array(_shape(node))), False)
 
 
-def _transpose(graph: Graph, node: Node) -> None:
+def _transpose(graph: Graph, node: Node) -> Any:
     value, one, other = given(node)
     order = list(range(len(_shape(node))))
     order[one], order[other] = order[other], order[one]
-    graph.write("Transpose", [graph.name(value)], node.name, perm=order)
+    return ops.transpose(graph.value(value), graph.constant(np.array(order)))
 
 
-def _split(graph: Graph, node: Node) -> None:
-    value, _, *axis = given(node)
-    at = axis[0] if axis else 0
-    parts = [f"{node.name}_{number}" for number in range(len(node.meta["val"]))]
+def _split(graph: Graph, node: Node) -> Any:
+    value, _, at = _arguments(node, None, None, 0)
     sizes = [part.shape[at] for part in node.meta["val"]]
-    graph.write("Split", [graph.name(value), graph.constant(np.array(sizes))], *parts, axis=at)
+    _refuse(node, not all(isinstance(size, int) for size in sizes))
+    return ops.variadic_split(
+        graph.value(value), graph.constant(np.int64(at)), graph.constant(np.array(sizes))
+    ).outputs()
 
 
-def _part(graph: Graph, node: Node) -> None:
-    value, number = given(node)
-    graph.take_over(node, f"{graph.name(value)}_{number}")
+def _part(graph: Graph, node: Node) -> Any:
+    value, number = _arguments(node, None, None)
+    parts = graph.value(value)
+    _refuse(node, not (isinstance(parts, list) and isinstance(number, int)))
+    return parts[number]
 
 
-def _same(graph: Graph, node: Node) -> None:
+def _at(graph: Graph, node: Node) -> Any:
+    value, axis, number = _arguments(node, None, None, None)
+    _refuse(node, not isinstance(number, int))
+    return ops.gather(graph.value(value), graph.constant(np.int32(number)), graph.constant(np.int32(axis)))
+
+
+def _repeat(graph: Graph, node: Node) -> Any:
+    """Each of the last dimension so many times, one beside the other."""
+    value, count, axis = _arguments(node, None, None, None)
+    sizes = _shape(value)
+    _refuse(node, axis not in (-1, len(sizes) - 1) or sizes[-1] < 0 or not isinstance(count, int))
+    sources = graph.constant(np.repeat(np.arange(sizes[-1]), count))
+    return ops.gather(graph.value(value), sources, graph.constant(np.int32(-1)))
+
+
+def _same(graph: Graph, node: Node) -> Any:
     source = given(node)[0]
-    _refuse(node, source.meta["val"].dtype != node.meta["val"].dtype)
-    graph.take_over(node, graph.name(source))
+    is_same = _kind(source) == _kind(node)
+    _refuse(node, not is_same and _kind(node) != torch.float32)
+    return graph.value(source) if is_same else ops.convert(graph.value(source), np.float32)
 
 
-def _slice(graph: Graph, node: Node) -> None:
-    value, axis, begin, end, *step = given(node)
-    _refuse(node, bool(step) or not (isinstance(begin, int) and isinstance(end, int)))
-    bounds = [graph.constant(np.array([number])) for number in (begin, end, axis)]
-    graph.write("Slice", [graph.name(value), *bounds], node.name)
+def _slice(graph: Graph, node: Node) -> Any:
+    value, *numbers = _arguments(node, None, 0, None, None, 1)
+    _refuse(node, not all(isinstance(number, int) for number in numbers))
+    axes, begins, ends, steps = (graph.constant(np.array([number])) for number in numbers)
+    return ops.slice(graph.value(value), begins, ends, steps, axes)
 
 
-def _cat(graph: Graph, node: Node) -> None:
-    values, *axis = given(node)
-    names = [graph.name(value) for value in values]
-    graph.write("Concat", names, node.name, axis=axis[0] if axis else 0)
+def _cat(graph: Graph, node: Node) -> Any:
+    values, axis = _arguments(node, None, 0)
+    made = [graph.value(value) for value in values]
+    if _target(node) == "aten.stack.default":
+        made = [ops.unsqueeze(value, graph.constant(np.int32(axis))) for value in made]
+    return ops.concat(made, axis)
 
 
-def _mean(graph: Graph, node: Node) -> None:
-    value, axes, *keeps = given(node)
-    kept = int(bool(keeps and keeps[0]))
-    graph.write("ReduceMean", [graph.name(value), graph.constant(np.array(axes))], node.name, keepdims=kept)
+def _mean(graph: Graph, node: Node) -> Any:
+    value, axes, keeps = _arguments(node, None, None, False)
+    _refuse(node, not axes)
+    return ops.reduce_mean(graph.value(value), graph.constant(np.array(axes)), keeps)
 
 
-def _rsqrt(graph: Graph, node: Node) -> None:
-    graph.write("Div", [graph.name(1.0), graph.write("Sqrt", [graph.name(given(node)[0])])], node.name)
+def _layer_norm(graph: Graph, node: Node) -> Any:
+    value, shape, weight, bias, epsilon, _ = _arguments(node, None, None, None, None, 1e-5, True)
+    _refuse(node, len(shape) != 1)
+    made = ops.mvn(graph.value(value), graph.constant(np.array([-1])), True, epsilon, "inside_sqrt")
+    made = made if weight is None else ops.multiply(made, graph.value(weight))
+    return made if bias is None else ops.add(made, graph.value(bias))
 
 
-def _layer_norm(graph: Graph, node: Node) -> None:
-    value, shape, weight, bias, epsilon, *_ = given(node)
-    _refuse(node, weight is None or bias is None or len(shape) != 1)
-    names = [graph.name(part) for part in (value, weight, bias)]
-    graph.write("LayerNormalization", names, node.name, axis=-1, epsilon=epsilon)
+def _gelu(graph: Graph, node: Node) -> Any:
+    (value,), options = given(node), dict(node.kwargs)
+    kind = str(options.pop("approximate", "none"))
+    _refuse(node, kind not in ("none", "tanh") or bool(options))
+    return ops.gelu(graph.value(value), "tanh" if kind == "tanh" else "erf")
 
 
-def _gelu(graph: Graph, node: Node) -> None:
-    value = graph.name(given(node)[0])
-    is_tanh = node.kwargs.get("approximate", "none") == "tanh"
-    graph.write("FastGelu" if is_tanh else "Gelu", [value], node.name, domain=FUSED)
-
-
-def _select(graph: Graph, node: Node) -> None:
+def _select(graph: Graph, node: Node) -> Any:
     """Rows of the second dimension by their numbers: what a model keeps to make logits of."""
     value, indices = given(node)
     is_known = isinstance(indices, list) and len(indices) == 2 and indices[0] is None
     _refuse(node, not is_known)
-    graph.write("Gather", [graph.name(value), graph.name(indices[1])], node.name, axis=1)
+    return ops.gather(graph.value(value), graph.value(indices[1]), graph.constant(np.int32(1)))
 
 
 def _nothing(graph: Graph, node: Node) -> None:
     """What only checks, or tells sizes."""
 
 
+def _unread(graph: Graph, node: Node) -> None:
+    """What a model makes and has no use for in a step: a mask, where positions are given."""
+    _refuse(node, bool(node.users))
+
+
 WRITERS: dict[str, Write] = {
+    "millrace.attend.default": Graph.attention,
+    "aten.embedding.default": _embedding,
     "aten.linear.default": _linear,
     "aten.addmm.default": _addmm,
     "aten.layer_norm.default": _layer_norm,
     "aten.mean.dim": _mean,
-    "aten.rsqrt.default": _rsqrt,
+    "aten.rsqrt.default": _function(lambda value: ops.divide(np.float32(1), ops.sqrt(value))),
+    "aten.square.default": _function(lambda value: ops.multiply(value, value)),
+    "aten.expm1.default": _function(_expm1),
+    "aten.softplus.default": _function(ops.softplus),
     "aten.gelu.default": _gelu,
-    "aten.silu.default": _operator("QuickGelu", FUSED, alpha=1.0),
-    "aten.relu.default": _operator("Relu"),
-    "aten.tanh.default": _operator("Tanh"),
-    "aten.sigmoid.default": _operator("Sigmoid"),
-    "aten.add.Tensor": _operator("Add"),
-    "aten.sub.Tensor": _operator("Sub"),
-    "aten.mul.Tensor": _operator("Mul"),
-    "aten.div.Tensor": _operator("Div"),
-    "aten.neg.default": _operator("Neg"),
-    "aten.pow.Tensor_Scalar": _operator("Pow"),
+    "aten.silu.default": _function(ops.swish),
+    "aten.relu.default": _function(ops.relu),
+    "aten.tanh.default": _function(ops.tanh),
+    "aten.sigmoid.default": _function(ops.sigmoid),
+    "aten.cos.default": _function(ops.cos),
+    "aten.sin.default": _function(ops.sin),
+    "aten.add.Tensor": _operator(ops.add),
+    "aten.sub.Tensor": _operator(ops.subtract),
+    "aten.mul.Tensor": _operator(ops.multiply),
+    "aten.div.Tensor": _operator(ops.divide),
+    "aten.neg.default": _function(ops.negative),
+    "aten.pow.Tensor_Scalar": _operator(ops.power),
+    "aten.min.other": _operator(ops.minimum),
+    "aten.gt.Scalar": _operator(ops.greater),
+    "aten.where.self": _operator(ops.select),
     "aten.view.default": _reshape,
     "aten.reshape.default": _reshape,
     "aten.unsqueeze.default": _reshape,
+    "aten.flatten.using_ints": _reshape,
     "aten.transpose.int": _transpose,
     "aten.split.Tensor": _split,
+    "aten.split_with_sizes.default": _split,
+    "aten.chunk.default": _split,
+    "aten.select.int": _at,
+    "aten.repeat_interleave.self_int": _repeat,
     "aten.slice.Tensor": _slice,
     "aten.cat.default": _cat,
+    "aten.stack.default": _cat,
     "aten.index.Tensor": _select,
     "getitem": _part,
     "aten.dropout.default": _same,  # networks are in evaluation
@@ -276,7 +349,11 @@ WRITERS: dict[str, Write] = {
     "aten.clone.default": _same,
     "aten.alias.default": _same,
     "aten.to.dtype": _same,
+    "aten.to.device": _same,
+    "aten.to.dtype_layout": _same,
     "aten._to_copy.default": _same,
+    "aten.type_as.default": _same,
+    "aten.ones.default": _unread,
     "aten._assert_tensor_metadata.default": _nothing,
     "aten.sym_size.int": _nothing,
 }
@@ -291,9 +368,20 @@ def given(node: Node) -> Any:
     return node.args
 
 
+def _arguments(node: Node, *defaults: Any) -> Any:
+    """Its arguments, of which so many are read, with defaults for those that it was not given; no others."""
+    _refuse(node, bool(node.kwargs) or len(node.args) > len(defaults))
+    return (*node.args, *defaults[len(node.args) :])
+
+
 def _refuse(node: Node, is_unknown: bool) -> None:
     if is_unknown:
-        raise UnknownOperation(f"{node.format_node()} is not known")
+        raise UnknownOperation(f"{_target(node)} with such arguments is not known")
+
+
+def _kind(value: Any) -> torch.dtype:
+    """Of the numbers that a value has."""
+    return value.meta["val"].dtype  # type: ignore[no-any-return]
 
 
 def _shape(node: Node) -> list[int]:
@@ -303,7 +391,7 @@ def _shape(node: Node) -> list[int]:
     return sizes
 
 
-def _info(node: Node) -> ValueInfoProto:
-    value = node.meta["val"]
-    shape = [size if size >= 0 else None for size in _shape(node)]
-    return helper.make_tensor_value_info(node.name, TYPES[value.dtype], shape)
+def _heads(node: Node) -> tuple[int, int]:
+    """How many heads, and how wide, of shape (1, heads, tokens, width)."""
+    _, count, _, width = node.meta["val"].shape
+    return count, width

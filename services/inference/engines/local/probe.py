@@ -6,6 +6,7 @@ wrong answers in silence. So the network computes one prompt both ways, in its o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ import torch
 from services.inference.engines.local import attention
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN, Extent
-from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Plan, Row
 from services.inference.engines.local.sequence import Sequence
 
 # Ends of the pieces in which the prompt is computed: read, read on, decoded.
 PIECES = (11, 23, 24)
+# Two prompts read beside each other, by the places of their extents: the ends of their pieces in each step. The first
+# goes on from one block into another, and neither begins where the cache does.
+SHARED_PIECES = {Extent(64, 64): (11, 39, 40), Extent(32, 32): (0, 23, 24)}
 # Largest difference of logits, in parts of the largest logit: far above rounding, far below another answer.
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_HALF = 0.1
@@ -40,34 +43,49 @@ def prepare(network: Any) -> int:
     own = network.config._attn_implementation
     expected = network(input_ids=torch.tensor([ids], device=network.device)).logits[0, -1].float()
     attention.register()
-    cache = KVCache(EXTENT_TOKENS_MIN)
     try:
         network.set_attn_implementation(attention.NAME)
-        found = _in_pieces(network, cache, ids)
+        runner = Runner(network, EXTENT_TOKENS_MIN)
+        found = _in_pieces(runner, ids)
         _check_logits(expected, found, TOLERANCE.get(network.dtype, TOLERANCE_HALF))
     except Exception as error:  # whatever a model's own code makes of a batch that it was not written for
         network.set_attn_implementation(own)
         if isinstance(error, UnknownAttention):
             raise
         raise UnknownAttention(f"its own code cannot compute a batch: {error}") from error
-    return cache.token_bytes
+    return runner.token_bytes
 
 
 @torch.inference_mode()
 def compare(network: Any, other: Any, *, int8: bool) -> None:
-    """Computes a prompt by a network that `prepare` has switched, and by what is to compute it in its place.
+    """Computes prompts by a network that `prepare` has switched, and by what is to compute them in its place.
 
     Raises:
         UnknownAttention: The answers differ.
     """
-    ids = ids_for(network)
-    expected, found = (_in_pieces(one, KVCache(EXTENT_TOKENS_MIN), ids) for one in (network, other))
-    _check_logits(expected, found, TOLERANCE_INT8 if int8 else TOLERANCE[torch.float32])
+    tolerance = TOLERANCE_INT8 if int8 else TOLERANCE[torch.float32]
+    for expected, found in zip(_beside(network, network), _beside(other, network), strict=True):
+        _check_logits(expected, found, tolerance)
 
 
-def _in_pieces(network: Any, cache: KVCache, ids: list[int]) -> torch.Tensor:
-    runner = Runner(network, cache)
-    if not cache.token_bytes:
+def _beside(computing: Any, network: Any) -> torch.Tensor:
+    """The last logits of prompts that are read beside each other, shape (prompts, vocabulary)."""
+    runner = Runner(computing, 2 * max(extent.size for extent in SHARED_PIECES))
+    sequences: list[Sequence] = []
+    for extent, ends in SHARED_PIECES.items():
+        ids = ids_for(network, ends[-1])[:: 1 if sequences else -1]
+        sequences.append(Sequence(ids, len(ids), len(ids), extent=extent))
+    logits = torch.empty(0)
+    for pieces in zip(*(pairwise((0, *ends)) for ends in SHARED_PIECES.values()), strict=True):
+        rows = [
+            Row(one, begin, end - begin) for one, (begin, end) in zip(sequences, pieces, strict=True) if end > begin
+        ]
+        given, logits = runner.run(Plan(rows))
+    return logits[torch.tensor([given.index(one) for one in sequences])]
+
+
+def _in_pieces(runner: Runner, ids: list[int]) -> torch.Tensor:
+    if not runner.token_bytes:
         raise UnknownAttention("it does not leave attention to transformers' interface")
     sequence = Sequence(ids, len(ids), len(ids), extent=Extent(0, EXTENT_TOKENS_MIN))
     logits = torch.empty(0)
@@ -89,10 +107,10 @@ def _check_config(config: Any) -> None:
         raise UnknownAttention("its positions depend on the longest sequence of a batch")
 
 
-def ids_for(network: Any) -> list[int]:
+def ids_for(network: Any, token_count: int = PIECES[-1]) -> list[int]:
     """The prompt that a network is tried with."""
     count = network.config.get_text_config().vocab_size
-    return [(7 * at + 3) % count for at in range(PIECES[-1])]
+    return [(7 * at + 3) % count for at in range(token_count)]
 
 
 def is_near(expected: torch.Tensor, found: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -7,28 +7,48 @@ kept, the plan says.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from services.inference.engines.local.attention import Group, Step, causal_mask, length_mask
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN, Extent
-from services.inference.engines.local.kv_cache import KVCache, Span
 from services.inference.engines.local.scheduler import Plan, Row
 from services.inference.engines.local.sequence import Sequence
+from services.inference.engines.local.torch_cache import TorchCache
+
+
+class Cache(Protocol):
+    """Keys and values of all sequences, as whatever computes the network keeps them."""
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one position in all layers; 0 as long as nobody knows."""
+        ...
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copies positions; the two do not overlap."""
+        ...
+
+    def step(self, rows: list[Row]) -> Any:
+        """What a step says to attention: where its tokens are kept, and what they attend to."""
+        ...
 
 
 class Runner:
     """A network and its cache."""
 
-    def __init__(self, network: Any, cache: KVCache) -> None:
+    def __init__(self, network: Any, token_count: int) -> None:
+        """`token_count` positions of the cache, which is of the network's own kind where it has one."""
         self._network = network
-        self._cache = cache
+        has_own = hasattr(network, "make_cache")
+        self._cache: Cache = network.make_cache(token_count) if has_own else TorchCache(network, token_count)
         self._device: torch.device = network.device
-        self._dtype: torch.dtype = network.dtype
-        config = network.config.get_text_config()
-        self._head_count: int = config.num_attention_heads
-        self.time_reading(1)  # makes the cache's layers, whose shapes the masks follow
+        self.time_reading(1)  # makes the layers of torch's cache, whose shapes the masks follow
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one position in all layers; 0: the network keeps nothing there."""
+        return self._cache.token_bytes
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> tuple[list[Sequence], torch.Tensor]:
@@ -55,7 +75,7 @@ class Runner:
             position_ids=self._tensor(positions)[None],
             use_cache=False,
             logits_to_keep=self._tensor(ends),
-            step=Step(self._cache, self._kept_at(rows), self._groups(rows)),
+            step=self._cache.step(rows),
         )
         logits: torch.Tensor = output.logits[0]
         return [row.sequence for row in rows if row.gives_token], logits.float()
@@ -78,36 +98,6 @@ class Runner:
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self._device)
 
-    def _kept_at(self, rows: list[Row]) -> torch.Tensor:
-        places: list[int] = []
-        for row in rows:
-            assert row.sequence.extent
-            start = row.sequence.extent.start + row.begin
-            places += range(start, start + row.count)
-        return self._tensor(places)
-
-    def _groups(self, rows: list[Row]) -> list[Group]:
-        groups: list[Group] = []
-        begin = 0
-        for members in _neighbours(rows):
-            token_count = sum(row.count for row in members)
-            groups.append(self._group(members, begin, begin + token_count))
-            begin += token_count
-        return groups
-
-    def _group(self, rows: list[Row], begin: int, end: int) -> Group:
-        extent = rows[0].sequence.extent
-        assert extent
-        lengths = [row.begin + row.count for row in rows]
-        span = Span(extent.start, extent.size, len(rows), max(lengths))
-        mask = None
-        if rows[0].count > 1:
-            share = self._head_count // self._cache.key_head_count
-            mask = causal_mask(rows[0].begin, rows[0].count, share, self._dtype, self._device)
-        elif min(lengths) < span.length:
-            mask = length_mask(lengths, self._dtype, self._device)
-        return Group(begin, end, span, mask)
-
 
 def _sequence(token_count: int, extent: Extent) -> Sequence:
     return Sequence([0] * token_count, token_count, token_count, extent=extent)
@@ -118,17 +108,3 @@ def _place(row: Row) -> tuple[bool, int, int]:
     extent = row.sequence.extent
     assert extent
     return (row.count > 1, extent.size, extent.start)
-
-
-def _neighbours(rows: list[Row]) -> list[list[Row]]:
-    """Joins rows of one token whose extents are of one size and stand side by side."""
-    groups: list[list[Row]] = []
-    for row in rows:
-        before, here = groups[-1][-1].sequence.extent if groups else None, row.sequence.extent
-        assert here
-        joins = before is not None and before.size == here.size and before.start + before.size == here.start
-        if joins and row.count == groups[-1][-1].count == 1:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,21 +14,21 @@ from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.batch import Batch
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.grammar import Grammars
-from services.inference.engines.local.kv_cache import KVCache
 from services.inference.engines.local.loading import Progress
-from services.inference.engines.local.machine import SMALL_PARAMETER_COUNT, cache_bytes
+from services.inference.engines.local.machine import cache_bytes
 from services.inference.engines.local.metrics import LocalMetrics
 from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Scheduler
 from services.inference.engines.local.turns import Reader, Turns
 
+if TYPE_CHECKING:
+    from services.inference.engines.local.compiled import Compiled
+
 logger = logging.getLogger(__name__)
 
 # A cache for less than this could hold no conversation.
 CACHE_TOKENS_MIN = 16 * EXTENT_TOKENS_MIN
-# Smaller models are loaded before they are traced, which takes some seconds.
-COMPILED_PARAMETER_COUNT_MIN = SMALL_PARAMETER_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,13 @@ def serve(
         reader.check()
         _pack(model, int8, progress)
         return Serving(model, Grammars(model), Turns(model, reader, active_max), model.context_token_count_max)
-    if not _compile(model, int8, progress):
+    threads = torch.get_num_threads()
+    if _compile(model, int8, progress):
+        token_bytes = model.network.token_bytes
+    else:
         _pack(model, int8, progress)
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
-    runner = Runner(model.network, KVCache(token_count))
+    runner = Runner(model.network, token_count)
     measured = pace.measure(runner.time_reading, runner.time_decoding)
     scheduler = Scheduler(token_count, active_max, measured.step_token_count, reuses_prefixes=reuses_prefixes)
     facts = {
@@ -73,7 +77,7 @@ def serve(
         "step_ms": round(measured.step_s * 1e3, 2),
         "row_ms": round(measured.row_s * 1e3, 3),
         "token_ms": round(measured.token_s * 1e3, 3),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "precision": "int8" if int8 else str(model.network.dtype).removeprefix("torch."),
     }
     logger.info("local model is served in a batch", extra=facts)
@@ -84,23 +88,32 @@ def serve(
 
 
 def _compile(model: LocalModel, int8: bool, progress: Progress | None) -> bool:
-    """Has ONNX Runtime compute the network between its attentions; False where that cannot be, or does not pay."""
-    is_plain = model.device.type == "cpu" and model.network.dtype == torch.float32
-    if not is_plain or model.parameter_count < COMPILED_PARAMETER_COUNT_MIN:
+    """Has OpenVINO compute the network; False where that cannot be."""
+    if model.device.type != "cpu" or model.network.dtype != torch.float32:
         return False
+    compiled = _compiled(model, int8, progress)
+    if compiled is not None:
+        model.network = compiled
+        # What is left to torch is to draw: beside other work its threads wait longer for each other than one takes.
+        torch.set_num_threads(1)
+    give_memory_back()  # a trace and its network hold each other
+    return compiled is not None
+
+
+def _compiled(model: LocalModel, int8: bool, progress: Progress | None) -> Compiled | None:
+    """What computes as the network does; None where there is no runtime, or it computes something else."""
     try:
         from services.inference.engines.local.compiled import Compiled
 
         compiled = Compiled(model.network, int8=int8, threads=torch.get_num_threads(), progress=progress)
         probe.compare(model.network, compiled, int8=int8)
     except Exception as error:  # whatever a model's own code makes of being traced
-        logger.info("torch computes this model: %s", error, extra={"model": model.name})
-        return False
-    else:
-        model.network = compiled  # the weights are laid out anew: theirs are let go
-        return True
-    finally:
-        give_memory_back()  # a trace and its network hold each other
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == "openvino"  # this platform has none
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        level = logging.INFO if is_missing else logging.WARNING
+        logger.log(level, "torch computes this model: %s", said, extra={"model": model.name})
+        return None
+    return compiled
 
 
 def _pack(model: LocalModel, int8: bool, progress: Progress | None) -> None:
