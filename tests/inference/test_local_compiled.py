@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import GPT2LMHeadModel
 
-from services.inference.engines.local import graph_ops, paged_cache, probe, serving
+from services.inference.engines.local import graph_ops, int8_products, paged_cache, probe, serving
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.extents import Extent
@@ -40,6 +40,16 @@ def compile_tiny(folder: Path, shape: str, *, int8: bool) -> LocalModel:
     return model
 
 
+@pytest.fixture(params=["groups", "rows"])
+def rounded_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 8 bits the runtime rounds groups, or we whole rows: what a processor has tiles for, others compute too."""
+    if request.param == "rows" and not torch.cpu._is_vnni_supported():
+        pytest.skip("without VNNI sums of whole numbers overflow")
+    monkeypatch.setattr(int8_products, "has_tiles", lambda: request.param == "rows")
+    monkeypatch.setattr(int8_products, "TILED_MIN", 0)
+
+
+@pytest.mark.usefixtures("rounded_by")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_logits_do_not_depend_on_company(shape: str, tmp_path: Path) -> None:
     """What is rounded to 8 bits is rounded alone: a token's logits are the same beside others, to the last bit."""
@@ -58,6 +68,7 @@ def test_int8_logits_do_not_depend_on_company(shape: str, tmp_path: Path) -> Non
         assert torch.equal(alone[0], together[at])
 
 
+@pytest.mark.usefixtures("rounded_by")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_is_near(shape: str, tmp_path: Path) -> None:
     """In 8 bits the logits of a prompt lie near those of float32."""
@@ -65,6 +76,22 @@ def test_int8_is_near(shape: str, tmp_path: Path) -> None:
     probe.prepare(plain.network)
 
     probe.compare(plain.network, Compiled(plain.network, int8=True, threads=1), int8=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rounded_rows_meet_weights_as_whole_numbers(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime makes a product of whole numbers of every product that is written for it."""
+    monkeypatch.setattr(int8_products, "has_tiles", lambda: True)
+    monkeypatch.setattr(int8_products, "TILED_MIN", 0)
+    network: Any = compile_tiny(tmp_path, shape, int8=True).network
+
+    graph = network._request.get_compiled_model().get_runtime_model()
+    kinds = [node.get_rt_info() for node in graph.get_ops()]
+    products = [kind["primitiveType"].value for kind in kinds if kind["layerType"].value == "FullyConnected"]
+    assert len(products) > 2 * network.config.num_hidden_layers
+    assert all(kind.endswith("i8") for kind in products), products
 
 
 def test_pieces_of_a_prompt_draw_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """Operations of torch as operators of OpenVINO: all that a language model is made of, attention included.
 
-Products with a weight are what everything else serves. In 8 bits a weight has a scale for each output; what it meets is
-rounded by the runtime, by groups of one row's own numbers, so that a row does not depend on its neighbours, bit for
-bit. It knows nothing of models or of steps; what it does not know it refuses, and the model is then computed by torch.
+Products with a weight are what everything else serves. It knows nothing of models or of steps; what it does not know it
+refuses, and the model is then computed by torch.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from services.inference.engines.local import int8_products
 from services.inference.engines.local.openvino_runtime import cache_parameter, ops, paged_attention, parameter
 
-INT8_MAX = 127
 # Of paged attention, in the operator's own order: what a step says, and the features that are not asked for.
 STEP_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "max_context_len")
 # What the inputs that keep keys and values are called begins with it.
@@ -86,14 +85,14 @@ class Graph:
         array = np.asarray(numbers)
         return self._keep(f"{array.dtype} {array.shape} {array.tolist()}", lambda: array)
 
-    def product(self, rows: Any, weight: Node, bias: Node | None, *, is_turned: bool) -> Any:
+    def product(self, rows: Node, weight: Node, bias: Node | None, *, is_turned: bool) -> Any:
         """Rows, shape (..., inputs), with a weight of shape (inputs, outputs), or (outputs, inputs) if turned."""
         matrix = self._weights[weight.name].detach()
         self.input_counts.add(matrix.shape[1 if is_turned else 0])
         if self._int8:
-            made = ops.matmul(rows, self._int8_weight(weight.name, matrix if is_turned else matrix.t()), False, True)
+            made = self._int8_product(rows, weight.name, matrix if is_turned else matrix.t())
         else:
-            made = ops.matmul(rows, self.value(weight), False, is_turned)
+            made = ops.matmul(self.value(rows), self.value(weight), False, is_turned)
         return made if bias is None else ops.add(made, self.value(bias))
 
     def attention(self, node: Node) -> Any:
@@ -130,16 +129,13 @@ class Graph:
             turned = ops.transpose(self.value(node), self.constant(np.array([0, 2, 1, 3])))
         return ops.reshape(turned, self.constant(np.array([-1, heads * width])), False)
 
-    def _int8_weight(self, name: str, weight: torch.Tensor) -> Any:
-        """A weight of shape (outputs, inputs), kept in 8 bits."""
-
-        def make() -> Any:
-            scales = (weight.abs().amax(dim=1, keepdim=True) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
-            rounded = torch.round(weight / scales).to(torch.int8).contiguous()
-            kept = ops.convert(ops.constant(rounded.numpy(), shared_memory=True), np.float32)
-            return ops.multiply(kept, ops.constant(scales.numpy(), shared_memory=True))
-
-        return self._once(f"{name} in 8 bits", make)
+    def _int8_product(self, rows: Node, name: str, matrix: torch.Tensor) -> Any:
+        """Rows with a weight of shape (outputs, inputs), both in 8 bits."""
+        weight = self._once(f"{name} in 8 bits", lambda: int8_products.weight(matrix))
+        if not int8_products.is_tiled(matrix):  # the runtime rounds the rows
+            return ops.matmul(self.value(rows), weight, False, True)
+        rounded, scales = self._once(f"{rows.name} in 8 bits", lambda: int8_products.rounded(self.value(rows)))
+        return ops.multiply(ops.matmul(rounded, weight, False, True), scales)
 
     def _keep(self, name: str, make: Callable[[], Any]) -> Any:
         return self._once(name, lambda: ops.constant(np.require(make(), requirements="C"), shared_memory=True))
@@ -192,12 +188,12 @@ def _embedding(graph: Graph, node: Node) -> Any:
 
 def _linear(graph: Graph, node: Node) -> Any:
     rows, weight, *bias = given(node)
-    return graph.product(graph.value(rows), weight, bias[0] if bias else None, is_turned=True)
+    return graph.product(rows, weight, bias[0] if bias else None, is_turned=True)
 
 
 def _addmm(graph: Graph, node: Node) -> Any:
     bias, rows, weight = _arguments(node, None, None, None)
-    return graph.product(graph.value(rows), weight, bias, is_turned=False)
+    return graph.product(rows, weight, bias, is_turned=False)
 
 
 def _reshape(graph: Graph, node: Node) -> Any:
