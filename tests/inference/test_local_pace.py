@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.inference.engines.local.pace import PREFILL_TOKENS_MIN, STEP_TOKENS_MAX, Pace, measure
+from services.inference.engines.local.pace import PREFILL_TOKENS_MIN, STEP_TOKENS_MAX, WAVE_TOKENS_MIN, Pace, measure
 
 STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
 
@@ -37,12 +37,21 @@ def test_a_prompt_stretches_running_answers_by_half() -> None:
     assert took(8, count) == pytest.approx(1.5 * took(9, 0), abs=TOKEN_S)
 
 
-def test_many_who_wait_may_stretch_a_step_further() -> None:
-    """Where three wait for each that decodes a step may take three times as much longer; alone, prompts take it all."""
+def test_who_waits_gets_as_much_as_who_runs() -> None:
+    """Where three wait for each that decodes, prompts get three quarters of a step; alone, they take it all."""
     count = pace().step_token_count(8, 32) - 8
 
-    assert took(8, count) == pytest.approx(2.5 * took(32, 0), abs=TOKEN_S)
+    assert took(8, count) == pytest.approx(4 * took(32, 0), abs=TOKEN_S)
+    assert pace().step_token_count(1, 2) == 1 + int((2 * took(2, 0) - took(1, 0)) / TOKEN_S)
     assert pace().step_token_count(0, 32) == STEP_TOKENS_MAX
+
+
+def test_a_wave_is_read_in_large_pieces() -> None:
+    """Where half as many wait as run, and more than one, a step has 128 tokens of prompts whatever they cost."""
+    dear = Pace(STEP_S, ROW_S, 10 * TOKEN_S, stretch=1.5)
+
+    assert [dear.step_token_count(8, in_play) - 8 for in_play in (11, 12)] == [PREFILL_TOKENS_MIN, WAVE_TOKENS_MIN]
+    assert dear.step_token_count(1, 2) - 1 == PREFILL_TOKENS_MIN
 
 
 def test_dear_prompts_get_fewer_tokens() -> None:

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 STRETCH = 1.4
 # Tokens of a step in which nobody waits for a token: larger ones bring nothing more on a processor.
 STEP_TOKENS_MAX = 512
-# A prompt gets on, however little a token more may cost.
-PREFILL_TOKENS_MIN = 8
+# A prompt gets on, however little a token more may cost. Where at least two and half as many wait as run, they come in
+# a wave, which is over sooner in larger pieces: 32 callers who ask a GPT-2 at once get 8 % more tokens a second in int8
+# and 2 % in float32, the last of them a first token 7 to 9 % sooner, and nobody's pauses grow. With 256 some do.
+PREFILL_TOKENS_MIN, WAVE_TOKENS_MIN = 8, 128
 # Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
 # next token, of which each reads all its keys and values. The smallest cache holds them.
 PROMPT_TOKENS = 64
@@ -55,8 +57,8 @@ class Pace:
     def step_token_count(self, decode_count: int, in_play_count: int) -> int:
         """Tokens that a step may compute: the running answers', and as many of prompts as the stretch allows.
 
-        Who waits for a first token counts as much as who waits for the next one: where they are more, steps may be
-        stretched by as much more.
+        Who waits for a first token gets as much of the machine as who waits for the next one, and never less than
+        the stretch leaves.
 
         Args:
             decode_count: Sequences that get a token in this step.
@@ -65,9 +67,12 @@ class Pace:
         """
         if decode_count == 0:
             return STEP_TOKENS_MAX
-        stretch = 1 + (self.stretch - 1) * max(1.0, (in_play_count - decode_count) / decode_count)
+        waiting_count = in_play_count - decode_count
+        is_wave = waiting_count >= max(2, decode_count / 2)
+        stretch = max(self.stretch, in_play_count / decode_count)
         spare_s = stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
-        prompt_count = max(int(spare_s / (self.prompt_token_s or self.token_s)), PREFILL_TOKENS_MIN)
+        least = WAVE_TOKENS_MIN if is_wave else PREFILL_TOKENS_MIN
+        prompt_count = max(int(spare_s / (self.prompt_token_s or self.token_s)), least)
         return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
 
     def observe(self, decode_count: int, token_count: int, seconds: float) -> None:
