@@ -123,7 +123,7 @@ $(VENV)/bin/pip:
 	  { rm -rf $(VENV); echo "No venv module here. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.run: $(MANIFESTS) | $(VENV)/bin/pip
-	@echo "Installing what running needs (about 1.7 GB on disk with torch for CPU; one to five minutes, once)"
+	@echo "Installing what running needs (about 2.2 GB on disk with torch for CPU; one to five minutes, once)"
 	@echo "  1/3 build tools" && $(PIP) 'setuptools>=77'
 	@echo "  2/3 $(TORCH)" && $(PIP) $(TORCH)
 	@echo "  3/3 millrace and its libraries" && $(PIP) --no-build-isolation --editable gen --editable '.[all]'
