@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import track
 
+from cli import screen
 from cli.errors import CommandError
 from cli.ranking import Span, auprc, false_positive_rate, rates, roc_auc, span_rates
 from cli.safety_files import Row, read_rows
@@ -80,7 +80,7 @@ def bench_safety(options: Options) -> int:
     judged = asyncio.run(_measure({kind: read_rows(path, kind) for kind, path in paths.items()}, options))
     records = [record for kind, rows in judged.items() for record in _records(kind, rows)]
     records += latency_records([each for rows in judged.values() for each in rows])
-    console = Console()
+    console = screen.console()
     show(console, records)
     for kind in judged.keys() & RANKINGS.keys():
         curves = {name: (ranked.labels, ranked.scores) for name, ranked in RANKINGS[kind](judged[kind]).items()}

@@ -19,6 +19,7 @@ import grpc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cli import screen
 from cli.bench_cache import latency
 from cli.bench_cache import policy as policies
 from cli.bench_cache.curve import curve
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace, start: StartsService = cache_service, console:
     Raises:
         CommandError: The data, a policy or the service is not as it should be.
     """
-    console = console or Console()
+    console = console or screen.console()
     plot_path = args.plot or (args.json.with_suffix(".svg") if args.json else None)
     try:
         if args.latency:

@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cli import screen
 from cli.bench_engine import chart, load, machine
 from cli.bench_engine.options import PEERS
 from cli.bench_engine.record import Limits
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     levels = _levels(args.concurrency)
     limits = Limits(args.ttft_ms, args.itl_ms)
     records: list[dict[str, Any]] = []
-    console = Console()
+    console = screen.console()
     with _model(args.model) as directory:
         prompts = load.Prompts(directory, args.prompt_tokens)
         records += machine.limits(directory, levels, args.threads)

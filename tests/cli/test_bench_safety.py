@@ -36,8 +36,9 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_records_say_what_was_found(files, capsys):
-    """Each kind gets its records, with areas, rates and counts, and the tables name them."""
+def test_the_records_say_what_was_found(files, capsys, monkeypatch):
+    """Each kind gets its records, with areas, rates and counts, and the tables name them, in a file uncut."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     options = [word for name in ("moderation", "pii", "injection") for word in (f"--{name}", str(files / name))]
 
     assert main(["bench", "safety", *options, "--json", str(files / "out")]) == 0
@@ -50,7 +51,10 @@ def test_the_records_say_what_was_found(files, capsys):
     assert (records["injection", "any", None]["recall"], records["injection", "any", None]["fpr"]) == (1.0, 0.0)
     assert records["latency", "up to 25 words", None]["p50_ms"] > 0
     assert records["pii", "any", "overlap"]["recall"] == 1.0
-    assert "violence" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "violence" in printed
+    assert "EMAIL_ADDRESS" in printed
+    assert "…" not in printed
     assert (files / "out-moderation.svg").read_text().startswith("<svg")
 
 
