@@ -69,9 +69,11 @@ def log_path(part: Part, log_dir: Path | None) -> Path:
 class Child:
     """A started service."""
 
-    def __init__(self, part: Part, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, part: Part, process: asyncio.subprocess.Process, log: Path, log_begin: int = 0) -> None:
+        """`log_begin`: Bytes in its log that are not its own."""
         self.part = part
         self.log = log
+        self._log_begin = log_begin
         self.exited = asyncio.create_task(process.wait(), name=f"exit of {part.name}")
         self._process = process
 
@@ -90,6 +92,7 @@ class Child:
         """
         log = log_path(part, log_dir)
         with nullcontext() if log_dir is None else log.open("ab" if is_again else "wb") as output:
+            log_begin = output.tell() if output else 0
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.leash", str(os.getpid()), *part.command),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -98,7 +101,7 @@ class Child:
                 env={**part.environ, **environ},
                 start_new_session=True,
             )
-        return cls(part, process, log)
+        return cls(part, process, log, log_begin)
 
     async def stop(self) -> int:
         """Lets the service drain, kills it when its grace is over, and returns its exit code."""
@@ -114,11 +117,13 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def tail(self, line_count: int) -> list[str]:
-        """Returns the last lines of the log, as they are; none where it is no file."""
+        """Returns its last lines in the log, as they are; none where that is no file."""
         if not self.log.is_file():
             return []
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+            size = self.log.stat().st_size
+            begin = self._log_begin if self._log_begin <= size else 0  # somebody may have emptied it
+            file.seek(max(begin, size - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-line_count:]
 
     def last_message(self) -> str:

@@ -93,7 +93,8 @@ class Suite:
                 if sum(map(self._may_return, dead)) < len(dead):
                     return True
                 for child in dead:
-                    await self._restart(child)
+                    if not await self._restart(child):
+                        return True
         finally:
             tasks = [ready, stopped, *self._returning.values()]
             for task in tasks:
@@ -116,13 +117,18 @@ class Suite:
         returning = self._returning.get(child)
         return self._ready if returning is None else returning.done() and not returning.cancelled()
 
-    async def _restart(self, dead: Child) -> None:
-        """Starts a service in the place of one that has died."""
+    async def _restart(self, dead: Child) -> bool:
+        """Starts a service in the place of one that has died; False where the system does not let it."""
         self._returning.pop(dead, None)
         self._report.show(dead.part.name, "starting")
-        child = await Child.start(dead.part, self._log_dir, is_again=True)
+        try:
+            child = await Child.start(dead.part, self._log_dir, is_again=True)
+        except OSError as error:  # its folder for logs is gone, the disk is full, or there are too many processes
+            self._report.say(f"{dead.part.name} cannot be started again: {error}")
+            return False
         self.children[self.children.index(dead)] = child
         self._returning[child] = asyncio.create_task(self._follow_back(child))
+        return True
 
     async def _follow_back(self, child: Child) -> None:
         await self._follow(child)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ class Recorder:
     def __init__(self) -> None:
         self.shown: list[tuple[str, str, str]] = []
         self.deaths: list[tuple[str, int, list[str]]] = []
+        self.said: list[str] = []
         self._changed = asyncio.Event()
 
     def show(self, name: str, state: str, detail: str = "") -> None:
@@ -46,7 +48,8 @@ class Recorder:
     def died(self, name: str, code: int, log: Path, tail: Sequence[str]) -> None:
         self.deaths.append((name, code, list(tail)))
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def close(self) -> None: ...
 
@@ -161,6 +164,30 @@ async def test_a_service_that_does_not_come_back_ends_the_suite(tmp_path):
         assert await run.exit_code() == 1
         assert [death[1] for death in run.report.deaths] == [-signal.SIGKILL, 1]
         assert journal.read_text().split() == ["edge"]
+
+
+async def test_a_service_that_cannot_be_started_again_ends_the_suite(tmp_path):
+    """Where the system does not let it, as without the folder for logs, the others are drained, and it says why."""
+    journal, logs = tmp_path / "journal", tmp_path / "logs"
+    async with Run([part("edge", "--journal", str(journal)), part("cache")], logs) as run:
+        await run.until_ready()
+        shutil.rmtree(logs)
+        kill(run, "cache")
+
+        assert await run.exit_code() == 1
+        assert "cache cannot be started again" in run.report.said[0]
+        assert journal.read_text().split() == ["edge"]
+
+
+async def test_the_last_words_are_a_services_own(tmp_path):
+    """One that is started again does not repeat what the one before it said."""
+    async with Run([part("edge"), part("cache", "--die-if", str(tmp_path / "broken"))], tmp_path) as run:
+        await run.until_ready()
+        (tmp_path / "broken").touch()
+        kill(run, "cache")
+        await run.exit_code()
+
+        assert [words for _, _, words in run.report.deaths] == [["cache is loading"]] * 2
 
 
 async def test_a_service_that_dies_again_and_again_ends_the_suite(tmp_path):
