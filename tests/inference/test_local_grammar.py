@@ -8,14 +8,16 @@ import random
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 import torch
 
 from services.inference.engines.local.engine import LocalEngine
-from services.inference.engines.local.grammar import Grammars
+from services.inference.engines.local.grammar import Ending, Grammars
 from services.inference.engines.local.model import LocalModel, load
 from services.inference.generation import (
     ChoiceFinished,
@@ -171,8 +173,8 @@ async def test_a_model_that_would_end_closes_its_json(properties: dict[str, Any]
 def test_only_what_is_asked_for_is_said_after_an_end(model: LocalModel) -> None:
     """A model that would end has its text closed and no further item begun; its later text and number stay its own."""
     item = {"type": "array", "items": {"type": "string"}}
-    schema = {"type": "object", "properties": {"a": item, "b": {"type": "string"}, "c": {"type": "integer"}}}
-    asked = {**schema, "required": ["a", "b", "c"], "additionalProperties": False}
+    properties = {"a": item, "b": {"type": "string"}, "c": {"type": "integer"}, "d": {}}
+    asked = {"type": "object", "properties": properties, "required": list("abcd"), "additionalProperties": False}
     grammar = Grammars(model).compile(OutputFormat("json_schema", schema_json=json.dumps(asked)))
     constraint, said = grammar.constraint(), ""
     (end_id,) = model.end_ids
@@ -190,8 +192,24 @@ def test_only_what_is_asked_for_is_said_after_an_end(model: LocalModel) -> None:
 
     say('{"a":["x}.,')
     assert said == '{"a":["x}"]'
-    say(',"b":"y]z","c":34}')
-    assert json.loads(said) == {"a": ["x}"], "b": "y]z", "c": 34}
+    say(',"b":"y]z","c":34.')
+    assert said.endswith(',"c":34,')
+    say('"d":...')
+    assert json.loads(said) == {"a": ["x}"], "b": "y]z", "c": 34, "d": ""}
+
+
+def test_what_is_begun_to_be_ended_is_empty() -> None:
+    """Where a text must be begun so that it can be closed, no token begins it that has brackets in it."""
+    tokens = [b"<end>", b'"', b'"}', b"}", b"b", b"1", b"{"]
+    tokenizer = SimpleNamespace(tokenize_bytes=lambda text: [tokens.index(text)] if text in tokens else [0, 0])
+    ending = Ending(tokenizer, [0], len(tokens))  # type: ignore[arg-type]
+    beginning = np.array([False, True, True, False, False, True, True])
+    ending.narrow(beginning, is_wanted=True)
+    within = np.array([False, True, True, True, True, True, True])
+    ending.narrow(within, is_wanted=True)
+
+    assert [tokens[at] for at in beginning.nonzero()[0]] == [b'"']
+    assert [tokens[at] for at in within.nonzero()[0]] == [b'"', b'"}']
 
 
 async def test_log_probabilities_stay_the_models_own(engine: LocalEngine) -> None:

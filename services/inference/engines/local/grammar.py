@@ -32,6 +32,8 @@ JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[ \n]{0,8}"}
 # What closes a string, and what closes objects and lists, as tokens may have it.
 QUOTES = [b'"' + rest for rest in (b"", b"}", b"]", b"}}", b"}]", b"]}")]
 BRACKETS = [b"}", b"]", b"}}", b"}]", b"]}", b"]]", b"}}}"]
+# What ends a number where more must come.
+COMMA = b","
 # Where one of these may come next, a text is being said: no number begins with them, nor true, false or null.
 LETTERS = [bytes([letter]) for letter in b"bcdghijkmopqvwxyzBCDGHIJKMOPQVWXYZ"]
 DIGITS = [bytes([digit]) for digit in b"0123456789"]
@@ -107,6 +109,7 @@ class Ending:
 
         self._end_ids = frozenset(end_ids)
         self._quotes, self._brackets = single(QUOTES), single(BRACKETS)
+        self._quote, self._comma = single(QUOTES[:1]), single([COMMA])
         self._letters, self._digits = single(LETTERS), single(DIGITS)
 
     def is_wanted(self, logits: torch.Tensor, is_allowed: np.ndarray) -> bool:
@@ -115,7 +118,7 @@ class Ending:
         return likeliest in self._end_ids and not is_allowed[likeliest]
 
     def narrow(self, is_allowed: np.ndarray, is_wanted: bool) -> None:
-        """Leaves only what closes something, where that may come next, in place, shape (vocabulary,).
+        """Leaves only what closes or ends something, where that may come next, in place, shape (vocabulary,).
 
         Args:
             is_allowed: What the format lets come next.
@@ -123,8 +126,8 @@ class Ending:
         """
         if is_allowed[self._letters].any():  # within a text brackets are signs like others
             choices = [self._quotes] if is_wanted else []
-        elif is_wanted:
-            choices = [self._brackets, self._quotes]
+        elif is_wanted:  # a quote may begin a text that must be there: what is more would be within it
+            choices = [self._brackets, self._quote, self._comma]
         else:
             choices = [] if is_allowed[self._digits].any() else [self._brackets]
         for token_ids in choices:
