@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from services.inference.engines.local.pace import PREFILL_TOKENS_MIN, STEP_TOKENS_MAX, WAVE_TOKENS_MIN, Pace, measure
+from services.inference.engines.local.pace import (
+    PREFILL_TOKENS_MIN,
+    STEP_TOKENS_MAX,
+    WAVE_STRETCH_MAX,
+    WAVE_TOKENS_MIN,
+    Pace,
+    measure,
+)
 
 STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
 
@@ -47,11 +54,20 @@ def test_who_waits_gets_as_much_as_who_runs() -> None:
 
 
 def test_a_wave_is_read_in_large_pieces() -> None:
-    """Where half as many wait as run, and more than one, a step has 128 tokens of prompts whatever they cost."""
-    dear = Pace(STEP_S, ROW_S, 10 * TOKEN_S, stretch=1.5)
+    """Where eight and half as many wait as run, a step has 128 tokens of prompts; it is never stretched too far."""
+    cheap, dear = (Pace(STEP_S, ROW_S, times * TOKEN_S, stretch=1.5) for times in (1, 10))
 
-    assert [dear.step_token_count(8, in_play) - 8 for in_play in (11, 12)] == [PREFILL_TOKENS_MIN, WAVE_TOKENS_MIN]
-    assert dear.step_token_count(1, 2) - 1 == PREFILL_TOKENS_MIN
+    assert cheap.step_token_count(16, 24) - 16 == WAVE_TOKENS_MIN
+    count = dear.step_token_count(16, 24) - 16
+    assert took(16, 10 * count) == pytest.approx(WAVE_STRETCH_MAX * took(24, 0), abs=10 * TOKEN_S)
+
+
+def test_a_few_prompts_are_no_wave() -> None:
+    """Four long prompts beside eight answers stretch their steps by half, however large pieces a wave would get."""
+    dear = Pace(STEP_S, ROW_S, 2 * TOKEN_S, stretch=1.5)
+
+    assert took(8, 2 * (dear.step_token_count(8, 12) - 8)) <= 1.5 * took(12, 0)
+    assert took(1, 2 * (dear.step_token_count(1, 3) - 1)) <= 3 * took(3, 0)
 
 
 def test_dear_prompts_get_fewer_tokens() -> None:

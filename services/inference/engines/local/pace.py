@@ -16,10 +16,13 @@ from dataclasses import dataclass
 STRETCH = 1.4
 # Tokens of a step in which nobody waits for a token: larger ones bring nothing more on a processor.
 STEP_TOKENS_MAX = 512
-# A prompt gets on, however little a token more may cost. Where at least two and half as many wait as run, they come in
-# a wave, which is over sooner in larger pieces: 32 callers who ask a GPT-2 at once get 8 % more tokens a second in int8
-# and 2 % in float32, the last of them a first token 7 to 9 % sooner, and nobody's pauses grow. With 256 some do.
+# A prompt gets on, however little a token more may cost. Where at least eight and half as many wait as run, they come
+# in a wave, which is over sooner in larger pieces: 32 callers who ask a GPT-2 at once get 8 % more tokens a second in
+# int8 and 2 % in float32, the last of them a first token 7 to 9 % sooner, and nobody's pauses grow. With 256 some do.
 PREFILL_TOKENS_MIN, WAVE_TOKENS_MIN = 8, 128
+# Fewer are no wave: four long prompts beside eight answers would be read in such pieces for seconds. And where a token
+# is dear, as of a large model, a piece must not stretch a step further than this.
+WAVE_COUNT_MIN, WAVE_STRETCH_MAX = 8, 4.0
 # Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
 # next token, of which each reads all its keys and values. The smallest cache holds them.
 PROMPT_TOKENS = 64
@@ -68,11 +71,15 @@ class Pace:
         if decode_count == 0:
             return STEP_TOKENS_MAX
         waiting_count = in_play_count - decode_count
-        is_wave = waiting_count >= max(2, decode_count / 2)
-        stretch = max(self.stretch, in_play_count / decode_count)
-        spare_s = stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
-        least = WAVE_TOKENS_MIN if is_wave else PREFILL_TOKENS_MIN
-        prompt_count = max(int(spare_s / (self.prompt_token_s or self.token_s)), least)
+        is_wave = waiting_count >= max(WAVE_COUNT_MIN, decode_count / 2)
+
+        def fitting(stretch: float) -> int:
+            spare_s = stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
+            return int(spare_s / (self.prompt_token_s or self.token_s))
+
+        share = fitting(max(self.stretch, in_play_count / decode_count))
+        wave = min(fitting(WAVE_STRETCH_MAX), WAVE_TOKENS_MIN) if is_wave else 0
+        prompt_count = max(share, wave, PREFILL_TOKENS_MIN)
         return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
 
     def observe(self, decode_count: int, token_count: int, seconds: float) -> None:
