@@ -8,15 +8,16 @@ On Linux a child never outlives its parent (cli.leash).
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # Enough to read the last log lines of a service without reading all of a long log.
 TAIL_BYTES = 64 * 1024
@@ -66,6 +67,16 @@ def log_path(part: Part, log_dir: Path | None) -> Path:
     return Path("/dev/stdout") if log_dir is None else log_dir / f"{part.name}.log"
 
 
+def hold(log: IO[bytes]) -> None:
+    """Keeps a log file from other suites for as long as it is open, here or in a child that was given it.
+
+    Raises:
+        BlockingIOError: Another suite writes it.
+        OSError: The file system knows no locks.
+    """
+    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class Child:
     """A started service."""
 
@@ -93,6 +104,9 @@ class Child:
         log = log_path(part, log_dir)
         with nullcontext() if log_dir is None else log.open("ab" if is_again else "wb") as output:
             log_begin = output.tell() if output else 0
+            if output:
+                with suppress(OSError):  # a file system without locks
+                    hold(output)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.leash", str(os.getpid()), *part.command),
                 stdin=asyncio.subprocess.DEVNULL,

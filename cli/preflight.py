@@ -7,8 +7,9 @@ import itertools
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
-from cli.child import Part, log_path
+from cli.child import Part, hold, log_path
 from cli.errors import CommandError
 
 _EVERYWHERE = {"0.0.0.0", "::"}
@@ -83,9 +84,22 @@ def _explain(part: Part, error: OSError) -> CommandError:
 def _check_log(log: Path) -> None:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.open("ab").close()
+        with log.open("ab") as file:
+            _check_free(file)
     except OSError as error:
         raise CommandError(
             f"{log} cannot be written: {error.strerror}. Make {log.parent} a folder that you may write to, or start "
             "in another place"
         ) from error
+
+
+def _check_free(log: IO[bytes]) -> None:
+    """A suite that runs would lose what it has logged, and both would write where the other does."""
+    try:
+        hold(log)
+    except BlockingIOError as error:
+        raise CommandError(
+            f"{log.name} is written by a suite that runs. Stop it, or start this one in another folder"
+        ) from error
+    except OSError:  # a file system without locks
+        return

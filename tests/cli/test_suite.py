@@ -358,3 +358,19 @@ async def test_children_die_with_their_parent(tmp_path):
         await exited.wait()
     asyncio.get_running_loop().remove_reader(descriptor)
     os.close(descriptor)
+
+
+async def test_the_logs_of_a_suite_that_runs_are_left_alone(tmp_path):
+    """A second suite in the same folder is refused before it empties a file, and starts when the first is over."""
+    one = part("cache")
+    async with Run([one], tmp_path / "logs") as run:
+        await run.until_ready()
+        before = (tmp_path / "logs" / "cache.log").read_bytes()
+        said = await refusal(tmp_path, part("cache"))
+
+        assert "cache.log is written by a suite that runs. Stop it, or start this one in another folder" in said
+        assert (tmp_path / "logs" / "cache.log").read_bytes() == before
+        run.stop.set()
+        assert await run.exit_code() == 0
+    async with Run([one], tmp_path / "logs") as run:
+        await run.until_ready()
