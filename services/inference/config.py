@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from kit.config import DialSettings, ServeSettings
@@ -42,7 +42,7 @@ class InferenceSettings(ServeSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_INFERENCE_")
 
     port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    models_file: Path | None = Field(default=None, description="The models file; unset: the embedded models.")
+    models_file: FilePath | None = Field(default=None, description="The models file; unset: the embedded models.")
     cache: CacheDialSettings = CacheDialSettings()
     safety: SafetyDialSettings = SafetyDialSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -24,6 +24,7 @@ def test_it_runs_without_a_setting() -> None:
 
 def test_variables_are_read(tmp_path: Path) -> None:
     """Each field has a variable; a neighbour's begin with its name."""
+    (tmp_path / "models.yaml").touch()
     settings = load(
         InferenceSettings,
         {
@@ -39,6 +40,13 @@ def test_variables_are_read(tmp_path: Path) -> None:
     assert settings.models_file == tmp_path / "models.yaml"
     assert (settings.cache.target, settings.safety.target) == ("none", "dns:///safety:50053")
     assert settings.running_count_max == 7
+
+
+@pytest.mark.parametrize("name", ["MODELS_FILE", "QUOTAS_FILE"])
+def test_a_missing_file_is_named_with_its_variable(name: str, tmp_path: Path) -> None:
+    """A path that leads nowhere stops the start before anything is loaded, and says where it stands."""
+    with pytest.raises(ConfigError, match=rf"MILLRACE_INFERENCE_{name}='.*none\.yaml': path does not point to a file"):
+        load(InferenceSettings, {f"MILLRACE_INFERENCE_{name}": str(tmp_path / "none.yaml")})
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,6 @@ async def test_a_bad_models_file_stops_the_start(tmp_path: Path, text: str, told
     assert told in caught.value.message
 
 
-async def test_a_missing_models_file_stops_the_start(tmp_path: Path) -> None:
-    """A path that leads nowhere is named."""
-    missing = InferenceSettings(port=0, models_file=tmp_path / "none.yaml", **NONE)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"none\.yaml"):
-        await wiring.build(missing, telemetry.off(), {})
-
-
 async def test_targets_of_one_upstream_share_its_engine(serve: Serve, upstream: OpenAIUpstream) -> None:
     """Six targets on one upstream open one pool of connections."""
     suite = await serve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr
 
 BUILT_IN_FILE = Path(__file__).parents[1] / "quotas.yaml"
 
@@ -15,7 +15,7 @@ class QuotaSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: Path | None = Field(default=None, description="The quotas file; unset: the built-in tiers.")
+    file: FilePath | None = Field(default=None, description="The quotas file; unset: the built-in tiers.")
     store: Literal["embedded", "redis"] = Field(
         default="embedded", description="Where use is counted: in this process, or on a Redis for all replicas."
     )
