@@ -60,8 +60,8 @@ class Pace:
     def step_token_count(self, decode_count: int, in_play_count: int) -> int:
         """Tokens that a step may compute: the running answers', and as many of prompts as the stretch allows.
 
-        Who waits for a first token gets as much of the machine as who waits for the next one, and never less than
-        the stretch leaves.
+        Who waits for a first token counts as much as who waits for the next one: where they are more, steps may be
+        stretched by as much more.
 
         Args:
             decode_count: Sequences that get a token in this step.
@@ -77,7 +77,7 @@ class Pace:
             spare_s = stretch * self._decode_s(in_play_count) - self._decode_s(decode_count)
             return int(spare_s / (self.prompt_token_s or self.token_s))
 
-        share = fitting(max(self.stretch, in_play_count / decode_count))
+        share = fitting(1 + (self.stretch - 1) * max(1.0, waiting_count / decode_count))
         wave = min(fitting(WAVE_STRETCH_MAX), WAVE_TOKENS_MIN) if is_wave else 0
         prompt_count = max(share, wave, PREFILL_TOKENS_MIN)
         return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
