@@ -20,6 +20,7 @@ from llguidance.numpy import fill_next_token_bitmask
 
 from kit.errors import FailedPrecondition, InvalidArgument
 from services.inference.engines.local.conversation import offered
+from services.inference.engines.local.sampler import likeliest
 from services.inference.generation import OutputFormat, Prompt
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ class Ending:
 
     def is_wanted(self, logits: torch.Tensor, is_allowed: np.ndarray) -> bool:
         """Whether the likeliest token, by logits of shape (vocabulary,), is an end that may not come yet."""
-        likeliest = int(logits.argmax())
-        return likeliest in self._end_ids and not is_allowed[likeliest]
+        (token_id,) = likeliest(logits[None])
+        return token_id in self._end_ids and not is_allowed[token_id]
 
     def narrow(self, is_allowed: np.ndarray, is_wanted: bool) -> None:
         """Leaves only what closes or ends something, where that may come next, in place, shape (vocabulary,).

@@ -128,7 +128,7 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         logits = logits.clone()
         for at in adjusting:
             draws[at].adjust(logits[at])
-    token_ids = _likeliest(logits)
+    token_ids = likeliest(logits)
     for cuts in (False, True):
         chosen = [at for at, one in enumerate(draws) if one.temperature > 0 and one.cuts == cuts]
         if chosen:
@@ -141,7 +141,7 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     return token_ids
 
 
-def _likeliest(logits: torch.Tensor) -> list[int]:
+def likeliest(logits: torch.Tensor) -> list[int]:
     """The first of the largest of each row. On a processor numpy finds it 17 times as fast as torch."""
     found = logits.numpy() if logits.device.type == "cpu" else logits
     token_ids: list[int] = found.argmax(-1).tolist()
