@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 TELEMETRY = "openvino_telemetry"
@@ -38,19 +37,15 @@ with _without(TELEMETRY):
 __all__ = ["cache_parameter", "compile_model", "openvino", "ops", "paged_attention", "parameter"]
 
 
-@cache
-def _core() -> Any:
-    """The runtime itself, once and for as long as the process lives.
-
-    It gives the thread that first compiles a stack for signals, and unmaps that stack when its last model is let go. If
-    another thread does that, the first one's next signal finds no stack, and the process dies of it (2026.4).
-    """
-    return openvino.Core()
+# Once and for as long as the process lives, made where no two threads can make it: the runtime gives the thread that
+# first compiles a stack for signals, and unmaps that when a core and all its models are let go. If another thread does
+# that, the first one's next signal finds no stack, and the process dies of it (2026.4).
+_CORE = openvino.Core()
 
 
 def compile_model(model: Any, settings: Mapping[str, Any]) -> Any:
-    """Compiles a graph for the processor."""
-    return _core().compile_model(model, "CPU", dict(settings))
+    """Compiles a graph for the processor, with settings by the runtime's own names."""
+    return _CORE.compile_model(model, "CPU", dict(settings))
 
 
 def parameter(name: str, rank: int, kind: str = "i32") -> Any:
