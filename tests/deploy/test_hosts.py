@@ -109,6 +109,9 @@ def test_services_start_with_what_the_host_sets(host: str) -> None:
     environ = {**apart, **VARIABLES[host]()}
     if "MILLRACE_INFERENCE_ACCESS_ADMIN_KEY" in environ:  # which the host asks its user for
         environ["MILLRACE_INFERENCE_ACCESS_ADMIN_KEY"] = new_secret()
+    if "MILLRACE_INFERENCE_MODELS_FILE" in environ:  # in the image, which has deploy/models there
+        inside = Path(environ["MILLRACE_INFERENCE_MODELS_FILE"]).relative_to("/etc/millrace")
+        environ["MILLRACE_INFERENCE_MODELS_FILE"] = str(ROOT / "deploy" / "models" / inside)
 
     inference, cache = load(InferenceSettings, environ), load(CacheSettings, environ)
     load(EdgeSettings, environ)
@@ -133,6 +136,7 @@ def test_what_is_built_is_the_whole_suite() -> None:
     command = DOCKERFILE.rpartition("\nCMD ")[2]
 
     assert last == "suite"
+    assert "COPY deploy/models /etc/millrace\n" in DOCKERFILE
     assert "\nVOLUME" not in DOCKERFILE  # Railway refuses to build it
     assert "MILLRACE_EDGE_PORT=${PORT:-8080}" in command
     for path in (ROOT / "deploy/hosts/fly" / read(FILES["fly"][0])["build"]["dockerfile"],

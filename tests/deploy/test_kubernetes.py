@@ -49,6 +49,27 @@ def container_of(workload: Object) -> Object:
     return container
 
 
+def mounted_models(overlay: str, workload: Object, folder: Path) -> str:
+    """Writes the models file to where its map is mounted, below `folder`, and returns the path the setting names there.
+
+    Another service may be given the variable with no mount: it reads no such file, and neither does its test.
+    """
+    path = Path(variables(overlay, workload)["MILLRACE_INFERENCE_MODELS_FILE"])
+    (models,) = [one for one in of_kind(overlay, "ConfigMap") if "models.yaml" in one["data"]]
+    names = {
+        one["name"]
+        for one in spec_of(workload)["volumes"]
+        if one.get("configMap") == {"name": models["metadata"]["name"]}
+    }
+    for mount in container_of(workload)["volumeMounts"]:
+        if mount["name"] in names:
+            target = folder / Path(mount["mountPath"]).relative_to("/")
+            target.mkdir(parents=True)
+            for name, text in models["data"].items():
+                (target / name).write_text(text)
+    return str(folder / path.relative_to("/"))
+
+
 @each_overlay
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_object_is_as_kubernetes_defines_it(overlay: str, release: str) -> None:
@@ -157,6 +178,8 @@ def test_settings_are_those_of_the_services(
         key: str(tmp_path / files[Path(one).name]) if one.startswith("/etc/millrace/tls/") else one
         for key, one in variables(overlay, workload).items()
     }
+    if "MILLRACE_INFERENCE_MODELS_FILE" in environ:
+        environ["MILLRACE_INFERENCE_MODELS_FILE"] = mounted_models(overlay, workload, tmp_path)
     # What only the secret has, and the service cannot do without.
     environ["MILLRACE_INFERENCE_QUOTAS_REDIS_URL"] = "rediss://default:secret@redis.example.com:6380"
 
