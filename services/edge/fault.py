@@ -1,19 +1,19 @@
 """What a failed request is told: an HTTP status and OpenAI's error envelope.
 
-One table turns gRPC codes into HTTP statuses and one set of rules turns the contract's field names into those of the
-JSON bodies. Never more detail than the error itself carries: an unknown error has none.
+One table turns gRPC codes into HTTP statuses; a field at fault is told by its name in the JSON body. Never more detail
+than the error itself carries: an unknown error has none.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from kit.errors import Code, MillraceError
+from services.edge.field_names import param_of
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -82,29 +82,6 @@ _RETRY_MS_MAX = 60_000
 # Without a time to come back these mean that the request is larger than its limit.
 _QUOTA_REASONS = ("TOKENS_LIMITED", "BUDGET_EXCEEDED")
 
-# The contract's names in the words of the JSON bodies, applied in this order.
-_FIELD_RULES = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
-        (r"^specs\[(\d+)\]\.raw_prompt", r"prompt[\1]"),
-        (r"^specs?(\[\d+\])?\.?", ""),
-        (r"^(sampling|conversation)\.", ""),
-        (r"^raw_prompt", "prompt"),
-        (r"^texts", "input"),
-        (r"^dimension_count", "dimensions"),
-        (r"^(key|user)\.", ""),
-        (r"^end_user_id", "user"),
-        (r"^output_format", "response_format"),
-        (r"^(tools\[\d+\])\.(name|description|strict)", r"\1.function.\2"),
-        (r"\.parts\b", ".content"),
-        (r"(\.content\[\d+\])\.image\b", r"\1.image_url"),
-        (r"(\.content\[\d+\])\.audio\b", r"\1.input_audio"),
-        (r"(\.content\[\d+\]\.file)\.data\b", r"\1.file_data"),
-        (r"\.(arguments|parameters)_json", r".function.\1"),
-        (r"\bschema_json", "schema"),
-    )
-)
-
 
 class Fault(Exception):
     """An answer that is no success, ready for the wire.
@@ -147,8 +124,14 @@ class Fault(Exception):
         return cls(500, "Internal error; the log has it under this request id.", code="internal", headers=(_NO_RETRY,))
 
     @classmethod
-    def of(cls, error: MillraceError, param: str | None = None) -> Fault:
-        """Turns the suite's error into an answer; `param` is what the body calls the field, where that is known."""
+    def of(cls, error: MillraceError, param: str | None = None, route: str = "") -> Fault:
+        """Turns the suite's error into an answer.
+
+        Args:
+            error: What went wrong.
+            param: What the body calls the field at fault, where that is known.
+            route: Template of the path whose body names the fields.
+        """
         status = _STATUS_OF_REASON.get(error.reason) or _STATUS.get(error.code, 500)
         code = _CODE.get(error.reason) or error.reason.lower() or None
         message = error.message
@@ -156,7 +139,7 @@ class Fault(Exception):
             message = _TRANSPORT.get(error.code, message)
         if error.field_violations:
             violation = error.field_violations[0]
-            param = param or param_of(violation.field)
+            param = param or param_of(violation.field, route)
             message = violation.description
         message = f"{param}: {message}" if param else message
         categories = [name for name in (error.metadata or {}).get("categories", "").split(",") if name]
@@ -165,17 +148,14 @@ class Fault(Exception):
         extra = {"categories": categories} if categories else None
         return cls(status, message, param=param, code=code, headers=_headers_of(error), extra=extra)
 
+    def renamed(self, param: str) -> Fault:
+        """The same of another field, for a body that was read in the words of another one."""
+        return Fault.invalid(self.message.removeprefix(f"{self.param}: "), param, self.code)
+
     def body(self, with_extra: bool = False) -> bytes:
         """The envelope as JSON: OpenAI's four keys, and the extra ones where asked for."""
         envelope = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": {**envelope, **self.extra} if with_extra else envelope})
-
-
-def param_of(field: str) -> str | None:
-    """The name in the JSON body of a field of the contract."""
-    for pattern, words in _FIELD_RULES:
-        field = pattern.sub(words, field)
-    return field or None
 
 
 def _headers_of(error: MillraceError) -> Headers:

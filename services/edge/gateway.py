@@ -107,7 +107,7 @@ class Gateway:
         except Fault as fault:
             await exchange.answer_fault(fault, explains)
         except MillraceError as error:
-            await exchange.answer_fault(Fault.of(error), explains)
+            await exchange.answer_fault(Fault.of(error, route=exchange.route), explains)
         except Exception as error:
             _log.exception("request failed", extra={"route": exchange.route})
             exchange.error = type(error).__qualname__

@@ -8,15 +8,14 @@ told anything, another one is asked.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from kit.errors import MillraceError, Unavailable
 from millrace.inference.v1 import event_pb2, generation_pb2
 from millrace.inference.v1 import inference_service_pb2 as pb
+from services.edge.batch_item import of_spec
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 from services.edge.inference_client import EventStream, InferenceClient, asked_again
@@ -91,7 +90,7 @@ async def relay_all(
             try:
                 last = await asked_again(exchange, lambda: relayed.run(stream()), lambda: not relayed.is_told)
             except MillraceError as error:
-                raise _of_part(error, index) from None
+                raise of_spec(error, index) from None
             await exchange.write(last)
 
     try:
@@ -169,11 +168,3 @@ class _Relayed:
             self._begun.append(self)
         if self._begun[0] is self:
             set_step(self._exchange, response, self._made)
-
-
-def _of_part(error: MillraceError, index: int) -> MillraceError:
-    """The error of one generation, whose fields say which one it is, as those of a batch do."""
-    error.field_violations = tuple(
-        replace(one, field=re.sub(r"^spec\b", f"specs[{index}]", one.field)) for one in error.field_violations
-    )
-    return error

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kit.errors import Code, FailedPrecondition, InvalidArgument, MillraceError, NotFound, Unavailable, error_of
-from services.edge.fault import Fault, param_of
+from services.edge.fault import Fault
 
 # The table of the design, word for word; every other code is 500.
 STATUSES = {
@@ -34,32 +34,6 @@ def test_every_code_has_a_status(code):
 
     assert fault.status == STATUSES.get(code, 500)
     assert json.loads(fault.body())["error"].keys() == {"message", "type", "param", "code"}
-
-
-@pytest.mark.parametrize(
-    ("field", "param"),
-    [
-        ("spec.model", "model"),
-        ("spec.sampling.max_tokens", "max_tokens"),
-        ("spec.conversation.messages[2].parts[1].image.url", "messages[2].content[1].image_url.url"),
-        ("spec.conversation.messages[0].parts[0].audio.data", "messages[0].content[0].input_audio.data"),
-        ("spec.conversation.messages[0].parts[0].file.data", "messages[0].content[0].file.file_data"),
-        ("spec.conversation.messages", "messages"),
-        ("spec.raw_prompt", "prompt"),
-        ("specs[3].raw_prompt", "prompt[3]"),
-        ("specs[3].sampling.n", "n"),
-        ("spec.output_format.json_schema.schema_json", "response_format.json_schema.schema"),
-        ("spec.tools[0].parameters_json", "tools[0].function.parameters"),
-        ("spec.tools[0].name", "tools[0].function.name"),
-        ("spec.end_user_id", "user"),
-        ("texts[5]", "input[5]"),
-        ("dimension_count", "dimensions"),
-        ("request_id", "request_id"),
-    ],
-)
-def test_fields_have_the_names_of_the_body(field, param):
-    """The contract's names come out as those that the caller wrote."""
-    assert param_of(field) == param
 
 
 def test_the_message_leads_with_the_field():

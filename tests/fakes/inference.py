@@ -19,7 +19,8 @@ Any name answers `echo: ` and the prompt. Names with a meaning of their own:
     tools, reasoning, refusal, logprobs, filtered, flagged, cached, stale
 
 Of several raw prompts in one request, `fail` fails by itself, and so does `fail-late` once the gate is set. The server
-is lost with the first calls for `lost`, as often as another is asked.
+is lost with the first calls for `lost`, as often as another is asked. A prompt that begins with `too-long` is longer
+than the context.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         """Answers in one piece."""
         self._note(context)
         try:
+            await self._fail_prompt(_prompt(request.spec))
             return pb.GenerateResponse(generation=await self._generation(request.spec, request.request_id))
         except MillraceError as error:
             await _abort(context, error, request)
@@ -164,8 +166,7 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         items = []
         for index, spec in enumerate(request.specs):
             try:
-                if _prompt(spec) == "fail":
-                    raise InvalidArgument(f"specs[{index}].raw_prompt", "told to fail")
+                await self._fail_prompt(_prompt(spec))
                 items.append(pb.BatchItem(generation=await self._generation(spec, f"{request.request_id}.{index}")))
             except MillraceError as error:
                 items.append(pb.BatchItem(error=_item_error(error)))
@@ -242,6 +243,8 @@ class FakeInference(InferenceServiceServicer, UsageServiceServicer):
         if prompt == "lost" and self.lost_count < len(REPLICA_WAITS_S):
             self.lost_count += 1
             raise error_of(Code.UNAVAILABLE, "SERVER_STOPPING", "The server is stopping.")
+        if prompt.startswith("too-long"):
+            raise InvalidArgument("spec.input", "longer than the context", reason="CONTEXT_LENGTH_EXCEEDED")
         if prompt in ("fail", "fail-late"):
             raise InvalidArgument("spec.raw_prompt", "told to fail")
 

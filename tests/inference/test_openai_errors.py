@@ -59,6 +59,20 @@ def test_the_callers_own_mistake_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
+    ("param", "field"),
+    [
+        ("messages", "spec.conversation.messages"),
+        ("messages[1].role", "spec.conversation.messages[1].role"),
+        ("prompt", "spec.raw_prompt"),
+        ("prompt_cache_key", "prompt_cache_key"),
+    ],
+)
+def test_what_an_upstream_was_asked_with_has_the_contracts_name(param: str, field: str) -> None:
+    """The caller may have sent another body than the upstream got, with another word for it."""
+    assert from_status(400, {}, body("bad", param=param), "fake").field_violations[0].field == field
+
+
+@pytest.mark.parametrize(
     ("word", "code", "reason"),
     [
         ("context_length_exceeded", Code.INVALID_ARGUMENT, "CONTEXT_LENGTH_EXCEEDED"),

@@ -141,7 +141,7 @@ def _response_work(raw: bytes, exchange: Exchange) -> job_pb2.JobWork:
         if getattr(body, field):
             raise Fault.invalid("Not in batches.", field, "unsupported_parameter")
     items = response_request.input_items(body)
-    asked = apply_controls(exchange, spec.chat_spec(response_request.chat_request(body, items)))
+    asked = apply_controls(exchange, response_request.generation_spec(body, items))
     return job_pb2.JobWork(generation=asked, attachment=kept.pack(body, items, []))
 
 
@@ -217,6 +217,6 @@ def _response(item: job_pb2.JobItem, request_id: str, endpoint: str) -> LineResp
     if item.HasField("vectors"):
         return LineResponse(200, request_id, embedding_list(item.vectors, as_base64=item.attachment == b"base64"))
     if item.HasField("error") and item.state not in _NOT_MADE:
-        fault = Fault.of(error_of_item(item.error))
+        fault = Fault.of(error_of_item(item.error), route=endpoint)
         return LineResponse(fault.status, request_id, Raw(fault.body()))
     return None

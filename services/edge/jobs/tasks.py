@@ -77,7 +77,7 @@ class TaskEndpoints:
             task.model_used = answer.model
             task.tokens_used = answer.usage.prompt_token_count + answer.usage.completion_token_count
         elif item.HasField("error"):
-            error = Fault.of(error_of_item(item.error))
+            error = Fault.of(error_of_item(item.error), route="/chat-async")
             task.error = TaskError(error.code or "failed", error.message)
         elif task.status == "failed":
             task.error = TaskError("expired", "The task's time was over before it could begin.")

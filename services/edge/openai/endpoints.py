@@ -65,7 +65,7 @@ class OpenAIEndpoints:
         """Generates for every prompt; the first that fails fails the request."""
         if len(asked) == 1:
             return [await self._inference.generate(exchange, asked[0])]
-        return [generation_of(item) for item in await self._inference.batch(exchange, asked)]
+        return [generation_of(item, index) for index, item in enumerate(await self._inference.batch(exchange, asked))]
 
     async def embed(self, exchange: Exchange, body: EmbeddingRequest) -> EmbeddingList:
         """POST /v1/embeddings."""

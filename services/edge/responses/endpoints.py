@@ -18,14 +18,14 @@ from services.edge.fault import Fault
 from services.edge.jobs.files import Deleted
 from services.edge.jobs.identifiers import RESPONSE, bare
 from services.edge.jobs.job_client import JobClient
-from services.edge.openai.spec import chat_spec
 from services.edge.relay import relay
 from services.edge.responses import answer, kept
 from services.edge.responses.answer import OutputItem, Response
 from services.edge.responses.frames import RelayedFrames, ResponseFrames
-from services.edge.responses.request import ResponseRequest, chat_request, input_items
+from services.edge.responses.request import ResponseRequest, generation_spec, input_items
 
 KIND = "response"
+ROUTE = "/v1/responses"
 _STATUS: dict[int, answer.Status] = {
     job_pb2.JOB_STATE_QUEUED: "queued",
     job_pb2.JOB_STATE_RUNNING: "in_progress",
@@ -78,7 +78,7 @@ class ResponseEndpoints:
         if body.background and body.store is False:
             raise Fault.invalid("What is made in the background is kept: leave it out, or say true.", "store")
         items, before = input_items(body), await self._before(exchange, body.previous_response_id)
-        asked = apply_controls(exchange, chat_spec(chat_request(body, [*before, *items])))
+        asked = apply_controls(exchange, generation_spec(body, [*before, *items]))
         if body.is_kept(self._keeps):
             try:
                 return await self._keep(exchange, body, asked, items, before)
@@ -225,7 +225,7 @@ def _as_it_stands(item: job_pb2.JobItem, job_id: str) -> Response:
     if item.HasField("answer"):
         return answer.answered(response, item.answer)
     if item.HasField("error") and response.status == "failed":
-        return answer.failed(response, Fault.of(error_of_item(item.error)))
+        return answer.failed(response, Fault.of(error_of_item(item.error), route=ROUTE))
     return response
 
 
@@ -242,7 +242,7 @@ def _told(frames: ResponseFrames, happened: job_service_pb2.StreamJobResponse) -
         item = happened.ended_item
         if item.state == job_pb2.JOB_STATE_CANCELLED:
             return frames.cancelled()
-        return frames.failed(Fault.of(error_of_item(item.error))) if item.HasField("error") else b""
+        return frames.failed(Fault.of(error_of_item(item.error), route=ROUTE)) if item.HasField("error") else b""
     event = happened.event
     kind = event.WhichOneof("event")
     if kind == "started":

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from millrace.inference.v1 import generation_pb2 as pb
 from services.edge.fault import Fault
 from services.edge.openai import chat_request as chat
 from services.edge.openai import fields
+from services.edge.openai.spec import chat_spec
 
 REFUSED = {
     "context_management": "send what the model is to see.",
@@ -207,15 +209,23 @@ def input_items(body: ResponseRequest) -> list[Raw]:
     return body.input
 
 
-def chat_request(body: ResponseRequest, items: Sequence[Raw]) -> chat.ChatRequest:
-    """The same in the words of the chat endpoint.
+def generation_spec(body: ResponseRequest, items: Sequence[Raw]) -> pb.GenerationSpec:
+    """What is asked, as the contract has it.
 
     Args:
         body: What is asked.
         items: The whole conversation: earlier ones, then those of the body.
     Raises:
-        Fault: 400, naming the item that makes no sense.
+        Fault: 400, naming the item that makes no sense, or the input where it cannot be carried.
     """
+    try:
+        return chat_spec(_chat_request(body, items))
+    except Fault as fault:
+        raise (fault.renamed("input") if (fault.param or "").startswith("messages[") else fault) from None
+
+
+def _chat_request(body: ResponseRequest, items: Sequence[Raw]) -> chat.ChatRequest:
+    """The same in the words of the chat endpoint."""
     return chat.ChatRequest(
         model=body.model,
         messages=_messages(body.instructions, _read(items)),

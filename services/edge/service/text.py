@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 from kit.errors import MillraceError, NotFound
@@ -26,7 +25,6 @@ from services.edge.service.bodies import (
 )
 
 _CHAT, _COMPLETION = model_pb2.MODEL_CAPABILITY_CHAT, model_pb2.MODEL_CAPABILITY_COMPLETION
-_INPUT = re.compile(r"specs?(\[\d+\])?\.(input|raw_prompt|conversation)\b")
 # What a model is told, and the most tokens that it may use: about four characters each.
 _SUMMARY_LENGTHS = {"short": ("one or two sentences", 80), "medium": ("one paragraph", 200), "long": ("a page", 500)}
 _SUMMARY_SYSTEM = "Summarize the user's text in {}. Keep its language and its facts. Answer with the summary only."
@@ -68,9 +66,9 @@ class TextEndpoints:
         for index, (asked, item) in enumerate(zip(body.items, items, strict=True)):
             name = asked.id or str(index)
             try:
-                results.append(_succeeded(name, generation_of(item)))
+                results.append(_succeeded(name, generation_of(item, index)))
             except MillraceError as error:
-                results.append(_failed(name, Fault.of(error)))
+                results.append(_failed(name, Fault.of(error, route=exchange.route)))
         failed = sum(result.status == "failed" for result in results)
         latency_ms = round(exchange.elapsed_s * 1000, 3)
         return BatchAnswer(exchange.request_id, results, len(results) - failed, failed, latency_ms)
@@ -94,11 +92,11 @@ class TextEndpoints:
 
 
 def _generation_of(item: inference_service_pb2.BatchItem, index: int) -> event_pb2.Generation:
-    """The answer to one prompt of /generate; what is wrong with the prompt is told under its name in the body."""
+    """The answer to one prompt of /generate; one that safety refuses is told under its name in the body."""
     try:
-        return generation_of(item)
+        return generation_of(item, index)
     except MillraceError as error:
-        if error.reason == "CONTENT_BLOCKED" or any(_INPUT.match(one.field) for one in error.field_violations):
+        if error.reason == "CONTENT_BLOCKED":
             raise Fault.of(error, f"prompts[{index}]") from error
         raise
 

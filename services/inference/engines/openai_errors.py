@@ -57,6 +57,11 @@ CONTEXT_TOO_LONG = re.compile(
     | input\ token\ count.{0,40}exceeds | too\ large\ for\ model\ with | input\ is\ too\ long\ for""",
     re.IGNORECASE | re.VERBOSE,
 )
+# What an upstream calls what it was asked with, and the contract's names for it.
+ASKED_FIELDS = (
+    (re.compile(r"^messages\b"), "spec.conversation.messages"),
+    (re.compile(r"^prompt\b"), "spec.raw_prompt"),
+)
 CONTEXT_STATUSES = {400, 413, 422, 500}  # llama.cpp says 500 when the context ends within the answer
 FILTER_WORDS = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
 FILTERED = re.compile(r"content management policy|ResponsibleAIPolicyViolation")  # Azure's, where a proxy retold it
@@ -142,7 +147,7 @@ def _error(status: int, headers: Mapping[str, str], said: _Said, label: str) -> 
         return special
     reason, message = "UPSTREAM_" + _name(status), _for_caller(said, f"the upstream answered {status}")
     if status in (400, 413, 422):
-        return InvalidArgument(said.param or "spec", message, reason=reason)
+        return InvalidArgument(_field_of(said.param), message, reason=reason)
     if status == 404:
         return NotFound("MODEL_NOT_FOUND", message)
     if status == 429 and said.words & UNPAID_WORDS:
@@ -158,6 +163,13 @@ def _error(status: int, headers: Mapping[str, str], said: _Said, label: str) -> 
     if 300 <= status < 400:
         return Unavailable("UPSTREAM_REDIRECT", f"upstream {label} has moved; the operator must mend its base_url")
     return Unavailable(reason, f"upstream {label} answered {status}; retry", retry_after_ms=retry_after_ms(headers))
+
+
+def _field_of(param: str) -> str:
+    """The contract's name of a field that the upstream names, where it has another one."""
+    for pattern, name in ASKED_FIELDS:
+        param = pattern.sub(name, param)
+    return param or "spec"
 
 
 def _special(status: int, said: _Said) -> MillraceError | None:
