@@ -13,16 +13,23 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-STYLES = {"starting": "dim", "loading": "yellow", "ready": "green", "stopping": "yellow", "stopped": "dim"}
+STYLES = {
+    "starting": "dim",
+    "loading": "yellow",
+    "ready": "green",
+    "waiting": "yellow",
+    "stopping": "yellow",
+    "stopped": "dim",
+}
 # States in which something is still going on.
-BUSY = {"starting", "loading", "stopping"}
+BUSY = {"starting", "loading", "waiting", "stopping"}
 
 
 class Report(Protocol):
     """Where the suite says what it does."""
 
     def show(self, name: str, state: str, detail: str = "") -> None:
-        """Shows the state of a service: starting, loading, ready, stopping or stopped."""
+        """Shows the state of a service: starting, loading, ready, waiting (to be started again), stopping, stopped."""
 
     def died(self, name: str, code: int, log: Path, tail: Sequence[str]) -> None:
         """Shows that a service ended by itself, with the last lines of its log."""
@@ -105,11 +112,15 @@ def make_report(color: bool) -> Report:
     return LiveReport(console) if console.is_terminal and not console.is_dumb_terminal else PlainReport()
 
 
+def how_it_ended(code: int) -> str:
+    """Names the signal or the exit code that a process ended with."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
 def obituary(name: str, code: int, log: Path, tail: Sequence[str]) -> str:
     """Says which service died, how, and what it said last."""
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
     lines = "\n".join(f"  {line}" for line in tail) or "  (its log is empty)"
-    return f"\n{name} died ({how}). The last lines of {log}:\n{lines}\n"
+    return f"\n{name} died ({how_it_ended(code)}). The last lines of {log}:\n{lines}\n"
 
 
 def _one_line(text: str) -> Text:

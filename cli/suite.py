@@ -1,7 +1,7 @@
 """The four services as one program: start together, be ready together, stop in order.
 
-One that dies after it was ready is told of, with its last words, and started again: the others do without it meanwhile,
-as they are made to. One that does not become ready, or dies again and again, ends the suite.
+One that dies is told of, with its last words, and started again (cli.restarts): the others do without it meanwhile, as
+they are made to. One that was never ready, or dies again and again, ends the suite, and is named in its last line.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 
 from cli.child import Child, Part, readable
 from cli.preflight import check
-from cli.report import Report
+from cli.report import Report, how_it_ended
+from cli.restarts import Restarts
 
 # How often the last log line is shown while a service loads.
 PROGRESS_INTERVAL_S = 0.25
 TAIL_LINE_COUNT = 20
-# So many deaths of one service within so long are no accident.
-DEATHS_MAX, DEATHS_WINDOW_S = 5, 60.0
 
 Probe = Callable[[Part], Awaitable[None]]
 """Returns when the service says that it is ready; tries until it is cancelled."""
@@ -35,19 +34,29 @@ class Suite:
         probe: Waits until one service is ready.
         report: Shows what happens.
         log_dir: Where each service's log file goes; None: what they log goes to our standard output.
+        restarts: Which services that died are started again; None: by the rule's defaults.
 
     Attributes:
         children: The services that were started, in the same order.
     """
 
-    def __init__(self, parts: Sequence[Part], probe: Probe, report: Report, log_dir: Path | None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        probe: Probe,
+        report: Report,
+        log_dir: Path | None,
+        restarts: Restarts | None = None,
+    ) -> None:
         self._parts = parts
         self._probe = probe
         self._report = report
         self._log_dir = log_dir
-        self._ready = False
-        self._returning: dict[Child, asyncio.Task[None]] = {}  # started again; done: ready again
-        self._deaths: list[tuple[str, float]] = []
+        self._restarts = restarts or Restarts()
+        self._ready_at: dict[Child, float] = {}
+        self._pauses: dict[Child, asyncio.Task[None]] = {}  # of those that have died and will be started again
+        self._returning: dict[Child, asyncio.Task[None]] = {}  # started again
+        self._last_line = ""
         self.children: list[Child] = []
 
     async def run(self, stop: asyncio.Event, kill: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> int:
@@ -56,7 +65,7 @@ class Suite:
         Args:
             stop: Set to drain and stop.
             kill: Set to stop without draining.
-            on_ready: Called once, when every service is ready.
+            on_ready: Called once, when every service has been ready.
         Raises:
             CommandError: A port or the log folder cannot be used; nothing was started.
         """
@@ -68,6 +77,8 @@ class Suite:
                 self.children.append(await Child.start(part, self._log_dir))
             died = await self._watch(stop, on_ready)
             drained = await self._stop()
+            if died:
+                self._report.say(self._last_line)
         finally:
             killer.cancel()
             for child in self.children:
@@ -80,23 +91,23 @@ class Suite:
         ready = asyncio.create_task(self._announce(on_ready))
         try:
             while True:
-                exits = [child.exited for child in self.children]
+                exits = [child.exited for child in self.children if child not in self._pauses]
                 loading = [] if ready.done() else [ready]
-                await asyncio.wait([stopped, *exits, *loading], return_when=asyncio.FIRST_COMPLETED)
+                events = [stopped, *exits, *loading, *self._pauses.values()]
+                await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
                 if ready.done():
                     ready.result()
                 if stop.is_set():
                     return False
-                dead = [child for child in self.children if child.exited.done()]
-                for child in dead:
-                    self._mourn(child)
-                if sum(map(self._may_return, dead)) < len(dead):
-                    return True
-                for child in dead:
+                for child in [child for child, pause in self._pauses.items() if pause.done()]:
                     if not await self._restart(child):
                         return True
+                dead = [child for child in self.children if child.exited.done() and child not in self._pauses]
+                returns = [self._may_return(child) for child in dead]  # each is told of, whatever becomes of the others
+                if not all(returns):
+                    return True
         finally:
-            tasks = [ready, stopped, *self._returning.values()]
+            tasks = [ready, stopped, *self._returning.values(), *self._pauses.values()]
             for task in tasks:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -106,25 +117,32 @@ class Suite:
         lines = [words for line in child.tail(TAIL_LINE_COUNT) for words in readable(line)]
         self._report.died(child.part.name, child.exited.result(), child.log, lines[-TAIL_LINE_COUNT:])
 
-    def _may_return(self, child: Child) -> bool:
-        """Whether a service that has died was well before."""
-        now, name = time.monotonic(), child.part.name
-        self._deaths = [(one, at) for one, at in [*self._deaths, (name, now)] if now - at < DEATHS_WINDOW_S]
-        death_count = sum(one == name for one, _ in self._deaths)
-        return self._was_ready(child) and death_count <= DEATHS_MAX
-
-    def _was_ready(self, child: Child) -> bool:
-        returning = self._returning.get(child)
-        return self._ready if returning is None else returning.done() and not returning.cancelled()
+    def _may_return(self, dead: Child) -> bool:
+        """Tells of a death, and begins the pause after which the service is started again, if it is."""
+        self._mourn(dead)
+        if returning := self._returning.pop(dead, None):
+            returning.cancel()
+        name, ready_at = dead.part.name, self._ready_at.pop(dead, None)
+        pause_s = self._restarts.pause_s(name, None if ready_at is None else time.monotonic() - ready_at)
+        if pause_s is None:
+            how = how_it_ended(dead.exited.result())
+            self._last_line = (
+                f"The suite has ended: {name} died ({how}) {self._restarts.why_not(name)}. Its log: {dead.log}"
+            )
+            return False
+        if pause_s:
+            self._report.show(name, "waiting", f"starts again in {pause_s:g} s, try {self._restarts.tries(name)}")
+        self._pauses[dead] = asyncio.create_task(asyncio.sleep(pause_s))
+        return True
 
     async def _restart(self, dead: Child) -> bool:
         """Starts a service in the place of one that has died; False where the system does not let it."""
-        self._returning.pop(dead, None)
+        del self._pauses[dead]
         self._report.show(dead.part.name, "starting")
         try:
             child = await Child.start(dead.part, self._log_dir, is_again=True)
         except OSError as error:  # its folder for logs is gone, the disk is full, or there are too many processes
-            self._report.say(f"{dead.part.name} cannot be started again: {error}")
+            self._last_line = f"The suite has ended: {dead.part.name} cannot be started again: {error}"
             return False
         self.children[self.children.index(dead)] = child
         self._returning[child] = asyncio.create_task(self._follow_back(child))
@@ -138,7 +156,6 @@ class Suite:
         async with asyncio.TaskGroup() as group:
             for child in self.children:
                 group.create_task(self._follow(child))
-        self._ready = True
         await on_ready()
 
     async def _follow(self, child: Child) -> None:
@@ -151,6 +168,7 @@ class Suite:
             ready.result()
         finally:
             ready.cancel()
+        self._ready_at[child] = time.monotonic()
         self._report.show(child.part.name, "ready", f"{child.part.address}, {time.monotonic() - started:.1f} s")
 
     async def _stop(self) -> bool:
@@ -161,7 +179,7 @@ class Suite:
                 self._report.show(child.part.name, "stopping")
                 code = await child.stop()
                 # One that was still loading may not have got to its signal handlers: it had nothing to drain.
-                well = code == 0 or (code == -signal.SIGTERM and not self._was_ready(child))
+                well = code == 0 or (code == -signal.SIGTERM and child not in self._ready_at)
                 drained = drained and well
                 self._report.show(child.part.name, "stopped", "" if well else f"exit code {code}")
         return drained

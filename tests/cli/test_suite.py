@@ -21,9 +21,11 @@ from cli.child import Child, Part
 from cli.errors import CommandError
 from cli.preflight import PortInUse, check
 from cli.readiness import until_serving
-from cli.suite import DEATHS_MAX, Suite
+from cli.restarts import Restarts
+from cli.suite import Suite
 
 DEADLINE_S = 30.0
+SOON_S = (0.0,) * 3  # as many tries, without pauses
 
 
 class Recorder:
@@ -67,10 +69,10 @@ async def never() -> None:
 class Run:
     """A suite under way, with its orders and its readiness as events."""
 
-    def __init__(self, parts: list[Part], log_dir: Path | None) -> None:
+    def __init__(self, parts: list[Part], log_dir: Path | None, restarts: Restarts | None = None) -> None:
         self.report = Recorder()
         self.stop, self.kill, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.suite = Suite(parts, until_serving, self.report, log_dir)
+        self.suite = Suite(parts, until_serving, self.report, log_dir, restarts or Restarts(SOON_S))
         self._task: asyncio.Task[int] | None = None
 
     async def __aenter__(self) -> Run:
@@ -116,6 +118,8 @@ async def test_a_dead_service_is_named_with_its_last_words(tmp_path):
         assert await run.exit_code() == 1
         assert run.report.deaths == [("cache", 3, ["cache is loading", "the disk is made of cheese"])]
         assert not run.ready.is_set()
+        ending = f"cache died (exit code 3) before it was ever ready. Its log: {tmp_path / 'cache.log'}"
+        assert run.report.said == [f"The suite has ended: {ending}"]
 
 
 def kill(run: Run, name: str) -> Child:
@@ -134,7 +138,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def until_back(run: Run, dead: Child) -> None:
     """Waits until another process is ready in the place of one that has died."""
-    await until(lambda: dead not in run.suite.children and all(map(run.suite._was_ready, run.suite.children)))
+    await until(
+        lambda: dead not in run.suite.children and all(child in run.suite._ready_at for child in run.suite.children)
+    )
 
 
 async def test_a_service_killed_later_comes_back(tmp_path):
@@ -153,7 +159,7 @@ async def test_a_service_killed_later_comes_back(tmp_path):
 
 
 async def test_a_service_that_does_not_come_back_ends_the_suite(tmp_path):
-    """One that fails while it starts again will fail every time: the others are drained."""
+    """One that fails as often as it is started is given up: the others are drained, and the last line names it."""
     journal, broken = tmp_path / "journal", tmp_path / "broken"
     parts = [part("edge", "--journal", str(journal)), part("cache", "--die-if", str(broken))]
     async with Run(parts, tmp_path) as run:
@@ -162,7 +168,9 @@ async def test_a_service_that_does_not_come_back_ends_the_suite(tmp_path):
         kill(run, "cache")
 
         assert await run.exit_code() == 1
-        assert [death[1] for death in run.report.deaths] == [-signal.SIGKILL, 1]
+        assert [death[1] for death in run.report.deaths] == [-signal.SIGKILL, 1, 1, 1]
+        ending = "cache died (exit code 1) 4 times without 60 s of being ready in between. Its log:"
+        assert run.report.said == [f"The suite has ended: {ending} {tmp_path / 'cache.log'}"]
         assert journal.read_text().split() == ["edge"]
 
 
@@ -187,19 +195,69 @@ async def test_the_last_words_are_a_services_own(tmp_path):
         kill(run, "cache")
         await run.exit_code()
 
-        assert [words for _, _, words in run.report.deaths] == [["cache is loading"]] * 2
+        assert [words for _, _, words in run.report.deaths] == [["cache is loading"]] * 4
 
 
 async def test_a_service_that_dies_again_and_again_ends_the_suite(tmp_path):
-    """After so many deaths in a minute it is not started any more."""
+    """That it is ready for a moment in between does not help: after so many tries it is not started any more."""
     async with Run([part("edge"), part("cache")], tmp_path) as run:
         await run.until_ready()
-        for _ in range(DEATHS_MAX):
+        for _ in SOON_S:
             await until_back(run, kill(run, "cache"))
         kill(run, "cache")
 
         assert await run.exit_code() == 1
-        assert len(run.report.deaths) == DEATHS_MAX + 1
+        assert len(run.report.deaths) == len(SOON_S) + 1
+
+
+async def test_a_service_that_was_well_for_long_has_all_its_tries_again(tmp_path):
+    """Deaths that lie apart are no series, however many they are."""
+    async with Run([part("edge"), part("cache")], tmp_path, Restarts((0.0,), steady_s=0.0)) as run:
+        await run.until_ready()
+        for _ in range(3):
+            await until_back(run, kill(run, "cache"))
+        run.stop.set()
+
+        assert await run.exit_code() == 0
+
+
+async def test_a_service_that_fails_to_start_again_once_is_tried_again(tmp_path):
+    """What it lacked may have come back meanwhile."""
+    async with Run([part("edge"), part("cache", "--die-if", str(tmp_path / "broken"))], tmp_path) as run:
+        await run.until_ready()
+        (tmp_path / "broken").touch()
+        dead = kill(run, "cache")
+        await until(lambda: len(run.report.deaths) == 2)
+        (tmp_path / "broken").unlink()
+        await until_back(run, dead)
+        run.stop.set()
+
+        assert await run.exit_code() == 0
+
+
+async def test_a_service_that_dies_while_others_load_comes_back(tmp_path):
+    """It was ready itself: how far the others are does not matter."""
+    slow = tmp_path / "slow"
+    slow.touch()
+    parts = [part("cache"), part("inference", "--no-handlers-if", str(slow))]
+    async with Run(parts, tmp_path) as run:
+        await until(lambda: any(row[:2] == ("cache", "ready") for row in run.report.shown))
+        dead = kill(run, "cache")
+        await until(lambda: dead not in run.suite.children and run.suite.children[0] in run.suite._ready_at)
+
+        assert [death[:2] for death in run.report.deaths] == [("cache", -signal.SIGKILL)]
+        assert not run.ready.is_set()
+
+
+async def test_stop_while_a_service_waits_to_be_started_again(tmp_path):
+    """The pause is said, and an order to stop does not wait for its end."""
+    async with Run([part("edge"), part("cache")], tmp_path, Restarts((600.0,))) as run:
+        await run.until_ready()
+        kill(run, "cache")
+        await run.report.until_shown("cache", "waiting", "starts again in 600 s, try 1 of 1")
+        run.stop.set()
+
+        assert await run.exit_code() == 0
 
 
 async def test_stop_while_a_service_comes_back(tmp_path):
