@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from kit.errors import Code, MillraceError
+from services.inference.attempts.failure import is_targets_fault, may_pass
 from services.inference.engines.local.engine import LocalEngine
 from services.inference.engines.local.outbox import PENDING_COUNT_MAX
+from services.inference.engines.local.step_watch import StepWatch
 from services.inference.engines.local.worker import Worker
 from services.inference.generation import Delta, EngineCompleted, Prompt, Sampling
-from tests.fakes.tiny_gpt2 import write_tiny_gpt2
+from tests.fakes.tiny_gpt2 import END_ID, write_tiny_gpt2
 from tests.inference.local_answers import chat, collect, raw, text_of, until
 
 
@@ -113,6 +116,61 @@ async def test_long_wait_is_refused() -> None:
     await engine.close()
 
     assert (late.value.code, late.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT")
+
+
+async def test_a_step_that_hangs_is_no_full_queue(tiny: LocalEngine) -> None:
+    """Who waits while no step ends is told UNAVAILABLE, who comes later at once; when it goes on, it answers."""
+    work, has_begun, may_end = tiny._ready().work, threading.Event(), threading.Event()
+    step = work.step
+
+    def hanging() -> bool:
+        has_begun.set()
+        may_end.wait(30)
+        return step()
+
+    tiny._worker.watch = StepWatch(stuck_s=0.3)
+    work.step = hanging  # type: ignore[method-assign]
+    first = asyncio.create_task(collect(tiny, raw(max_tokens=1)))
+    assert await asyncio.to_thread(has_begun.wait, 30)
+    with pytest.raises(MillraceError) as waited:
+        await first
+    came_at = time.monotonic()
+    with pytest.raises(MillraceError) as later:
+        await collect(tiny, raw(max_tokens=1))
+    refused_s = time.monotonic() - came_at
+    may_end.set()
+    work.step = step  # type: ignore[method-assign]
+    await until(lambda: tiny.job_count == 0)
+
+    assert {(one.value.code, one.value.reason) for one in (waited, later)} == {(Code.UNAVAILABLE, "MODEL_STUCK")}
+    assert (is_targets_fault(later.value), may_pass(later.value)) == (True, False)
+    assert refused_s < 0.3
+    assert isinstance((await collect(tiny, raw(max_tokens=1)))[-1], EngineCompleted)
+
+
+async def test_steps_that_end_are_no_hang(directory: Path) -> None:
+    """However long a request waits for its place: as long as steps end, it is the queue that is full."""
+    engine = LocalEngine(str(directory), active_max=1, wait_s_max=1.0)
+    await engine.warm()
+    engine._worker.watch = StepWatch(stuck_s=0.3)
+    work = engine._ready().work
+    step = work.step
+
+    def slow() -> bool:
+        time.sleep(0.05)
+        return step()
+
+    work.step = slow  # type: ignore[method-assign]
+    running = asyncio.create_task(collect(engine, raw(max_tokens=600, logit_bias={END_ID: -100.0})))
+    await until(lambda: engine.running_count == 1)
+    with pytest.raises(MillraceError) as late:
+        await collect(engine, raw(max_tokens=1))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await engine.close()
+
+    assert (late.value.code, late.value.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT")
+    assert not is_targets_fault(late.value)
 
 
 async def test_close_ends_open_streams(directory: Path) -> None:

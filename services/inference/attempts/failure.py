@@ -29,6 +29,7 @@ ELSEWHERE_REASONS = frozenset(
 OWN = frozenset({"MODEL_LOADING", "MODEL_UNAVAILABLE", TARGET_FULL})  # said by Millrace, not by the target
 # Asking the same target again at once would change nothing: its operator must act, or it has no room.
 LASTING = OWN | {
+    "MODEL_STUCK",
     "INTER_TOKEN_TIMEOUT",  # it has had its whole patience once in this call
     "UPSTREAM_AUTHENTICATION",
     "UPSTREAM_PERMISSION_DENIED",

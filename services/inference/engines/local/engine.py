@@ -158,7 +158,7 @@ class LocalEngine:
             FailedPrecondition: TOKEN_NOT_IN_MODEL.
             ResourceExhausted: QUEUE_FULL or QUEUE_TIMEOUT.
             DeadlineExceeded: The deadline came before the first token.
-            Unavailable: MODEL_NOT_READY or SHUTTING_DOWN.
+            Unavailable: MODEL_NOT_READY, MODEL_STUCK or SHUTTING_DOWN.
         """
         serving = self._ready()
         check_supported(prompt)
@@ -250,11 +250,13 @@ class LocalEngine:
         """Waits for events, and for the first ones not longer than a place is waited for; none: the answer must end."""
         while (left_s := end_at - self._clock()) > 0:
             if not job.is_started:
-                left_s = min(left_s, wait_until - self._clock())
+                left_s = min(left_s, wait_until - self._clock(), self._worker.watch.left_s)
             try:
                 async with asyncio.timeout(None if left_s == NEVER else left_s):
                     return await job.outbox.take()
             except TimeoutError as error:
+                if not job.is_started and self._worker.watch.is_stuck:
+                    raise _stuck() from error
                 if not job.is_started and self._clock() >= wait_until:
                     problem = "no place at the model became free in time; retry later"
                     raise _exhausted("QUEUE_TIMEOUT", problem) from error
@@ -267,7 +269,7 @@ class LocalEngine:
         job.on_left = lambda: loop.call_soon_threadsafe(left.set)
         self._worker.cancel(job)
         # One that the model has not begun may be in the step in hand all the same: only its thread knows.
-        if not (job.is_done or job.is_left):
+        if not (job.is_done or job.is_left or self._worker.watch.is_stuck):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
                     await left.wait()
@@ -348,6 +350,11 @@ def _not_loadable(name: str, error: Exception) -> FailedPrecondition:
 
 def _shutting_down() -> Unavailable:
     return Unavailable("SHUTTING_DOWN", "the service is stopping; retry elsewhere", retry_after_ms=RETRY_AFTER_MS)
+
+
+def _stuck() -> Unavailable:
+    problem = "the model hangs within a step, and has to be restarted if it does not come back; ask another one"
+    return Unavailable("MODEL_STUCK", problem, retry_after_ms=RETRY_AFTER_MS)
 
 
 def _exhausted(reason: str, message: str) -> ResourceExhausted:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from services.inference.engines.local.job import Job
+from services.inference.engines.local.step_watch import StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,14 @@ class Work(Protocol):
 
 
 class Worker:
-    """The thread of one model."""
+    """The thread of one model.
+
+    Attributes:
+        watch: Tells whether it gets on.
+    """
 
     def __init__(self, name: str) -> None:
+        self.watch = StepWatch()
         self._changed = threading.Condition()
         self._has_news = False
         self._jobs: set[Job] = set()
@@ -107,6 +113,7 @@ class Worker:
         self._is_prepared = True
         while work is not None and not self._is_closing:
             is_moving = True
+            self.watch.begin()
             try:
                 self._take_news(work)
                 is_moving = work.step()
@@ -115,6 +122,7 @@ class Worker:
                 for job in list(self._jobs):
                     job.fail(error)
                     self._drop(work, job)
+            self.watch.end()
             self._after_step()
             if not is_moving:
                 self._sleep()
