@@ -14,6 +14,7 @@ import uvicorn
 from kit.certificates import Certificates
 from services.edge.config import EdgeSettings
 from services.edge.gateway import Gateway
+from services.edge.http_protocol import HttpProtocol
 from services.edge.lifecycle import Lifecycle
 
 
@@ -123,7 +124,7 @@ def _config(gateway: Gateway, settings: EdgeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
         loop="none",  # the entry point has chosen it
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# Steps take milliseconds. Where a large model reads 512 tokens with two cores it may be ten seconds, and who waits then
-# is to wait; but 30 s between two tokens is more than any answer is given by default.
+# Steps take milliseconds. Where a large model reads a prompt on a small machine they may take seconds, and who waits
+# then is to wait; but no answer may pause for longer than 30 s by default.
 STUCK_S = 20.0
 # Where such steps are usual, so many times the longest of late, which is forgotten within some thousand steps.
 MARGIN, FORGETTING = 4.0, 0.999
