@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 
 from services.inference.database.database import Database
 from services.inference.ledger import tables
@@ -90,7 +90,7 @@ class History:
         usage = tables.usage.c
         start = (usage.hour_time_ms - usage.hour_time_ms % width_ms) if width_ms else 0 * func.min(usage.hour_time_ms)
         lines = [usage[name] for name in by]
-        query = select(start.label("start_time_ms"), *lines, *(func.sum(usage[name]).label(name) for name in COUNTS))
+        query = select(start.label("start_time_ms"), *lines, *(_sum(usage[name]).label(name) for name in COUNTS))
         for name in ("tenant", "principal", "key_id", "model"):
             if (value := getattr(scope, name)) is not None:
                 query = query.where(usage[name] == value)
@@ -118,6 +118,11 @@ class History:
         async with self._database.reading() as connection:
             found = (await connection.execute(query)).all()
         return [one[0] for one in found if one[0] is not None], [one[1] for one in found if one[1] is not None]
+
+
+def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    """The sum of whole numbers as one: PostgreSQL's is a decimal, which no field of a message takes."""
+    return cast(func.sum(column), BigInteger)
 
 
 def _within(query: Select[Any], scope: Scope) -> Select[Any]:

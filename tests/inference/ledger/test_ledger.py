@@ -287,7 +287,9 @@ async def test_sums_are_told_by_time_and_group(books: Books) -> None:
     assert told == [(10, "k1", 2), (10, "k2", 1), (11, "k1", 3), (20, "k1", 1)]
     hour = 10 * DAY_MS + 7_200_000
     (within,) = await books.history.sums(Scope(start_ms=hour + 5, end_ms=hour + 6), None)
-    assert (within["request_count"], within["prompt_token_count"], within["cost_micro_usd"]) == (3, 9, 30)
+    sums = [within[name] for name in ("request_count", "prompt_token_count", "cost_micro_usd")]
+    assert sums == [3, 9, 30]
+    assert [type(one) for one in sums] == [int, int, int]
     assert await books.history.sums(Scope(start_ms=hour + 3_600_000, end_ms=hour + 7_200_000)) == []
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+from pydantic import SecretStr
 
 from kit.errors import Code
 from kit.identity import CallContext, use
 from kit.status import from_rpc_error
 from millrace.inference.v1 import event_pb2, generation_pb2, usage_service_pb2, usage_service_pb2_grpc
 from millrace.inference.v1 import inference_service_pb2 as pb
+from services.inference.database.settings import DatabaseSettings
 from services.inference.quota.settings import QuotaSettings
 from tests.fakes.openai_upstream import OpenAIUpstream, Reply
 from tests.inference.suite import DEADLINE_S, Serve, Suite, failure, kinds, spec
@@ -82,14 +84,15 @@ async def test_what_was_used_is_charged(limited: Any) -> None:
     assert before - after == used.prompt_token_count + used.completion_token_count
 
 
-async def test_a_budget_outlives_the_process_that_counts_it(limited: Any) -> None:
+async def test_a_budget_outlives_the_process_that_counts_it(limited: Any, database_url: str) -> None:
     """A process that begins anew counts on top of what the ledger says was used today, of tokens and of money."""
     small = generation_pb2.SamplingParams(max_tokens=50)
-    before = await limited("{tokens_per_day: 5000, tokens_per_month: 6000}")
+    database = DatabaseSettings(url=SecretStr(database_url), migrate=True)
+    before = await limited("{tokens_per_day: 5000, tokens_per_month: 6000}", database=database)
     with alice():
         made = await before.generate(sampling=small)
     await before.inference.books.shipping.flush()
-    after = await limited("{tokens_per_day: 5000, tokens_per_month: 6000}")
+    after = await limited("{tokens_per_day: 5000, tokens_per_month: 6000}", database=database)
     with alice():
         next_one, *_ = await asyncio.gather(*(after.generate(sampling=small) for _ in range(5)))
 
