@@ -21,8 +21,8 @@ from kit.spans import current
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-# Below `warning` these log what passes through them: statements with rows, bodies, URLs, headers with keys.
-_TALKATIVE = ("aiosqlite", "asyncpg", "httpcore", "httpx", "openai", "sqlalchemy")
+# Below `warning` these log what passes through them: statements with rows, bodies, URLs, headers with keys, every job.
+_TALKATIVE = ("aiosqlite", "asyncpg", "httpcore", "httpx", "openai", "sqlalchemy", "taskiq")
 
 
 class _CallerHasGone(logging.Filter):

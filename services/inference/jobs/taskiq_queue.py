@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from redis.exceptions import RedisError
 from taskiq.acks import AcknowledgeType
+from taskiq.exceptions import TaskiqError
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
@@ -58,8 +59,8 @@ class TaskiqQueue:
         try:
             async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
                 await asyncio.gather(*(self._look.kiq() for _ in range(min(count, NEWS_COUNT_MAX))))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._note_away(error)
+        except Exception as error:
+            self._note_away(_outage(error))
 
     async def run(self, work: Work, concurrency: int) -> None:
         """Receives news, so many pieces at once; comes back when Redis does."""
@@ -70,8 +71,8 @@ class TaskiqQueue:
                 began = asyncio.get_running_loop().time()
                 try:
                     await self._listen(concurrency, unused)
-                except (RedisError, OSError, TimeoutError) as error:
-                    self._note_away(error)
+                except Exception as error:
+                    self._note_away(_outage(error))
                 lasted_s = asyncio.get_running_loop().time() - began
                 pause_s = RETRY_S[0] if lasted_s > RETRY_S[1] else min(2 * pause_s, RETRY_S[1])
                 await asyncio.sleep(pause_s)
@@ -105,3 +106,13 @@ class TaskiqQueue:
     async def close(self) -> None:
         """Closes the connections."""
         await self._broker.shutdown()
+
+
+def _outage(error: BaseException) -> BaseException:
+    """What has become of Redis: taskiq wraps what it hears of it, in groups as well; raises what is none of that."""
+    cause: BaseException | None = error
+    while isinstance(cause, BaseExceptionGroup | TaskiqError):
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
+    if not isinstance(cause, RedisError | OSError | TimeoutError):
+        raise error
+    return cause

@@ -27,6 +27,8 @@ from services.inference.jobs.settings import JobSettings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+HEAR_AGAIN_S = 10.0  # a queue deals with its outages by itself: what it cannot deal with lasts
+
 
 class ItemRunner(Protocol):
     """Does items; what their bytes mean is its business."""
@@ -75,7 +77,16 @@ class Workers:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep(group))
             if self._settings.concurrency:
-                group.create_task(self._queue.run(self._work, self._settings.concurrency))
+                group.create_task(self._hear())
+
+    async def _hear(self) -> None:
+        """Works when news comes; without any, the sweep finds what there is."""
+        while True:
+            try:
+                await self._queue.run(self._work, self._settings.concurrency)
+            except Exception:  # whatever it is, it must not end the workers
+                log.exception("news of jobs is not received: they are found by looking for them")
+            await asyncio.sleep(HEAR_AGAIN_S)
 
     def cancel(self, job_id: str) -> None:
         """Stops what runs here of a cancelled job at once; other processes learn of it when they renew."""

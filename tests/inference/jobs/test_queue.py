@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.inference.jobs.queue import LocalQueue, Queue
+from services.inference.jobs.queue import LocalQueue, Queue, Work
 from services.inference.jobs.taskiq_queue import TaskiqQueue
 from tests.fakes.redis_server import RedisServer
 from tests.inference.jobs.parts import DEADLINE_S, Shop, eventually, open_database
@@ -112,3 +112,44 @@ async def test_without_redis_jobs_are_found_by_looking(
         await queue.close()
 
     assert sum("Redis is away" in record.message for record in caplog.records) == 1
+
+
+async def test_jobs_are_accepted_and_done_while_redis_is_gone_and_after(
+    redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where Redis is killed jobs go on, found by looking; when it is back, empty, its news is heard again."""
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path}/jobs.sqlite3") as database:
+        queue = TaskiqQueue(redis.url)
+        shop = Shop(database, queue, lease_s=600.0)
+        async with shop.working() as workers:
+            await listening(redis, 1)
+            redis.kill()
+            with caplog.at_level(logging.INFO):
+                for number in range(3):
+                    await shop.ended(await shop.job(b"a", request_id=f"r{number}"))
+                back = RedisServer(tmp_path, port=redis.port)
+                await listening(back, 1)
+
+            assert not workers.done()
+            back.kill()
+        await queue.close()
+
+    told = [record.message.partition(" (")[0] for record in caplog.records if "Redis is" in record.message]
+    assert told == ["Redis is away", "Redis is back: replicas learn of new jobs at once"]
+
+
+class Deaf(LocalQueue):
+    """A queue that cannot hear, for a reason of its own."""
+
+    async def run(self, work: Work, concurrency: int) -> None:
+        raise RuntimeError("no ears")
+
+
+async def test_workers_look_for_work_whatever_their_queue_does(tmp_path: Path) -> None:
+    """A queue that fails as nobody foresaw delays a job; the workers find it all the same."""
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path}/jobs.sqlite3") as database:
+        shop = Shop(database, Deaf())
+        async with shop.working() as workers:
+            await shop.ended(await shop.job(b"a"))
+
+            assert not workers.done()
