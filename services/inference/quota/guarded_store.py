@@ -45,7 +45,7 @@ class GuardedStore:
         self._shared, self._on_loss, self._local = shared, on_loss, local
         self._owed: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
         self._uncharged: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
-        self._late_count, self._say_at = 0, 0.0
+        self._lost_count, self._say_at = 0, 0.0
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
         """Grants a claim, or tells why not.
@@ -69,8 +69,10 @@ class GuardedStore:
             raise
         except StoreLost as lost:
             if lost.sent:
-                self._say_late()
+                self._say("Redis was too late for a limit")
                 self._owe(claim, (0,) * len(claim.amounts))
+            elif lost.refusal:
+                self._say("Redis refuses to count for a limit", lost.refusal)
             if self._on_loss == "closed":
                 raise
         if self._on_loss == "open":
@@ -111,12 +113,12 @@ class GuardedStore:
             self._uncharged.popleft()
         await self._shared.tend(slots)
 
-    def _say_late(self) -> None:
-        """Logs trips that failed one by one, now and then: what they let in is beyond what Redis counts."""
-        self._late_count += 1
+    def _say(self, what: str, reason: str = "no answer in time") -> None:
+        """Logs claims that failed one by one, now and then: what they let in is beyond what Redis counts."""
+        self._lost_count += 1
         if (now := time.monotonic()) >= self._say_at:
-            log.warning("Redis was too late for a limit", extra={"count": self._late_count, "on_loss": self._on_loss})
-            self._late_count, self._say_at = 0, now + SAY_INTERVAL_S
+            log.warning(what, extra={"count": self._lost_count, "on_loss": self._on_loss, "reason": reason})
+            self._lost_count, self._say_at = 0, now + SAY_INTERVAL_S
 
     def _owe(self, claim: Claim, used: tuple[int, ...]) -> None:
         if claim.is_held:

@@ -52,12 +52,14 @@ class RedisLane:
 
     Attributes:
         on_change: Told whether Redis is being asked, whenever that changes.
+        trouble: Why Redis could not be asked when it last could not.
     """
 
     def __init__(self, client: Redis | RedisCluster, timeout_s: float) -> None:
         self._client: Any = client  # redis-py types its commands as sync or async
         self._timeout_s = timeout_s
         self.on_change: Callable[[bool], None] = lambda available: None
+        self.trouble = ""
         self._breaker = Breaker(
             self._try_anew,
             failures_max=FAILURES_MAX,
@@ -158,7 +160,7 @@ class RedisLane:
         try:
             answers = await self._exchange(commands)
         except BaseException as error:
-            self._lose(aboard)
+            self._lose(aboard, _words(error))
             if not isinstance(error, (RedisError, OSError)):
                 raise
             return
@@ -177,15 +179,16 @@ class RedisLane:
         late = self._riding
         if self._aboard is not aboard or late is None:
             return
-        self._lose(aboard)
+        self._lose(aboard, "no answer in time")
         ending = asyncio.create_task(cancel_all({late}))
         self._rides.add(ending)
         ending.add_done_callback(self._rides.discard)
 
-    def _lose(self, aboard: list[Passenger]) -> None:
+    def _lose(self, aboard: list[Passenger], trouble: str) -> None:
         """Tells those aboard, and those who wait: they have waited as long as they may."""
         if self._aboard is not aboard:
             return  # it was left behind, and they were told
+        self.trouble = trouble
         waiting, self._waiting, self._riding, self._aboard = self._waiting, [], None, None
         for sent, passengers in ((True, aboard), (False, waiting)):
             for _, answer in passengers:
@@ -224,6 +227,7 @@ class RedisLane:
             async with asyncio.timeout(max(self._timeout_s, 1.0)):
                 await self._client.ping()
         except (RedisError, OSError, TimeoutError) as error:
+            self.trouble = _words(error)
             raise StoreLost(sent=False) from error
 
 
@@ -249,7 +253,11 @@ async def _answer(connection: Any) -> Any:
         return error
 
 
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _checked(answer: Any) -> Any:
     if isinstance(answer, RedisError):  # it is there and does not do it: its memory is full, for one
-        raise StoreLost(sent=False) from answer
+        raise StoreLost(sent=False, refusal=_words(answer)) from answer
     return answer

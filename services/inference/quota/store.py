@@ -22,11 +22,14 @@ OVERDUE_COUNT = 100
 
 
 class StoreLost(Unavailable):
-    """The store did not answer in time, or is known not to; what was `sent` may have been done all the same."""
+    """The store did not answer in time, or is known not to; what was `sent` may have been done all the same.
 
-    def __init__(self, *, sent: bool) -> None:
+    Where it answered and did not do it, `refusal` has its words.
+    """
+
+    def __init__(self, *, sent: bool, refusal: str = "") -> None:
         super().__init__("QUOTAS_UNAVAILABLE", "limits cannot be checked now; retry", retry_after_ms=1_000)
-        self.sent = sent
+        self.sent, self.refusal = sent, refusal
 
 
 class QuotaStore(Protocol):

@@ -40,7 +40,7 @@ class Limiting:
     async def start(self, report: Report) -> None:
         """Opens the way to Redis, whether or not it answers, and begins to look after reservations and the file."""
         if self.lane:
-            self.lane.on_change = _announcing(report, self.keeper.wake, self.opening.forget)
+            self.lane.on_change = _announcing(self.lane, report, self.keeper.wake, self.opening.forget)
             await self.lane.open()
             report(REDIS_HEALTH, self.lane.available)
         await self.keeper.start()
@@ -88,7 +88,9 @@ def _shared(settings: QuotaSettings) -> tuple[RedisStore, RedisLane]:
     return RedisStore(lane, hold_ms=round(settings.hold_s * 1000)), lane
 
 
-def _announcing(report: Report, wake: Callable[[], None], forget: Callable[[], None]) -> Callable[[bool], None]:
+def _announcing(
+    lane: RedisLane, report: Report, wake: Callable[[], None], forget: Callable[[], None]
+) -> Callable[[bool], None]:
     """Tells health and log, once per change, whether Redis answers; what is owed is paid as soon as it does."""
 
     def announce(available: bool) -> None:
@@ -98,6 +100,6 @@ def _announcing(report: Report, wake: Callable[[], None], forget: Callable[[], N
             wake()
             log.info("limits are counted on Redis again")
         else:
-            log.warning("Redis does not answer: limits go by what is set for its loss")
+            log.warning("Redis does not answer: limits go by what is set for its loss", extra={"reason": lane.trouble})
 
     return announce

@@ -233,15 +233,44 @@ async def test_a_connection_that_redis_has_closed_is_made_anew(make: Make, own_r
     assert (await store.take(claim((limit(100), 0))))[0].remaining < 95
 
 
-async def test_a_refusal_of_redis_is_a_loss_without_a_breaker(make: Make, own_redis: RedisServer) -> None:
-    """A Redis that answers and refuses (its memory is full) is asked again each time; meanwhile this process counts."""
+async def test_a_refusal_of_redis_is_a_loss_without_a_breaker(
+    make: Make, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis that answers and refuses (its memory is full) is asked again each time; meanwhile this process counts.
+
+    The log says so once, in Redis's words.
+    """
     store = await make()
     own_redis.command("config", "set", "maxmemory", "1")
 
     assert [await fits(store, (limit(2), 1)) for _ in range(6)] == [True, True, False, False, False, False]
     assert store.lane.available
+    [said] = [vars(record) for record in caplog.records]
+    assert said["message"] == "Redis refuses to count for a limit"
+    assert "maxmemory" in said["reason"]
     own_redis.command("config", "set", "maxmemory", "0")
     assert await fits(store, (limit(2), 1))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [("freeze", "no answer in time"), ("kill", "ConnectionError"), ("password", "AuthenticationError")],
+)
+async def test_why_redis_is_not_asked_is_known(make: Make, own_redis: RedisServer, trouble: str, told: str) -> None:
+    """What an operator has to see to is told apart: a Redis that is slow, gone, or knows another password."""
+    store = await make(timeout_s=0.2)
+    assert await fits(store, (limit(100), 1))
+    if trouble == "password":
+        own_redis.command("config", "set", "requirepass", "other")
+        own_redis.command("--no-auth-warning", "-a", "other", "client", "kill", "type", "normal")
+    else:
+        getattr(own_redis, trouble)()
+
+    for _ in range(4):
+        await fits(store, (limit(100), 1))
+
+    assert await change(store) is False
+    assert told in store.lane.trouble
 
 
 async def test_nothing_stays_in_redis(make: Make, own_redis: RedisServer) -> None:
