@@ -7,6 +7,8 @@ module knows no key; it never waits for Redis without a deadline.
 import asyncio
 import contextlib
 import hashlib
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from kit.breaker import Breaker
 from services.cache.store import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 # Raise it when what is kept under the keys changes: what older releases kept is then not found, and expires by itself.
 PREFIX: Final = "millrace:cache:2"
@@ -27,6 +31,8 @@ PROBE_INTERVAL_S: Final = 0.5
 # Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
 # before it has looked at its sockets, and Redis would be blamed for it. What leaves only then needs a moment as well.
 LAST_LOOK_S: Final = 0.01
+# A Redis that is full or may only be read refuses every write: that is said so often.
+REFUSAL_INTERVAL_S: Final = 60.0
 
 
 class RedisLink:
@@ -42,6 +48,8 @@ class RedisLink:
         self.client: Any = client  # redis-py types its commands as sync or async.
         self.read_timeout_s, self.write_timeout_s = read_timeout_s, write_timeout_s
         self._listeners: list[Callable[[bool], None]] = []
+        self._trouble = ""
+        self._say_refusal_at = 0.0
         self._breaker = Breaker(
             self._try_anew, failures_max=FAILURES_MAX, interval_s=PROBE_INTERVAL_S, on_change=self._announce
         )
@@ -87,8 +95,10 @@ class RedisLink:
                     timer.cancel()
         except ResponseError as error:  # Redis is there, and does not do it: its memory is full, for one.
             self._breaker.succeed()
+            self._say_refusal(error)
             raise StoreUnavailable(f"Redis refused ({error}); see to it, then retry.") from error
         except (RedisError, OSError, TimeoutError) as error:
+            self._trouble = _words(error)
             self._breaker.fail()
             raise StoreUnavailable("Redis did not answer in time; retry.", int(PROBE_INTERVAL_S * 1000)) from error
         self._breaker.succeed()
@@ -108,8 +118,17 @@ class RedisLink:
         await self.client.aclose()
 
     def _announce(self, available: bool) -> None:
+        if available:
+            log.info("Redis answers again")
+        else:
+            log.warning("Redis does not answer: lookups miss, nothing is kept", extra={"reason": self._trouble})
         for listener in self._listeners:
             listener(available)
+
+    def _say_refusal(self, error: ResponseError) -> None:
+        if (now := time.monotonic()) >= self._say_refusal_at:
+            self._say_refusal_at = now + REFUSAL_INTERVAL_S
+            log.warning("Redis refuses what it is asked: see to it", extra={"reason": _words(error)})
 
     async def _try_anew(self) -> None:
         """Drops the connections that lie idle, for they may lead nowhere any more, and tries Redis once."""
@@ -125,7 +144,12 @@ class RedisLink:
             async with asyncio.timeout(self.write_timeout_s):
                 await self.client.ping()
         except (RedisError, OSError, TimeoutError) as error:
+            self._trouble = _words(error)
             raise StoreUnavailable("Redis did not answer in time; retry.") from error
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def slot(tenant: bytes) -> str:

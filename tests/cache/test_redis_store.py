@@ -41,8 +41,11 @@ async def test_frozen_redis_costs_the_deadline_then_nothing(own_redis: RedisServ
         await store.close()
 
 
-async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, clock: ManualClock, tmp_path):
-    """A store whose Redis is down opens, says so, and works as soon as Redis is there."""
+async def test_store_opens_without_redis_and_recovers(
+    own_redis: RedisServer, clock: ManualClock, tmp_path, caplog: pytest.LogCaptureFixture
+):
+    """A store whose Redis is down opens, says so once and why, and works as soon as Redis is there."""
+    caplog.set_level("INFO")
     own_redis.kill()
     store = redis_store(own_redis.url, clock)
     changes: asyncio.Queue[bool] = asyncio.Queue()
@@ -63,10 +66,18 @@ async def test_store_opens_without_redis_and_recovers(own_redis: RedisServer, cl
     finally:
         await store.close()
         server.kill()
+    lost, back = [record for record in caplog.records if record.name == "services.cache.redis_link"]
+    assert "ConnectionError" in vars(lost)["reason"]
+    assert back.getMessage() == "Redis answers again"
 
 
-async def test_full_redis_refuses_stores_only(own_redis: RedisServer, clock: ManualClock):
-    """A Redis whose memory is full fails stores, and goes on answering lookups: the breaker stays closed."""
+async def test_full_redis_refuses_stores_only(
+    own_redis: RedisServer, clock: ManualClock, caplog: pytest.LogCaptureFixture
+):
+    """A Redis whose memory is full fails stores, and goes on answering lookups: the breaker stays closed.
+
+    The log says so once.
+    """
     store = redis_store(own_redis.url, clock)
     await store.open()
     try:
@@ -82,6 +93,8 @@ async def test_full_redis_refuses_stores_only(own_redis: RedisServer, clock: Man
         await store.put(make_entry(make_key(request=b"fits"), clock))
     finally:
         await store.close()
+    [said] = [record for record in caplog.records if record.name == "services.cache.redis_link"]
+    assert "maxmemory" in vars(said)["reason"]
 
 
 async def test_own_delay_is_not_blamed_on_redis(shared_redis: RedisServer, clock: ManualClock):

@@ -162,18 +162,21 @@ async def test_wishes_are_passed_on(port: FakeCache) -> None:
     assert [(draft.ttl_s, draft.tags, kept.request_id) for draft, _, kept, _ in port.stored] == [(60, ("a", "b"), "r1")]
 
 
-async def test_a_cache_that_is_down_is_a_miss_that_says_so(port: FakeCache) -> None:
-    """Neither the question nor the answer suffers; what could not be kept is counted."""
+async def test_a_cache_that_is_down_is_a_miss_that_says_so(port: FakeCache, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the question nor the answer suffers; what could not be kept is counted, and logged once."""
     cache = cached(port)
     port.failure = DOWN
     recall = await cache.recall(asked(), route())
     assert (recall.event.outcome, recall.event.reason) == (CacheOutcome.UNAVAILABLE, "DOWN")
     assert recall.recorded is None
 
-    cache.keep(recall, fly(cache, recall), receipt(), "v1")
+    for text in ("one", "two"):
+        other = await cache.recall(asked(text), route())
+        cache.keep(other, fly(cache, other), receipt(), "v1")
     await cache.close()
 
-    assert cache.dropped_count == 1
+    assert cache.dropped_count == 2
+    assert [record.getMessage() for record in caplog.records] == ["answers are not cached"]
 
 
 async def test_a_cache_without_its_store_is_no_miss(port: FakeCache) -> None:

@@ -97,6 +97,7 @@ class AnswerCache:
         self._nearby = Nearby()
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_failing = False
         self.dropped_count = 0
 
     async def recall(self, request: Request, route: Route) -> Recall:
@@ -240,7 +241,11 @@ class AnswerCache:
             await flight.land(receipt, _compared(flight, shadow), self._keep_s)
         except MillraceError as error:
             self.dropped_count += 1
-            log.warning("an answer could not be cached", extra={"reason": error.reason})
+            if not self._is_failing:
+                log.warning("answers are not cached", extra={"reason": error.reason, "detail": error.message})
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     async def figures(self) -> CacheFigures | None:
         """What the cache counts; None where there is none, or it does not answer."""
