@@ -173,6 +173,20 @@ async def test_a_frozen_postgresql_is_unavailable_in_time(postgres: PostgresServ
     await database.close()
 
 
+@pytest.mark.parametrize(("part", "other"), [("millrace@", "stranger@"), ("/test_", "/gone_")])
+async def test_a_postgresql_that_lets_nobody_in_is_unavailable(postgres: PostgresServer, part: str, other: str) -> None:
+    """Credentials that are none, or a database that is not there, are an outage for callers; operators learn which."""
+    database = Database(DatabaseSettings(url=SecretStr(postgres.create_database().replace(part, other))))
+
+    with pytest.raises(Unavailable) as caught:
+        await database.ping()
+
+    assert caught.value.reason == "DATABASE_UNAVAILABLE"
+    assert other.strip("@/") in database.trouble
+    assert "exist" in database.trouble
+    await database.close()
+
+
 async def test_a_postgresql_that_restarts_is_found_again(postgres: PostgresServer) -> None:
     """While it is down, calls fail at once with DATABASE_UNAVAILABLE; then they go on by themselves."""
     database = open_database(postgres.create_database())

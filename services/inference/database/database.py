@@ -42,10 +42,14 @@ class Database:
 
     Raises:
         ConfigError: The URL is none, or names a driver that is not supported.
+
+    Attributes:
+        trouble: Why it could not be used when it last could not.
     """
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._timeout_s = settings.timeout_s
+        self.trouble = ""
         url = _url(settings)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = _sqlite(url, settings) if self.is_sqlite else _postgresql(url, settings)
@@ -95,6 +99,9 @@ class Database:
             with _told_apart():
                 async with asyncio.timeout(timeout_s or self._timeout_s):
                     yield
+        except Unavailable as error:
+            self.trouble = _words(error.__cause__)
+            raise
         finally:
             # A cancel that comes while a driver cleans up may end there as another error, or as none at all.
             if task.cancelling() > before:
@@ -116,6 +123,12 @@ def _told_apart() -> Iterator[None]:
         raise
 
 
+def _words(error: BaseException | None) -> str:
+    """What an outage looks like, without what was asked."""
+    error = getattr(error, "orig", None) or error
+    return str(error) or type(error).__name__
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether the database will never take what it was told, however often: the data are wrong, not their moment."""
     if isinstance(error, InvalidArgument | IntegrityError | DataError):
@@ -135,7 +148,8 @@ def _is_outage(error: DBAPIError) -> bool:
         return False
     # PostgreSQL: connection, read-only after a failover, deadlock, locks, resources, operator intervention, system,
     # rights. SQLite: locked, full, or not to be opened.
-    classes = ("08", "25", "40", "42", "53", "55", "57", "58")
+    # 28: who asks. 3D: a database that is not there.
+    classes = ("08", "25", "28", "3D", "40", "42", "53", "55", "57", "58")
     return state[:2] in classes or type(error).__name__ in ("OperationalError", "InterfaceError")
 
 

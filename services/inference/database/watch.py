@@ -84,5 +84,5 @@ class DatabaseWatch:
         if is_up and self._was_up is False:
             log.info("the database answers again")
         elif not is_up and self._was_up is not False:
-            log.warning("the database does not answer")
+            log.warning("the database does not answer", extra={"reason": self._database.trouble})
         self._was_up = is_up
