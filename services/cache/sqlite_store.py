@@ -6,6 +6,7 @@ time, so that the entries held in memory cannot be out of date. It never touches
 
 import asyncio
 import fcntl
+import logging
 import os
 import queue
 import sqlite3
@@ -24,8 +25,13 @@ from services.cache.sqlite_thread import SqliteThread
 from services.cache.store import Clock, Selector, Size, StoreUnavailable
 from services.cache.worth import Evictions
 
+_log = logging.getLogger(__name__)
+_FULL: Final = (
+    "The disk of the cache is full: nothing new is kept. Make room there, or name another file by MILLRACE_CACHE_PATH."
+)
 # Outlines read at once, between two batches of writes.
 PAGE_COUNT: Final = 256
+FULL_RETRY_AFTER_MS: Final = 5_000  # a disk is not made room on in a moment
 # Oldest SQLite with DELETE ... RETURNING.
 SQLITE_VERSION_MIN: Final = (3, 35)
 
@@ -48,6 +54,7 @@ class SqliteStore:
         self._thread: SqliteThread | None = None
         self._reader: sqlite3.Connection | None = None
         self._lock_file: int | None = None
+        self._is_full = False
 
     @property
     def available(self) -> bool:
@@ -137,11 +144,15 @@ class SqliteStore:
         if self._thread is None or not self.available:
             raise StoreUnavailable("The store is not open; retry.")
         try:
-            return await asyncio.wrap_future(self._thread.submit(operation, writes=writes))
+            result = await asyncio.wrap_future(self._thread.submit(operation, writes=writes))
         except queue.Full as error:
             raise StoreUnavailable("The store is busy; retry.") from error
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"The store failed ({error}); see to the disk, then retry.") from error
+            raise self._failed(error) from error
+        if writes and self._is_full:
+            self._is_full = False
+            _log.info("the cache keeps entries again")
+        return result
 
     def _read(self, address: Address) -> Entry | None:
         if self._reader is None:
@@ -150,11 +161,20 @@ class SqliteStore:
         try:
             row = self._reader.execute("SELECT body FROM entries WHERE entry = ?", (address.entry,)).fetchone()
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"The store failed ({error}); see to the disk, then retry.") from error
+            raise self._failed(error) from error
         entry = None if row is None else decode(row[0], address)
         if entry is not None:
             self._hot.put(entry, len(row[0]), epoch)
         return entry
+
+    def _failed(self, error: sqlite3.Error) -> StoreUnavailable:
+        """What a failure is for the caller; a full disk is also said to the operator, once."""
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+            return StoreUnavailable(f"The store failed ({error}); see to the disk, then retry.")
+        if not self._is_full:
+            self._is_full = True
+            _log.warning("the disk of the cache is full: nothing new is kept", extra={"path": str(self._path)})
+        return StoreUnavailable(_FULL, FULL_RETRY_AFTER_MS)
 
     # What follows runs in the store's thread.
 

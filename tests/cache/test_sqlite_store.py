@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import os
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from kit.errors import ConfigError
 from services.cache.entry import Entry
 from services.cache.key import Address
+from services.cache.sqlite_store import FULL_RETRY_AFTER_MS
 from services.cache.store import Selector, Size, StoreUnavailable
 from tests.cache.conftest import ManualClock, address_of, make_entry, make_key, sqlite_store
 
@@ -213,6 +215,32 @@ async def test_failed_write_loses_its_batch_only(tmp_path: Path, clock: ManualCl
         assert await store.get(small.address) == small
     finally:
         await store.close()
+
+
+async def test_a_full_disk_is_told_to_the_operator_once(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+):
+    """The log names the file, and says when entries are kept again; callers are told what it is and what to do."""
+    store = sqlite_store(tmp_path / "entries", clock)
+    await store.open()
+    try:
+        with caplog.at_level(logging.INFO, "services.cache.sqlite_store"):
+            await store._ask(lambda connection: connection.execute("PRAGMA max_page_count = 40").fetchone())
+            large = make_entry(make_key(request=b"1"), clock, chunks=(os.urandom(1 << 20),))
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match=r"disk of the cache is full.*Make room") as caught:
+                    await store.put(large)
+            await store._ask(lambda connection: connection.execute("PRAGMA max_page_count = 10000").fetchone())
+            await store.put(large)
+    finally:
+        await store.close()
+
+    assert caught.value.retry_after_ms == FULL_RETRY_AFTER_MS
+    assert [record.message for record in caplog.records] == [
+        "the disk of the cache is full: nothing new is kept",
+        "the cache keeps entries again",
+    ]
+    assert caplog.records[0].path == str(tmp_path / "entries")  # type: ignore[attr-defined]
 
 
 async def test_closed_store_is_unavailable(tmp_path: Path, clock: ManualClock):

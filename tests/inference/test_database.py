@@ -229,6 +229,55 @@ async def test_the_watch_waits_for_a_database_that_is_away(
     ]
 
 
+async def test_a_full_disk_is_told_as_that(database: Database) -> None:
+    """It is neither an outage nor a bug: what was there is read, and what is written goes on once there is room."""
+    async with database.writing() as connection:
+        await connection.execute(text("CREATE TABLE things (name TEXT)"))
+        if database.is_sqlite:
+            await connection.execute(text("PRAGMA max_page_count = 20"))
+    many = "RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'"
+    fill = "INSERT INTO things VALUES (randomblob(1000000))" if database.is_sqlite else f"DO $$ BEGIN {many}; END $$"
+    with pytest.raises(Unavailable) as caught:
+        async with database.writing() as connection:
+            await connection.execute(text(fill))
+    async with database.writing() as connection:
+        await connection.execute(text("INSERT INTO things VALUES ('small')"))
+    async with database.reading() as connection:
+        kept = (await connection.execute(text("SELECT count(*) FROM things"))).scalar()
+
+    assert (caught.value.reason, kept) == ("DATABASE_FULL", 1)
+    assert "disk of the database is full" in caught.value.message
+    assert caught.value.retry_after_ms
+
+
+async def test_a_disk_that_is_full_at_the_start_is_logged_as_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The schema cannot be made: the operator reads why, and it is made when there is room."""
+    told: list[tuple[str, bool]] = []
+    database = open_database(f"sqlite+aiosqlite:///{tmp_path}/database.sqlite3")
+
+    async def limit(pages: int) -> None:
+        async with database.reading() as connection:
+            await connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+
+    await limit(2)
+    watch = DatabaseWatch(database, True, lambda name, is_up: told.append((name, is_up)), 0.01)
+    with caplog.at_level(logging.INFO, "services.inference.database.watch"):
+        await watch.start()
+        await limit(10_000)
+        async with asyncio.timeout(DEADLINE_S):
+            await watch.ready.wait()
+    await watch.close()
+    await database.close()
+
+    assert (told[0][1], told[-1][1]) == (False, True)
+    assert [record.message for record in caplog.records] == [
+        "the disk of the database is full",
+        "the database answers again",
+    ]
+
+
 async def test_cancelled_statements_leave_no_task_behind(database: Database) -> None:
     """Cancelled at any step, twice at once as a server that stops does, every connection ends and others take over."""
     await asyncio.gather(*(_cancelled(database, step) for step in range(200)))

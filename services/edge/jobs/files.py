@@ -6,6 +6,9 @@ they are read: they stand nowhere.
 
 from __future__ import annotations
 
+import errno
+import logging
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -21,6 +24,8 @@ from services.edge.fault import Fault
 from services.edge.jobs import batch_file
 from services.edge.jobs.identifiers import BATCH, ERRORS, FILE, OUTPUT, bare
 from services.edge.jobs.job_client import CHUNK_BYTES, JobClient
+
+_log = logging.getLogger(__name__)
 
 KIND = "batch"  # of the jobs that batches are
 PURPOSES = ("batch", "user_data")
@@ -107,6 +112,12 @@ class FileEndpoints:
             return dict((await parser.parse()).items())
         except (MultiPartException, KeyError, ValueError) as error:
             raise Fault.invalid(f"The form cannot be read: {error}.") from None
+        except OSError as error:  # what is too large for memory waits in the folder for temporary files
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log.warning("the disk for uploads is full", extra={"folder": tempfile.gettempdir()})
+            problem = "The disk for uploads is full; whoever runs this must make room there."
+            raise Fault(503, problem, code="disk_full", headers=((b"retry-after", b"5"),)) from None
 
     async def list(self, exchange: Exchange, _: None) -> FileList:
         """GET /v1/files: what was uploaded; files of batches are found by their batch."""

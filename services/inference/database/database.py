@@ -1,8 +1,8 @@
 """The database: short transactions with a deadline, on SQLite or PostgreSQL.
 
 Whoever uses it gets a connection for a block and says what it does with SQLAlchemy Core. Nothing waits for it without
-a bound: a database that is down, frozen or too slow is `Unavailable` (DATABASE_UNAVAILABLE), never a hang and never
-another error. It knows no table; it never retries.
+a bound: a database that is down, frozen or too slow is `Unavailable` (DATABASE_UNAVAILABLE, or DATABASE_FULL where its
+disk is), never a hang and never another error. It knows no table; it never retries.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from services.inference.database.settings import DatabaseSettings
 from services.inference.database.sqlite_connection import open_sqlite
 
 RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
+FULL_RETRY_AFTER_MS = 5_000  # a disk is not made room on in a moment
+FULL = "53100"  # PostgreSQL's disk_full
 NOT_TEXT = "22021"  # PostgreSQL's text holds every character but NUL
 READS = "millrace_reads"
 # Several connections write: who meets another's lock waits for it, since transactions are short.
@@ -72,7 +74,8 @@ class Database:
         Args:
             timeout_s: Longest time for the whole block; None: as the settings say.
         Raises:
-            Unavailable: The database did not answer in time, or at all (DATABASE_UNAVAILABLE).
+            Unavailable: The database did not answer in time, or at all (DATABASE_UNAVAILABLE), or its disk is full
+            (DATABASE_FULL).
         """
         async with self._bounded(timeout_s), self.engine.begin() as connection:
             yield connection
@@ -116,6 +119,8 @@ def _told_apart() -> Iterator[None]:
     except (TimeoutError, PoolTimeout, OSError) as error:
         raise _unavailable() from error
     except DBAPIError as error:
+        if _is_full(error):
+            raise _full() from error
         if error.connection_invalidated or _is_outage(error):
             raise _unavailable() from error
         if _state(error) == NOT_TEXT:
@@ -142,12 +147,22 @@ def _unavailable() -> Unavailable:
     )
 
 
+def _full() -> Unavailable:
+    problem = "the disk of the database is full; whoever runs it must make room there"
+    return Unavailable("DATABASE_FULL", problem, retry_after_ms=FULL_RETRY_AFTER_MS)
+
+
+def _is_full(error: DBAPIError) -> bool:
+    """Whether there is no room for what the database was told; it may answer what it is asked all the same."""
+    return _state(error) == FULL or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 def _is_outage(error: DBAPIError) -> bool:
     """Whether the database could not be used at all, in place of refusing what it was told."""
     if (state := _state(error)) == NOT_TEXT:
         return False
     # PostgreSQL: connection, read-only after a failover, deadlock, locks, resources, operator intervention, system,
-    # rights. SQLite: locked, full, or not to be opened.
+    # rights. SQLite: locked, or not to be opened.
     # 28: who asks. 3D: a database that is not there.
     classes = ("08", "25", "28", "3D", "40", "42", "53", "55", "57", "58")
     return state[:2] in classes or type(error).__name__ in ("OperationalError", "InterfaceError")

@@ -71,18 +71,20 @@ class DatabaseWatch:
                 log.exception("the database could not be asked")
 
     async def _check(self) -> None:
-        is_up = True
+        is_up, problem = True, ""
         try:
             if self.ready.is_set():
                 await self._database.ping()
             else:
                 await prepare(self._database, self._migrate)
                 self.ready.set()
-        except Unavailable:
+        except Unavailable as error:
             is_up = False
+            is_full = error.reason == "DATABASE_FULL"
+            problem = "the disk of the database is full" if is_full else "the database does not answer"
         self._report("dependency/database", is_up)
         if is_up and self._was_up is False:
             log.info("the database answers again")
         elif not is_up and self._was_up is not False:
-            log.warning("the database does not answer", extra={"reason": self._database.trouble})
+            log.warning(problem, extra={"reason": self._database.trouble})
         self._was_up = is_up

@@ -20,6 +20,7 @@ from pathlib import Path
 SEGMENT_BYTES = 4 * 1024 * 1024  # some six thousand requests
 HEAD = struct.Struct("<II")  # length and CRC-32 of a record
 LOCK, SUFFIX = "lock", ".segment"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Segment:
@@ -78,16 +79,26 @@ class Journal:
 
     @property
     def is_full(self) -> bool:
-        """Whether no new work should be taken on: too much waits, or the disk has no room for another segment."""
+        """Whether no new work should be taken on."""
+        return self.is_disk_full or self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether too much waits for the database."""
+        return len(self.segments) * self._segment_bytes > self._bytes_max
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk has no room for the segment that is needed next."""
         last = self.segments[-1]
         if last.end > last.size // 2 and self._spare is None:
             try:
                 self._spare = self._make(self._segment_bytes)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in NO_ROOM:
                     raise
                 return True
-        return len(self.segments) * self._segment_bytes > self._bytes_max
+        return False
 
     def append(self, record: bytes) -> Segment:
         """Writes a record and returns where it is.

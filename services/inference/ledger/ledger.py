@@ -17,12 +17,13 @@ import msgspec
 from kit.errors import Unavailable
 from services.inference.events import Attempt, Receipt
 from services.inference.ledger import row
-from services.inference.ledger.journal import Journal, Segment
+from services.inference.ledger.journal import NO_ROOM, Journal, Segment
 from services.inference.request import Request
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_MS = 5_000  # a disk is not made room on in a moment
+DISK_FULL = "the disk of the ledger is full; whoever runs it must make room there"
 
 
 class Ledger:
@@ -44,6 +45,8 @@ class Ledger:
         self._encode = msgspec.msgpack.Encoder().encode
         self._open: dict[str, list[Segment]] = {}  # where the beginnings of each request that runs are
         self._unwritten: deque[bytes] = deque()  # what a full disk did not take; bounded by the requests that ran then
+        self._problem = ""  # why no new work is taken on
+        self._disk_problem = ""  # why it did not take what is unwritten
         self._appended = self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
 
@@ -53,8 +56,15 @@ class Ledger:
         Raises:
             Unavailable: The disk is full, or too much waits for the database (LEDGER_FULL).
         """
-        if self._unwritten or self.journal.is_full:
-            message = "no more requests can be recorded: the disk is full or the database is away; retry later"
+        problem = self._find_problem()
+        if problem != self._problem:
+            self._problem = problem
+            if problem:
+                log.warning("new requests are refused", extra={"reason": problem, "folder": str(self.journal.folder)})
+            else:
+                log.info("requests are recorded again")
+        if problem:
+            message = f"no more requests can be recorded: {problem}"
             raise Unavailable("LEDGER_FULL", message, retry_after_ms=RETRY_AFTER_MS)
 
     def begin(self, request: Request, receipt: Receipt, attempt: Attempt) -> None:
@@ -99,10 +109,18 @@ class Ledger:
                 return
             self._unwritten.popleft()
 
+    def _find_problem(self) -> str:
+        if self._unwritten:
+            return self._disk_problem
+        if self.journal.is_disk_full:
+            return DISK_FULL
+        return "the database does not take what has ended; retry later" if self.journal.is_behind else ""
+
     def _append(self, record: bytes) -> Segment | None:
         try:
             segment = self.journal.append(record)
-        except OSError:
+        except OSError as error:
+            self._disk_problem = DISK_FULL if error.errno in NO_ROOM else "the disk does not take them; retry later"
             if not self._unwritten:
                 log.exception("the ledger cannot be written; new requests are refused until it can")
             self._unwritten.append(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +188,7 @@ async def test_a_full_disk_refuses_new_work_and_loses_nothing(books: Books, monk
 
     monkeypatch.setattr(books.journal, "append", no_room)
     books.record()
-    with pytest.raises(Unavailable, match="the disk is full") as caught:
+    with pytest.raises(Unavailable, match="the disk of the ledger is full; whoever runs it must make room") as caught:
         books.ledger.check()
     assert caught.value.reason == "LEDGER_FULL"
     await books.shipping.flush()
@@ -197,6 +198,28 @@ async def test_a_full_disk_refuses_new_work_and_loses_nothing(books: Books, monk
     await books.shipping.flush()
     books.ledger.check()
     assert len(await rows(books)) == 1
+
+
+async def test_why_no_work_is_taken_is_said_once(
+    books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk without room and a database that takes nothing are told apart, to callers and in the log."""
+    told = []
+    with caplog.at_level(logging.INFO, "services.inference.ledger.ledger"):
+        for name in ("is_disk_full", "is_behind"):
+            monkeypatch.setattr(type(books.journal), name, property(lambda _: True))
+            for _ in range(2):
+                with pytest.raises(Unavailable) as caught:
+                    books.ledger.check()
+            told.append(caught.value.message)
+            monkeypatch.undo()
+            books.ledger.check()
+
+    assert ["disk" in told[0], "database" in told[1]] == [True, True]
+    assert [record.message for record in caplog.records] == [
+        "new requests are refused",
+        "requests are recorded again",
+    ] * 2
 
 
 async def test_sync_waits_for_the_disk_and_shares_the_wait(
