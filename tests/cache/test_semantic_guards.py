@@ -37,6 +37,8 @@ first step | second step
 is the pool open in march | is the pool open in may
 Can I visit Kyoto in May 2027? | Can I visit Kyoto in June 2027?
 fees per day | fees per week
+May I carry 1000 shares? | May I carry 100 shares?
+Is $2500 a month enough? | Is $25000 a month enough?
 """
 CALCULATED = """
 What is 7 * 9 | What is 7 - 9
@@ -62,6 +64,7 @@ What does the employer pay? | What does the employee pay?
 somebody rang | nobody rang
 Is the fare non-refundable? | Is the fare refundable?
 What do I like about it? | What do I need about it?
+Which pin fits the lock? | Which pine fits the lock?
 """
 SWAPPED_ENTITY = """
 Who is the mayor of Chicago? | Who is the mayor of Houston?
@@ -76,6 +79,7 @@ foods with vitamin A | foods with vitamin B
 courses in IT | courses in HR
 Niger population | Nigeria population
 hotels Rome | hotels Oslo
+Who directed Fire and Ice? | Who directed Dust and Gold?
 """
 EXCHANGED = """
 Can I call you? | Can you call me?
@@ -83,10 +87,14 @@ Should I wait for her to write me? | Should she wait for me to write her?
 Do I brush before I floss? | Do I floss before I brush?
 10 km to miles | 10 miles to km
 flights London New York on Sunday | flights New York London on Sunday
+When does the nurse wake the patients? | When do the patients wake the nurse?
+Can I evict my landlord? | Can my landlord evict me?
+They want to lend the museum a painting | The museum wants to lend them a painting
 """
 ASKED_OTHERWISE = """
 Who did the Romans defeat? | Who defeated the Romans?
 What do owls hunt? | What hunts owls?
+Who did Seneca teach? | Who taught Seneca?
 Why does bread rise? | How does bread rise?
 Where was the treaty signed? | When was the treaty signed?
 Who is the captain of the team? | Who was the captain of the team?
@@ -123,6 +131,7 @@ Where can I renew my passport? | How can I renew my passport?
 Will there be a fee for this? | Is there a fee for this?
 My parcel is late. Help! | My parcel is late.  Help!
 What happened to my parcel? | What did happen to my parcel?
+Why was I charged an extra fee by the machine? | The machine charged me an extra fee, why?
 """
 EDITED = NEGATED + NUMBERED + CALCULATED + OPPOSITE + SWAPPED_ENTITY + EXCHANGED + ASKED_OTHERWISE + ADDED
 DIRECTIONS = (

@@ -34,6 +34,10 @@ def test_form_makes_no_difference(one, other):
         "match matches matched",
         "pay paid paying pays",
         "child children",
+        "save saves saved saving",
+        "plan plans planned planning",
+        "bus buses",
+        "teach teaches taught teaching",
     ],
 )
 def test_inflections_share_a_stem(forms):
@@ -41,7 +45,19 @@ def test_inflections_share_a_stem(forms):
     assert len({stem(form) for form in forms.split()}) == 1
 
 
-@pytest.mark.parametrize(("one", "other"), [("legal", "illegal"), ("form", "from"), ("mass", "mast"), ("50", "5")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("legal", "illegal"),
+        ("form", "from"),
+        ("mass", "mast"),
+        ("50", "5"),
+        ("1000", "100"),
+        ("plan", "plane"),
+        ("not", "note"),
+        ("hopping", "hoping"),
+    ],
+)
 def test_other_words_keep_their_stems_apart(one, other):
     """Words that only look alike stay two."""
     assert stem(one) != stem(other)

@@ -7,6 +7,7 @@ those that join equals and those that stand for persons.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
@@ -19,6 +20,16 @@ COMMUTING: Final = frozenset("and or between & vs versus".split())
 PERSONS: Final = {
     word: words.split()[0]
     for words in ("i me", "you u", "he him", "she her", "we us", "they them")
+    for word in words.split()
+}
+# Who does it, and to whom it is done, where the word tells: `I give my sister`, `my sister gives me`.
+SUBJECTS: Final = frozenset("i he she we they".split())
+OBJECTS: Final = frozenset("me him us them".split())
+PASSIVE: Final = frozenset("am is are was were be been being get got".split())
+# Forms of one verb, which change with the number of who is before or behind it: `does the teacher`, `do the parents`.
+AUXILIARIES: Final = {
+    word: words.split()[0]
+    for words in ("do doe did", "is are was were am", "has have had", "will would", "can could")
     for word in words.split()
 }
 # Verbs that only help another one: `Who did John hit`.
@@ -55,9 +66,24 @@ def _reordered(moved: list[str], ours: Words, theirs: Words) -> bool:
 def _persons_exchanged(ours: Words, theirs: Words) -> bool:
     """Whether other persons do the same: `Can I call you` for `Can you call me`."""
     mine, other = ([PERSONS[token] for token in words.tokens if token in PERSONS] for words in (ours, theirs))
-    if mine == other or len(mine) != len(other) or set(mine) != set(other):
+    if len(mine) != len(other) or set(mine) != set(other):
         return False
-    return _content(ours) == _content(theirs)
+    contents = _content(ours), _content(theirs)
+    if mine != other:
+        return contents[0] == contents[1]
+    if contents[0] == contents[1] or sorted(contents[0]) != sorted(contents[1]):
+        return False
+    does, does_there = list(_does(ours)), list(_does(theirs))
+    return len(does) == len(does_there) and does != does_there
+
+
+def _does(words: Words) -> Iterator[bool]:
+    """Of each person whether it is who does it or to whom it is done; not of those in `I was charged`, `for me`."""
+    for at, token in enumerate(words.tokens):
+        if token in OBJECTS and at and is_content(words.tokens[at - 1]):
+            yield False
+        elif token in SUBJECTS and not PASSIVE.intersection(words.tokens[max(0, at - 1) : at + 2]):
+            yield True
 
 
 def _roles_exchanged(ours: Words, theirs: Words) -> bool:
@@ -82,4 +108,4 @@ def _before(words: Words, at: int) -> str:
     while at > 0 and words.tokens[at - 1] in SKIPPED:
         at -= 1
     before = words.stems[at - 1] if at else ""
-    return "and" if before in COMMUTING else before
+    return "and" if before in COMMUTING else AUXILIARIES.get(before, before)

@@ -21,6 +21,8 @@ from services.cache.semantic.words import Words, is_content, is_negation, stem
 EDITED_RATIO: Final = 0.7
 # The same where all that differs is in one place.
 EDITED_ONCE_RATIO: Final = 0.57
+# The same where all that differs are names in place of names: short questions about two of them have little else.
+EDITED_NAMES_RATIO: Final = 0.5
 # The letter from which on words may be misspelt.
 MISSPELT_FROM: Final = 2
 # Words left to align after equal beginnings and ends are taken off; beyond that the texts are not one with edits.
@@ -83,7 +85,7 @@ def objection(ours: Words, theirs: Words) -> str | None:
     if ours.stems == theirs.stems:
         return "SYMBOL" if _symbols_differ(ours, theirs) else None
     ratio, edits = align(ours.stems, theirs.stems)
-    edited = ratio >= (EDITED_ONCE_RATIO if len(edits) == 1 else EDITED_RATIO) or _is_one_word(edits)
+    edited = ratio >= _edited_ratio(edits, ours, theirs) or _is_one_word(edits)
     if _numbers_differ(ours, theirs, strict=edited):
         return "NUMBER"
     if exchanged(ours, theirs):
@@ -108,6 +110,19 @@ def objection(ours: Words, theirs: Words) -> str | None:
 def _symbols_differ(ours: Words, theirs: Words) -> bool:
     """Whether other things are calculated, or other pictures shown; a picture more is an ornament."""
     return ours.marks != theirs.marks or bool(ours.pictures - theirs.pictures and theirs.pictures - ours.pictures)
+
+
+def _edited_ratio(edits: Sequence[Edit], ours: Words, theirs: Words) -> float:
+    """From which share of words in common two texts count as one with these edits."""
+    if edits and all(_renames(edit, ours, theirs) for edit in edits):
+        return EDITED_NAMES_RATIO
+    return EDITED_ONCE_RATIO if len(edits) == 1 else EDITED_RATIO
+
+
+def _renames(edit: Edit, ours: Words, theirs: Words) -> bool:
+    """Whether a name stands in place of another one."""
+    sides = (ours, edit.ours), (theirs, edit.theirs)
+    return all(places and {words.stems[at] for at in places} <= words.names for words, places in sides)
 
 
 def _is_one_word(edits: Sequence[Edit]) -> bool:

@@ -83,8 +83,16 @@ IRREGULAR: Final = dict(
     kept:keep felt:feel thought:think brought:bring spent:spend wrote:write written:write chose:choose chosen:choose
     broke:break broken:break stole:steal stolen:steal forgot:forget forgotten:forget began:begin begun:begin men:man
     feet:foot women:woman children:child people:person teeth:tooth mice:mouse lives:life colour:color centre:center
-    cheque:check""".split()
+    cheque:check taught:teach caught:catch fought:fight sought:seek sold:sell held:hold met:meet ran:run ate:eat
+    eaten:eat drank:drink drunk:drink drove:drive driven:drive flew:fly flown:fly grew:grow grown:grow threw:throw
+    thrown:throw wore:wear worn:wear woke:wake spoke:speak spoken:speak sang:sing swam:swim shot:shoot slept:sleep
+    stood:stand understood:understand built:build lent:lend meant:mean heard:hear hid:hide hidden:hide fell:fall
+    fallen:fall beaten:beat became:become blew:blow blown:blow drew:draw drawn:draw fed:feed froze:freeze frozen:freeze
+    rode:ride ridden:ride shook:shake shaken:shake sank:sink sunk:sink swore:swear tore:tear torn:tear won:win
+    dealt:deal bent:bend burnt:burn learnt:learn buses:bus gases:gas""".split()
 )
+# Of one syllable with a short vowel, as `plan`: with an e behind it (`plane`) it is another word.
+SHORT: Final = re.compile(r"[^aeiouy]*[aeiouy][^aeiouywx]")
 # Words common in one language and in none of the others; two of them name the language of a text.
 LANGUAGES: Final = {
     "en": "the is are my how what why can do does i to of and where should it for with have",
@@ -150,7 +158,12 @@ def is_negation(token: str) -> bool:
 
 @lru_cache(65_536)
 def stem(word: str) -> str:
-    """Brings the forms of one word together: crude, but the same for both texts, which is all that it is for."""
+    """Brings the forms of one word together: crude, but the same for both texts, which is all that it is for.
+
+    Numbers are left as they are: 1000 is no form of 100.
+    """
+    if word[:1].isdigit():
+        return word
     word = IRREGULAR.get(word, word)
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-2] if word.endswith(("shes", "ches", "xes", "sses")) else word[:-1]
@@ -158,9 +171,9 @@ def stem(word: str) -> str:
     for ending in ("ing", "ed"):
         rest = word.removesuffix(ending)
         if rest != word and len(rest) > 2 and re.search("[aeiouy]", rest):
-            word = rest
+            word = rest + "e" if SHORT.fullmatch(rest) else rest  # `planed`; of `plan` it is `planned`
             break
-    if len(word) > 3 and word[-1] in "ey":
+    if len(word) > 3 and word[-1] in "ey" and not (word[-1] == "e" and SHORT.fullmatch(word[:-1])):
         word = word[:-1] + ("i" if word[-1] == "y" else "")
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
