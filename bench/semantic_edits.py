@@ -108,6 +108,15 @@ DEEDS: Final = (
     "When must {} pay {} back?",
 )
 
+# Who does what, where one of the two is a person and the other is not.
+ROLES: Final = (
+    ("Can {} evict {}?", "landlord tenant uncle"),
+    ("Why did {} leave {}?", "wife husband lawyer team"),
+    ("Does {} have to tell {} before the court?", "employer doctor union"),
+    ("How much should {} lend {}?", "bank mother neighbour"),
+    ("When must {} visit {} again?", "dentist inspector"),
+)
+
 Edit = Callable[[str, random.Random], str | None]
 
 
@@ -122,12 +131,13 @@ def negated(text: str, chance: random.Random) -> str | None:
 
 def renumbered(text: str, chance: random.Random) -> str | None:
     """Puts another number in the place of one."""
-    found = list(re.finditer(r"\d+", text))
+    found = list(re.finditer(r"(?<![\d.])\d+", text))  # 6.50 is 6.5
     if not found:
         return None
     place = chance.choice(found)
     value = int(place.group())
-    other = chance.choice([number for number in (value + 1, 2 * value + 1, value + 10, value // 2) if number != value])
+    others = (value + 1, 2 * value + 1, value + 10, value // 2, 10 * value, value // 10)
+    other = chance.choice([number for number in others if number != value])
     return text[: place.start()] + str(other) + text[place.end() :]
 
 
@@ -174,6 +184,16 @@ def person_pairs() -> list[tuple[str, str]]:
     ]
 
 
+def role_pairs() -> list[tuple[str, str]]:
+    """What one does to another, who is one of those who speak, and the other way round."""
+    return [
+        (form.format(f"my {one}", OBJECTS[other]), form.format(other, f"my {one}"))
+        for form, ones in ROLES
+        for one in ones.split()
+        for other in ("I", "we", "they")
+    ]
+
+
 KINDS: Final[dict[str, Edit]] = {
     "negation": negated,
     "number": renumbered,
@@ -198,7 +218,7 @@ def main() -> None:
     )
     chance.shuffle(texts)
     edits = {kind: made(edit, texts, options.count, chance) for kind, edit in KINDS.items()}
-    templates = {"direction": [*reversed_pairs(), *person_pairs()], "date": redated_pairs()}
+    templates = {"direction": [*reversed_pairs(), *person_pairs(), *role_pairs()], "date": redated_pairs()}
     edits |= {kind: chance.sample(pairs, min(options.count, len(pairs))) for kind, pairs in templates.items()}
     if options.pairs:
         edits["paraphrase"] = [(row["a"], row["b"]) for row in rows(options.pairs) if row["same"]]
