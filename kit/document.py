@@ -52,7 +52,8 @@ def parse_yaml(text: str, model: type[ModelT], name: str) -> ModelT:
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
-        faults = [f"{name}:{node.start_mark.line + 1}: {_path(at)}: repeated" for at, node in _repeated(root)]
+        repeated = _repeated(root, set())
+        faults = [f"{name}:{node.start_mark.line + 1}: {_path(at)}: repeated" for at, node in repeated]
         if faults:
             raise ConfigError("; ".join(faults))
         value = {} if root is None else loader.construct_document(root)
@@ -62,6 +63,8 @@ def parse_yaml(text: str, model: type[ModelT], name: str) -> ModelT:
     except ValidationError as error:
         faults = [_complaint(one, root, model, name) for one in _true_faults(error.errors())]
         raise ConfigError("; ".join(faults)) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: is nested too deeply") from None
     finally:
         loader.dispose()
 
@@ -141,11 +144,16 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node | None, y
     return None, None
 
 
-def _repeated(node: yaml.Node | None, at: Location = ()) -> Iterator[tuple[Location, yaml.Node]]:
-    """Yields each key that its mapping already has."""
+def _repeated(
+    node: yaml.Node | None, looked_at: set[yaml.Node], at: Location = ()
+) -> Iterator[tuple[Location, yaml.Node]]:
+    """Yields each key that its mapping already has; what aliases name many times is looked at once."""
+    if node is None or node in looked_at:
+        return
+    looked_at.add(node)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            yield from _repeated(child, (*at, index))
+            yield from _repeated(child, looked_at, (*at, index))
     elif isinstance(node, yaml.MappingNode):
         seen = set()
         for key, child in node.value:
@@ -153,7 +161,7 @@ def _repeated(node: yaml.Node | None, at: Location = ()) -> Iterator[tuple[Locat
             if name in seen:
                 yield (*at, name), key
             seen.add(name)
-            yield from _repeated(child, (*at, name))
+            yield from _repeated(child, looked_at, (*at, name))
 
 
 def _path(location: Location) -> str:

@@ -170,3 +170,18 @@ def test_a_place_is_told_as_complaints_tell_it(tmp_path: Path) -> None:
     assert place(path, ("models", 0, "cost", "input")) == "models.yaml:3: models[0].input"
     with pytest.raises(ConfigError):
         place(tmp_path / "gone.yaml", ())
+
+
+def test_aliases_of_aliases_are_read_once() -> None:
+    """A file that names itself over and over is refused at once: what its aliases name is not looked at 9**40 times."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 41))]
+
+    with pytest.raises(ConfigError, match="a40: there is no such field"):
+        parse_yaml("\n".join(lines), Models, "models.yaml")
+
+
+def test_a_file_without_a_bottom_is_a_complaint() -> None:
+    """Brackets within brackets, or a list that holds itself, are refused; no traceback, and no end of the process."""
+    for text in ("[" * 5_000 + "]" * 5_000, "models: &all [*all]"):
+        with pytest.raises(ConfigError):
+            parse_yaml(text, Models, "models.yaml")
