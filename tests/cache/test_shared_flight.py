@@ -238,6 +238,34 @@ class Unheard:
             await self.found_out.wait()
 
 
+class Slow:
+    """The lease of a lookup whose claim is answered after `go`; by then the lookup has its answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = asyncio.Event()
+        self._patch = monkeypatch
+        self._claiming: list[asyncio.Task[Found]] = []
+
+    async def claim(self, replica: Replica) -> None:
+        claim, claimed = RedisLeases.claim, asyncio.Event()
+
+        async def claim_slowly(leases: RedisLeases, *arguments: Any) -> Claim:
+            found = await claim(leases, *arguments)
+            claimed.set()
+            await self.go.wait()
+            return found
+
+        self._patch.setattr(RedisLeases, "claim", claim_slowly)
+        self._claiming = look_up([replica], 1)
+        async with asyncio.timeout(SOON_S):
+            await claimed.wait()
+        self._patch.setattr(RedisLeases, "claim", claim)
+
+    async def find_out(self) -> None:
+        self.go.set()
+        assert isinstance(await self._claiming[0], Hit)
+
+
 async def test_lease_that_was_given_unheard_is_cared_for(make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch):
     """A lookup whose lease is given after its time was over leads all replicas, and not its own alone."""
     one, other, unheard = await make_replica(), await make_replica(), Unheard(monkeypatch)
@@ -295,51 +323,19 @@ class SlowPut:
         return await self._end(*arguments, **options)
 
 
-async def test_lease_that_was_given_unheard_stands_until_its_answer_is_stored(
-    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("given", [Unheard, Slow], ids=["given unheard", "being claimed"])
+async def test_lease_stands_until_its_answer_is_stored(
+    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch, given: type[Unheard | Slow]
 ):
-    """An answer that lands before its lease is found out is stored before that ends, for those who wait elsewhere."""
-    one, other, unheard = await make_replica(), await make_replica(), Unheard(monkeypatch)
-    await unheard.claim(one)
+    """An answer that lands before its own lease is known is stored before that ends, for those who wait elsewhere."""
+    one, other, lease = await make_replica(), await make_replica(), given(monkeypatch)
+    await lease.claim(one)
     before, slow = asyncio.all_tasks(), SlowPut(one, monkeypatch)
     waiting = look_up([other], 1)
     await followed(other)
     keeping = asyncio.create_task(one.keep(DRAFT, [b"answer"], None))
     await slow.begun.wait()
-    await unheard.find_out()
-    slow.go.set()
-
-    assert isinstance(await waiting[0], Hit)
-    await keeping
-    await ended_since(before)
-    assert slow.seen == [True]
-
-
-async def test_lease_that_nobody_needs_any_more_stands_until_the_answer_is_stored(
-    make_replica: MakeReplica, monkeypatch: pytest.MonkeyPatch
-):
-    """An answer that lands while its lease is being claimed is stored before that ends."""
-    one, other, claim = await make_replica(), await make_replica(), RedisLeases.claim
-    claimed, go = asyncio.Event(), asyncio.Event()
-
-    async def claim_slowly(leases: RedisLeases, *arguments: Any) -> Claim:
-        found = await claim(leases, *arguments)
-        claimed.set()
-        await go.wait()
-        return found
-
-    before, slow = asyncio.all_tasks(), SlowPut(one, monkeypatch)
-    monkeypatch.setattr(RedisLeases, "claim", claim_slowly)
-    claiming = look_up([one], 1)
-    async with asyncio.timeout(SOON_S):
-        await claimed.wait()
-    monkeypatch.setattr(RedisLeases, "claim", claim)
-    waiting = look_up([other], 1)
-    await followed(other)
-    keeping = asyncio.create_task(one.keep(DRAFT, [b"answer"], None))
-    await slow.begun.wait()
-    go.set()
-    assert isinstance(await claiming[0], Hit)
+    await lease.find_out()
     slow.go.set()
 
     assert isinstance(await waiting[0], Hit)
