@@ -1,6 +1,6 @@
 // Keys: who may call. A secret is shown once, when it is made, and kept nowhere on this page.
 
-import { ApiError, ask } from "./api.js";
+import { ApiError, ask, key as ours } from "./api.js";
 import { announce, button, copier, field, make, openDialog, select } from "./dom.js";
 import { refusal } from "./live.js";
 import { day } from "./words.js";
@@ -23,7 +23,9 @@ class KeysPage {
     this.element = make("div", { class: "page" },
       make("header", {}, make("div", {}, make("h1", {}, "Keys"), make("p", {}, "Who may call, and what each may use. A secret is shown once, when it is made.")), this.create),
       this.table);
-    this.#load();
+    // Whoever shows no key is no administrator, whatever this server asks of others.
+    if (ours.get()) this.#load();
+    else this.#refuse({ status: 401 });
   }
 
   async #load(after) {
@@ -37,8 +39,12 @@ class KeysPage {
       this.table.hidden = this.create.hidden = false;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.element.append(refusal(error, "Keys are for administrators."));
+      this.#refuse(error);
     }
+  }
+
+  #refuse(error) {
+    this.element.append(refusal(error, "Keys are for administrators."));
   }
 
   #row(key) {

@@ -24,3 +24,16 @@ async def test_no_spans_are_no_error(visit: Open) -> None:
 
     await expect(page.locator(".fall header")).to_contain_text("not kept here")
     assert said == []
+
+
+async def test_keys_are_not_asked_for_without_a_key(visit: Open) -> None:
+    """Who has none is no administrator: the page says so by itself, and the console logs no refused request."""
+    page = await visit()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    await page.get_by_role("link", name="Keys").click()
+
+    await expect(page.locator(".notice")).to_contain_text("Keys are for administrators.")
+    await expect(page.get_by_role("button", name="Give a key")).to_be_visible()
+    await page.wait_for_load_state("networkidle")
+    assert said == []
