@@ -13,6 +13,8 @@ from services.cache.semantic.words import WORDS_MAX, parse, stem
         ("It costs $1,500.50", "it costs 1500.5 dollars"),
         ("two hundred thousand people", "200k people"),
         ("thirty five days", "35 days"),
+        ("2.50 kg in 1.50 hours", "2.5 kg in 1.5 hours"),
+        ("USB 2.0 has 0.5 A", "usb 2 has 0.5 a"),
         ("10mg twice", "10 milligram twice"),
         ("My card’s PIN", "my card PIN"),
         ("the U.S. embassy", "the USA embassy"),

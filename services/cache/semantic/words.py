@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Final
@@ -30,6 +31,10 @@ CODE: Final = re.compile(r"[`{}=<>\\_]|\(\)|::|->|\w\.\w+\(")
 OPERATOR: Final = re.compile(
     r"(?:(?<=[\d)])|(?<=[\d)]\s))(?:[*/](?=\s?[\w(])|[-−](?=\s?\d))|(?<!\w)[-−*/](?=\s?\d)|[\^×÷±√∑∫∞∂≈≠≤≥¬∧∨]"
 )
+# Numbers that say how much, however they are written: not `1,5`, which may be two, nor `007`, nor `3.10`, which in
+# versions is more than `3.1`; with a unit behind it, it is the same. No digit of what may be a parcel's number is lost.
+AMOUNT: Final = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.(?:\d*[1-9]|0+))?")
+TENTHS: Final = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)\.\d+")
 CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
 NAME: Final = re.compile(r"(?<![.!?]\s)(?<![.!?]\s\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
 HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
@@ -212,18 +217,20 @@ def _number(words: list[str], position: int) -> tuple[str, int]:
     word = words[position]
     position += 1
     if word[0].isdigit():
-        if any(mark in word for mark in ":/") or word.count(".") > 1:
-            return word, position  # A date, a time or a version: compared as it is written.
-        value = float(word.replace(",", ""))
+        behind = stem(words[position]) if position < len(words) else ""
+        if not AMOUNT.fullmatch(word) and not (TENTHS.fullmatch(word) and behind in UNIT_STEMS):
+            return word, position  # A date, a time, a version or a list: compared as it is written.
+        value = Decimal(word.replace(",", ""))
     else:
-        value = float(NUMBER_WORDS[word])
+        value = Decimal(NUMBER_WORDS[word])
         if value >= 20 and position < len(words) and NUMBER_WORDS.get(words[position], 10) < 10:
             value += NUMBER_WORDS[words[position]]
             position += 1
     while position < len(words) and words[position] in SCALES:
         value *= SCALES[words[position]]
         position += 1
-    return f"{value:.12g}", position
+    written = f"{value:f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written, position
 
 
 def _quantities(tokens: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -272,5 +279,6 @@ def _language(text: str, tokens: tuple[str, ...]) -> str:
 
 # They choose between the text and the colour form of an emoji.
 VARIATIONS: Final = frozenset("\ufe0e\ufe0f")
+UNIT_STEMS: Final = frozenset(map(stem, (*UNITS, *UNITS.values(), *SCALES)))
 NEGATION_STEMS: Final = frozenset(map(stem, NEGATIONS))
 LANGUAGE_WORDS: Final = {name: frozenset(words.split()) for name, words in LANGUAGES.items()}
