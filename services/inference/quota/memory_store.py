@@ -140,7 +140,9 @@ class MemoryStore:
         if limit.window is Window.MINUTE:
             if kept is None:
                 return Meter(0, now, now)
-            return Meter(max(0, kept.used - max(0, now - kept.since) * limit.maximum), now, now)
+            if kept.since > now:  # the clock was put back: what is used flows back from now on
+                kept.since, kept.until = now, now + _ceil(kept.used, limit.maximum)
+            return Meter(max(0, kept.used - (now - kept.since) * limit.maximum), now, now)
         since, until = self._bounds(limit.window, now)
         return Meter(kept.used if kept and kept.since == since else 0, since, until)
 

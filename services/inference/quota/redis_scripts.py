@@ -33,7 +33,11 @@ local function read(key)
 end
 local function flowed(key, maximum)
   local used, at = read(key)
-  return math.max(0, used - math.max(0, now - at) * maximum)
+  if at > now then  -- the clock was put back: what is used flows back from now on, not only when it is that late again
+    redis.call('SET', key, text(used, now), 'KEEPTTL')
+    at = now
+  end
+  return math.max(0, used - (now - at) * maximum)
 end
 -- When the day or month of now begins and ends, of months that begin at these instants.
 local DAY_MS = 86400000

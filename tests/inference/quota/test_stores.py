@@ -58,6 +58,19 @@ async def test_a_burst_is_taken_at_once_and_comes_back_at_the_rate(store: QuotaS
     assert [await granted(store, claim((small, 1))) for _ in range(2)] == [True, False]
 
 
+async def test_a_clock_that_is_put_back_holds_nobody_for_longer(store: QuotaStore, clock: HandClock) -> None:
+    """Whoever has used up a minute's limit is let in as soon as told, also where the clock goes back a day meanwhile."""
+    five = limit(5)
+    assert [await granted(store, claim((five, 1))) for _ in range(6)] == [True] * 5 + [False]
+
+    clock.now_ms -= 86_400_000
+    (refused,) = await store.take(claim((five, 1)))
+    assert (refused.fits, refused.wait_ms) == (False, 12_000)
+    clock.now_ms += 12_000
+
+    assert [await granted(store, claim((five, 1))) for _ in range(2)] == [True, False]
+
+
 async def test_all_limits_are_taken_or_none(store: QuotaStore) -> None:
     """A claim that one limit has no room for leaves the others as they were."""
     roomy, full = limit(10), tokens(100)
