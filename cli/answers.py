@@ -15,6 +15,7 @@ import httpx
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from cli import proxies
 from cli.errors import CommandError
 from millrace.inference.v1 import event_pb2, generation_pb2, inference_service_pb2, inference_service_pb2_grpc
 
@@ -93,7 +94,9 @@ class SseBackend:
         timeout = httpx.Timeout(SILENCE_S_MAX, connect=CONNECT_TIMEOUT_S)
         try:
             url, headers = f"{self._url}/v1/chat/completions", headers_of(self._api_key)
-            with httpx.stream("POST", url, json=body, headers=headers, timeout=timeout) as response:
+            with httpx.stream(
+                "POST", url, json=body, headers=headers, timeout=timeout, trust_env=proxies.are_for(url)
+            ) as response:
                 if response.status_code != httpx.codes.OK:
                     raise AnswerError(error_message(response.read(), response.status_code))
                 yield from parse_chunks(response.iter_lines())
@@ -143,7 +146,7 @@ class GrpcBackend:
 
     def __init__(self, target: str, api_key: str = "") -> None:
         self._target, self._api_key = target, api_key
-        self._stub = inference_service_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(target))
+        self._stub = inference_service_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(target, proxies.DIRECT))
 
     def stream(self, ask: Ask, turns: Sequence[Turn]) -> Iterator[str | Outcome]:
         """See Backend."""

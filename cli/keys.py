@@ -16,6 +16,7 @@ import grpc
 
 from cli.answers import metadata_of, reason_of
 from cli.errors import CommandError
+from cli.proxies import DIRECT
 from millrace.inference.v1 import access_service_pb2 as access
 from millrace.inference.v1 import key_pb2, key_service_pb2
 from millrace.inference.v1.access_service_pb2_grpc import AccessServiceStub
@@ -132,7 +133,7 @@ def _list_users(args: argparse.Namespace) -> int:
 def _asking(args: argparse.Namespace) -> Iterator[grpc.Channel]:
     from cli.layout import Layout
 
-    with grpc.insecure_channel(args.target or Layout.load().inference_target) as channel:
+    with grpc.insecure_channel(args.target or Layout.load().inference_target, DIRECT) as channel:
         yield channel
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import httpx
 
+from cli import proxies
 from cli.answers import AnswerError, error_message, headers_of
 
 
 def print_models(url: str, api_key: str = "") -> int:
     """Prints the models that `GET /v1/models` lists, one to a line."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/v1/models", headers=headers_of(api_key), timeout=10.0)
+        response = httpx.get(
+            f"{url.rstrip('/')}/v1/models", headers=headers_of(api_key), timeout=10.0, trust_env=proxies.are_for(url)
+        )
     except httpx.HTTPError as error:
         raise AnswerError(f"Nothing answers at {url}: is `millrace up` running?") from error
     if response.status_code != httpx.codes.OK:

@@ -14,11 +14,16 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.child import Part
+from cli.proxies import DIRECT
 
 READYZ_INTERVAL_S = 0.1
 READYZ_TIMEOUT_S = 2.0
 # A service that is starting is tried again soon: gRPC's own first pause is a second, and it doubles.
-CHANNEL_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+CHANNEL_OPTIONS = [
+    *DIRECT,
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 200),
+]
 
 
 async def until_serving(part: Part) -> None:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli import proxies
 from cli.errors import CommandError
 
 SILENCE_S_MAX = 20.0
@@ -37,7 +38,9 @@ def snapshots(url: str, api_key: str) -> Iterator[dict[str, Any]]:
     """
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with httpx.stream("GET", f"{url}/admin/live", headers=headers, timeout=SILENCE_S_MAX) as answer:
+        with httpx.stream(
+            "GET", f"{url}/admin/live", headers=headers, timeout=SILENCE_S_MAX, trust_env=proxies.are_for(url)
+        ) as answer:
             if answer.status_code != 200:
                 raise CommandError(json.loads(answer.read())["error"]["message"])
             for line in answer.iter_lines():

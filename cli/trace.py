@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli import proxies
 from cli.errors import CommandError
 
 NAME_WIDTH, SERVICE_WIDTH, MS_WIDTH = 34, 9, 8
@@ -21,7 +22,9 @@ def print_trace(url: str, api_key: str, request_id: str, console: Console | None
     """Prints what the edge knows of a request; raises CommandError where that is nothing."""
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        answer = httpx.get(f"{url}/v1/traces/{request_id}", headers=headers, timeout=TIMEOUT_S)
+        answer = httpx.get(
+            f"{url}/v1/traces/{request_id}", headers=headers, timeout=TIMEOUT_S, trust_env=proxies.are_for(url)
+        )
         body = answer.json()
     except (httpx.HTTPError, ValueError):
         raise CommandError("nothing answers: is `millrace up` running?") from None

@@ -72,6 +72,8 @@ def _options(settings: DialSettings, service: str) -> list[tuple[str, str | int]
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_INTERVAL_MS),
         ("grpc.enable_retries", 0),
+        # A proxy that the environment names is for the way out; services are not behind it.
+        ("grpc.enable_http_proxy", 0),
         # Else a channel takes over from any other to the same address, its wait before the next try included.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", settings.max_message_bytes),

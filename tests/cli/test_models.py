@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from cli import proxies
 from cli.models import print_models
+from tests.fakes.proxy import name_a_proxy
 
 CARDS = [
     {"id": "gpt-4o", "owned_by": "openai", "state": "ready"},
@@ -46,3 +48,11 @@ def test_models_say_how_far_they_are(url: str, capsys: pytest.CaptureFixture[str
 
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == ["gpt-4o openai", "big millrace (loading, 40%)", "other millrace (loading)"]
+
+
+def test_no_proxy_stands_before_ones_own_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy that the environment names is for other machines' edges."""
+    name_a_proxy(monkeypatch)
+
+    assert print_models(url) == 0
+    assert proxies.are_for("https://millrace.example.org")

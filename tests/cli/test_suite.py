@@ -23,6 +23,7 @@ from cli.preflight import PortInUse, check
 from cli.readiness import until_serving
 from cli.restarts import Restarts
 from cli.suite import Suite
+from tests.fakes.proxy import name_a_proxy
 
 DEADLINE_S = 30.0
 SOON_S = (0.0,) * 3  # as many tries, without pauses
@@ -141,6 +142,16 @@ async def until_back(run: Run, dead: Child) -> None:
     await until(
         lambda: dead not in run.suite.children and all(child in run.suite._ready_at for child in run.suite.children)
     )
+
+
+async def test_a_suite_is_found_ready_past_a_proxy(tmp_path, monkeypatch):
+    """The proxy that the environment names, as many a company's does, is not asked for services of this machine."""
+    name_a_proxy(monkeypatch)
+    async with Run([part("cache")], tmp_path) as run:
+        await run.until_ready()
+        run.stop.set()
+
+        assert await run.exit_code() == 0
 
 
 async def test_a_service_killed_later_comes_back(tmp_path):

@@ -14,6 +14,7 @@ from kit.config import ServeSettings
 from kit.dial import dial
 from kit.serve import Server
 from tests.fakes.echo_service import NAME, EchoService, collect, start
+from tests.fakes.proxy import name_a_proxy
 from tests.fakes.span_sink import DEADLINE_S
 
 
@@ -116,6 +117,17 @@ async def test_a_server_that_comes_back_is_found_soon() -> None:
     await channel.close()
 
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_services_reach_each_other_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that the environment names is for the way out, not for what stands beside."""
+    name_a_proxy(monkeypatch)
+    async with Replica() as replica:
+        channel = _dial(replica)
+        await collect(start(channel, "UnaryUnary", b"ok", wait_for_ready=True, timeout=DEADLINE_S))
+        await channel.close()
+
+    assert replica.call_count == 1
 
 
 async def test_a_new_channel_does_not_wait_with_an_older_one() -> None:

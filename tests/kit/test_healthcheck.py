@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from kit.healthcheck import main
+from tests.fakes.proxy import name_a_proxy
 
 Status = health_pb2.HealthCheckResponse.ServingStatus
 
@@ -49,6 +50,14 @@ def test_a_serving_server_is_well(server):
 
     assert main([address]) == 0
     assert main([address, "model/x"]) == 0
+
+
+def test_a_proxy_is_not_asked(server, page, monkeypatch):
+    """What is asked is in the same container, whatever proxy the environment names."""
+    name_a_proxy(monkeypatch)
+
+    assert main([server[1]]) == 0
+    assert main([f"{page}/readyz"]) == 0
 
 
 def test_a_server_that_warms_up_is_not_well(server, capsys):

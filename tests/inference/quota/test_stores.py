@@ -59,7 +59,7 @@ async def test_a_burst_is_taken_at_once_and_comes_back_at_the_rate(store: QuotaS
 
 
 async def test_a_clock_that_is_put_back_holds_nobody_for_longer(store: QuotaStore, clock: HandClock) -> None:
-    """Whoever has used up a minute's limit is let in as soon as told, also where the clock goes back a day meanwhile."""
+    """Whoever has used up a minute's limit is let in as soon as told, also where the clock goes back a day."""
     five = limit(5)
     assert [await granted(store, claim((five, 1))) for _ in range(6)] == [True] * 5 + [False]
 
