@@ -41,6 +41,7 @@ May I carry 1000 shares? | May I carry 100 shares?
 What's new in Python 3.10? | What's new in Python 3.1?
 Where is parcel 1234567890123? | Where is parcel 1234567890124?
 Is 1,5 kg of flour enough? | Is 15 kg of flour enough?
+Is 1.000 euros a lot? | Is 1 euro a lot?
 Who read pages 2,3? | Who read pages 23?
 Is $2500 a month enough? | Is $25000 a month enough?
 """

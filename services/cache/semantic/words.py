@@ -31,10 +31,10 @@ CODE: Final = re.compile(r"[`{}=<>\\_]|\(\)|::|->|\w\.\w+\(")
 OPERATOR: Final = re.compile(
     r"(?:(?<=[\d)])|(?<=[\d)]\s))(?:[*/](?=\s?[\w(])|[-−](?=\s?\d))|(?<!\w)[-−*/](?=\s?\d)|[\^×÷±√∑∫∞∂≈≠≤≥¬∧∨]"
 )
-# Numbers that say how much, however they are written: not `1,5`, which may be two, nor `007`, nor `3.10`, which in
-# versions is more than `3.1`; with a unit behind it, it is the same. No digit of what may be a parcel's number is lost.
-AMOUNT: Final = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.(?:\d*[1-9]|0+))?")
-TENTHS: Final = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)\.\d+")
+# Numbers that say how much, however they are written: not `1,5` and `1.000`, which may be two, nor `007`, nor `3.10`,
+# more than `3.1` in versions; with a unit behind it, it is the same. No digit of what may be a parcel's number is lost.
+AMOUNT: Final = re.compile(r"(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.(?:\d*[1-9]|00?))?")
+TENTHS: Final = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)\.(?:\d\d?|\d{4,})")
 CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
 NAME: Final = re.compile(r"(?<![.!?]\s)(?<![.!?]\s\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
 HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
