@@ -100,7 +100,7 @@ def _process(engine: str, precision: str, args: argparse.Namespace, level_max: i
     model = getattr(args, precision) if engine == OPENVINO else args.model
     lengths = ["--prompt-tokens", str(args.prompt_tokens), "--new-tokens", str(args.new_tokens)]
     options = ["--worker", engine, "--precision", precision, "--model", model, "--concurrency", str(level_max)]
-    command = [*program, *options, *lengths, "--threads", str(args.threads)]
+    command = [*program, *options, *lengths, "--threads", str(args.threads), *["--no-drafts"] * args.no_drafts]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         orders, answers = process.stdin, process.stdout
         assert orders
@@ -139,7 +139,7 @@ def _millrace(args: argparse.Namespace) -> Iterator[Turn]:
 
     openmp.wait_asleep()
     prompts = Prompts(args.model, args.prompt_tokens)
-    load = Load(args.model, args.precision, int(args.concurrency), args.threads)
+    load = Load(args.model, args.precision, int(args.concurrency), args.threads, drafts=not args.no_drafts)
 
     async def ask(texts: list[str]) -> int:
         answers = await asyncio.gather(*(load.ask(text, args.new_tokens) for text in texts))
@@ -201,6 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("--prompt-tokens", type=int, default=64, metavar="N")
     parser.add_argument("--new-tokens", type=int, default=64, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="after one to warm up")
+    parser.add_argument("--no-drafts", action="store_true", help="of Millrace: guess no tokens")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of both (default: what each chooses)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as a list of flat records")
     parser.add_argument("--worker", choices=(MILLRACE, OPENVINO), help=argparse.SUPPRESS)

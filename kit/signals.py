@@ -116,6 +116,8 @@ SIGNALS: Final = (
     _local(names.LOCAL_PROMPT_TOKENS, "counter", "Tokens of prompts taken on."),
     _local(names.LOCAL_REUSED_TOKENS, "counter", "Tokens of prompts that were copied, not computed."),
     _local(names.LOCAL_COMPLETION_TOKENS, "counter", "Tokens drawn."),
+    _local(names.LOCAL_DRAFT_TOKENS, "counter", "Tokens that were guessed and computed."),
+    _local(names.LOCAL_ACCEPTED_TOKENS, "counter", "Guessed tokens that were right."),
     _local(names.LOCAL_PREEMPTIONS, "counter", "Answers that lost their place and were computed again."),
     _local(names.LOCAL_QUEUE_TIME, "histogram", "Time from arrival to the first step."),
     _local(names.LOCAL_TTFT, "histogram", "Time from arrival to the first token."),

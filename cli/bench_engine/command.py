@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         prompts = load.Prompts(directory, args.prompt_tokens)
         records += machine.limits(directory, levels, args.threads)
         for precision in args.precision.split(","):
-            engine = load.Load(directory, precision, max(levels), args.threads)
+            engine = load.Load(directory, precision, max(levels), args.threads, drafts=not args.no_drafts)
             asked = asyncio.run(engine.measure(prompts, args.new_tokens, levels, args.rounds, limits, args.long_prompt))
             records += asked
             console.print(f"millrace {precision}: {[one['tokens_per_s'] for one in asked]} tokens/s")

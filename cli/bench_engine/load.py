@@ -43,10 +43,15 @@ class Prompts:
 class Load:
     """The engine on one model in one precision."""
 
-    def __init__(self, directory: str, precision: Any, caller_count_max: int, threads: int) -> None:
+    def __init__(self, directory: str, precision: Any, caller_count_max: int, threads: int, *, drafts: bool) -> None:
         self._precision = precision
         self._engine = LocalEngine(
-            directory, active_max=caller_count_max + 1, threads=threads, precision=precision, wait_s_max=3600
+            directory,
+            active_max=caller_count_max + 1,
+            threads=threads,
+            precision=precision,
+            drafts=drafts,
+            wait_s_max=3600,
         )
 
     async def warm(self) -> None:

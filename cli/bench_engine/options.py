@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long-prompt", type=int, metavar="N", help="also: N tokens that arrive beside the callers")
     parser.add_argument("--ttft-ms", type=float, default=1_000.0, help="limit of goodput: first token")
     parser.add_argument("--itl-ms", type=float, default=200.0, help="limit of goodput: mean between tokens")
+    parser.add_argument(
+        "--no-drafts", action="store_true", help="of Millrace: guess no tokens where text repeats itself"
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of torch (default: one for each core)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as a list of flat records")
     parser.add_argument("--plot", type=Path, metavar="OUT.svg", help="write the chart (default: beside --json)")

@@ -88,6 +88,10 @@ class InferenceSettings(ServeSettings):
         default="auto",
         description="What local models compute in; auto: float32 on a processor, on CUDA the checkpoint's own.",
     )
+    local_drafts: bool = Field(
+        default=True,
+        description="Speculative decoding by prompt lookup: guess tokens where text repeats itself; no answer changes.",
+    )
     local_load: Literal["start", "demand"] = Field(
         default="start", description="When local models are loaded: at start, or by the first call that needs one."
     )

@@ -100,6 +100,7 @@ class EngineMaker:
             threads=settings.torch_threads,
             cache_mib=settings.local_cache_mib,
             precision=settings.local_precision,
+            drafts=settings.local_drafts,
             metrics=self._local_metrics,
         )
         return self._on_demand(make) or make()

@@ -61,6 +61,7 @@ class Bench:
     prefill_tokens: int = 24
     reuses_prefixes: bool = True
     growth_tokens: int = 64
+    draft_tokens: int = 24
     jobs: list[Job] = field(default_factory=list)
     told: list[tuple[int, int]] = field(default_factory=list)
     """Of each step: sequences that decoded, and tokens."""
@@ -74,6 +75,7 @@ class Bench:
             lambda decode_count, _: decode_count + self.prefill_tokens,
             reuses_prefixes=self.reuses_prefixes,
             growth_token_count=self.growth_tokens,
+            draft_count=lambda _, shares: min(len(shares), self.draft_tokens),
         )
         runner = Runner(self.model.network, self.cache_tokens)
         self.batch = Batch(self.model, self.scheduler, runner, observe=lambda *told: self.told.append(told[:2]))

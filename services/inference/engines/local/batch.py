@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,7 @@ from services.inference.engines.local.sequence import Sequence
 if TYPE_CHECKING:
     from services.inference.engines.local.model import LocalModel
     from services.inference.engines.local.runner import Runner
-    from services.inference.engines.local.scheduler import Scheduler
+    from services.inference.engines.local.scheduler import Row, Scheduler
 
 
 class Batch:
@@ -32,9 +33,12 @@ class Batch:
         scheduler: Scheduler,
         runner: Runner,
         metrics: LocalMetrics | None = None,
-        observe: Callable[[int, int, float], None] = lambda *_: None,
+        observe: Callable[[int, int, float, int], None] = lambda *_: None,
     ) -> None:
-        """`observe` is told of each step how many sequences decoded, how many tokens it had, and its seconds."""
+        """Makes it.
+
+        `observe` is told of each step how many sequences decoded, how many tokens it had, its seconds, and its guesses.
+        """
         self._model = model
         self._metrics = (metrics or unread()).of(model.name)
         self._preemption_count = 0
@@ -53,9 +57,9 @@ class Batch:
         job.begin(self._model)
         leader: Sequence | None = None
         for answer in job.answers:
-            sequence = Sequence(
-                list(job.prompt_ids), len(job.prompt_ids), job.token_count_max, job.tenant, job.priority, leader=leader
-            )
+            count = len(job.prompt_ids)
+            longest = count + answer.choice.token_count_max
+            sequence = Sequence(list(job.prompt_ids), count, longest, job.tenant, job.priority, leader=leader)
             leader = leader or sequence
             self._answers[sequence] = answer
             self._scheduler.add(sequence)
@@ -77,13 +81,13 @@ class Batch:
         decode_count = sum(row.count == 1 and row.gives_token for row in plan.rows)
         for row in plan.rows:
             self._start(self._answers[row.sequence].job, begin)
-        sequences, logits = self._runner.run(plan)
+        rows, logits = self._runner.run(plan)
         self._scheduler.complete(plan)
-        self._emit(sequences, logits)
+        self._emit(rows, logits)
         took_s = time.monotonic() - begin
         reads = decode_count < len(plan.rows)
         (self._metrics.prefill_s if reads else self._metrics.decode_s).observe(took_s)
-        self._observe(decode_count, plan.token_count, took_s)
+        self._observe(decode_count, plan.token_count, took_s, plan.draft_count)
         self._show()
         return True
 
@@ -111,30 +115,51 @@ class Batch:
         answer.last_token_s = now
 
     @torch.inference_mode()
-    def _emit(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
-        if not sequences:
+    def _emit(self, rows: list[Row], logits: torch.Tensor) -> None:
+        """Draws the next token of each row, and another one as long as what was guessed is what is drawn."""
+        self._metrics.draft_tokens.inc(sum(len(row.draft_ids) for row in rows))
+        firsts = accumulate((1 + len(row.draft_ids) for row in rows), initial=0)
+        drawing = list(zip(rows, firsts, strict=False))
+        ahead = 0
+        while drawing:
+            at = [first + ahead for _, first in drawing]
+            answers = [self._answers[row.sequence] for row, _ in drawing]
+            chosen = logits if len(at) == len(logits) else logits[at]
+            token_ids = draw(chosen, [answer.draw for answer in answers])
+            self._metrics.completion_tokens.inc(len(token_ids))
+            now = time.monotonic()
+            for (row, _), answer, token_id, scores in zip(drawing, answers, token_ids, chosen, strict=True):
+                self._take(row.sequence, answer, token_id, scores, now)
+            drawn = zip(drawing, token_ids, strict=True)
+            drawing = [one for one, token_id in drawn if self._goes_on(one[0], ahead, token_id)]
+            ahead += 1
+
+    def _take(self, sequence: Sequence, answer: Answer, token_id: int, logits: torch.Tensor, now: float) -> None:
+        """Adds a token that was drawn from logits of shape (vocabulary,)."""
+        if sequence not in self._answers:  # another choice of its request has failed
             return
-        answers = [self._answers[sequence] for sequence in sequences]
-        token_ids = draw(logits, [answer.draw for answer in answers])
-        self._metrics.completion_tokens.inc(len(token_ids))
-        now = time.monotonic()
-        for at, (sequence, answer, token_id) in enumerate(zip(sequences, answers, token_ids, strict=True)):
-            if sequence not in self._answers:  # another choice of its request has failed
-                continue
-            sequence.token_ids.append(token_id)
-            self._time(answer, now)
-            try:
-                events = answer.add(self._model, logits[at], token_id)
-            except Exception as error:  # the edge of one request: its reader gets the error, the others go on
-                answer.job.fail(error)
-                self.drop(answer.job)
-                continue
-            if answer.choice.index == 0 and answer.choice.token_count == 1:
-                answer.job.cached_count = sequence.reused_count
-                self._metrics.reused_tokens.inc(sequence.reused_count)
-            if answer.choice.is_ended:
-                self._end(sequence)
-            answer.job.put(events)
+        sequence.token_ids.append(token_id)
+        self._time(answer, now)
+        try:
+            events = answer.add(self._model, logits, token_id)
+        except Exception as error:  # the edge of one request: its reader gets the error, the others go on
+            answer.job.fail(error)
+            self.drop(answer.job)
+            return
+        if answer.choice.index == 0 and answer.choice.token_count == 1:
+            answer.job.cached_count = sequence.reused_count
+            self._metrics.reused_tokens.inc(sequence.reused_count)
+        if answer.choice.is_ended:
+            self._end(sequence)
+        answer.job.put(events)
+
+    def _goes_on(self, row: Row, ahead: int, token_id: int) -> bool:
+        """Whether the token that was drawn is the one that was guessed: then it is computed, and gives the next."""
+        if row.draft_ids[ahead : ahead + 1] != (token_id,) or row.sequence not in self._answers:
+            return False
+        row.sequence.computed_count += 1
+        self._metrics.accepted_tokens.inc()
+        return True
 
     def _end(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)

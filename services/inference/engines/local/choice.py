@@ -44,7 +44,7 @@ class Choice:
         self.token_count = 0
         self.is_ended = False
         self.index = index
-        self._token_count_max = token_count_max
+        self.token_count_max = token_count_max
         self._end_ids = end_ids | set(sampling.stop_token_ids)
         self._detokenizer = Detokenizer(decode, prompt_ids)
         self._gate = StopGate(sampling.stop)
@@ -62,7 +62,7 @@ class Choice:
         delta = self._delta(text, logprobs)
         if is_complete or (self._calls and self._calls.is_over):
             return [*delta, *self._end(FinishReason.STOP, *self._gate.flush())]
-        if self.token_count >= self._token_count_max:
+        if self.token_count >= self.token_count_max:
             return [*delta, *self._end(FinishReason.LENGTH, *self._gate.flush())]
         return delta
 

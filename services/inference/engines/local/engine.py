@@ -74,6 +74,7 @@ class LocalEngine:
         threads: int = 0,
         cache_mib: int = 0,
         reuses_prefixes: bool = True,
+        drafts: bool = True,
         precision: Precision = "auto",
         metrics: LocalMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -88,6 +89,7 @@ class LocalEngine:
             threads: Torch's; 0 takes one per core, and one for a model too small to gain by more.
             cache_mib: Memory of keys and values; 0 takes a share of what is free.
             reuses_prefixes: Whether prompts of one tenant that begin alike share the work.
+            drafts: Whether tokens are guessed where text repeats itself; no answer changes.
             precision: What is computed in; automatic is float32 on a processor and the checkpoint's own on CUDA.
             metrics: Where its figures go; None: nowhere.
             clock: Of deadlines, in seconds; monotonic.
@@ -95,7 +97,8 @@ class LocalEngine:
         openmp.wait_asleep()  # torch is not loaded yet, unless something else in the process has
         self._name = name
         self._metrics, self._clock = metrics, clock
-        self._threads, self._cache_mib, self._reuses_prefixes = threads, cache_mib, reuses_prefixes
+        self._threads, self._cache_mib = threads, cache_mib
+        self._reuses_prefixes, self._drafts = reuses_prefixes, drafts
         self._precision: Precision = precision
         self._active_max, self._queue_max, self._wait_s_max = active_max, queue_max, wait_s_max
         self._worker = Worker(f"local-{name.rpartition('/')[2]}")
@@ -293,6 +296,7 @@ class LocalEngine:
                     self._active_max,
                     self._cache_mib,
                     reuses_prefixes=self._reuses_prefixes,
+                    drafts=self._drafts,
                     int8=self._precision == "int8",
                     metrics=self._metrics,
                     progress=self._progress,

@@ -7,7 +7,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # How much longer a step may take because of prompts. Double is what a reader of running text should never notice; the
@@ -24,6 +24,10 @@ PREFILL_TOKENS_MIN, WAVE_TOKENS_MIN = 8, 128
 # Fewer are no wave: four long prompts beside eight answers would be read in such pieces for seconds. And where a token
 # is dear, as of a large model, a piece must not stretch a step further than this.
 WAVE_COUNT_MIN, WAVE_STRETCH_MAX = 8, 4.0
+# How much longer a step may take because of guesses: those whose own were wrong, or who have none, wait as long.
+DRAFT_STRETCH = 2.0
+# No guess is taken to cost less than this part of a token of a prompt: where a step was quick by chance.
+DRAFT_PRICE_MIN = 0.25
 # Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
 # next token, of which each reads all its keys and values. The smallest cache holds them.
 PROMPT_TOKENS = 64
@@ -31,6 +35,8 @@ DECODE_COUNT, DECODE_LENGTH = 8, 64
 SAMPLE_COUNT = 3
 # How fast what is seen in service replaces what was known: one odd step of a busy machine must not rule.
 LEARNING = 0.25
+# How fast a price of guesses is forgotten where none is paid, with each step: the machine may be free again.
+FORGETTING = 0.02
 # No step counts for more than so many times what was expected: it was the machine's doing.
 SURPRISE_MAX = 4.0
 
@@ -48,6 +54,7 @@ class Pace:
         stretch: How much longer than without prompts a step may take.
         slowness: What steps that only decode take, in parts of what was measured.
         prompt_token_s: Of each token of a prompt, as seen in service; 0: as measured.
+        draft_price: Of each guess, in parts of a token of a prompt.
     """
 
     step_s: float
@@ -56,6 +63,7 @@ class Pace:
     stretch: float = STRETCH
     slowness: float = 1.0
     prompt_token_s: float = 0.0
+    draft_price: float = 1.0
     _known_count: int = 0
 
     def step_token_count(self, decode_count: int, in_play_count: int) -> int:
@@ -83,7 +91,23 @@ class Pace:
         prompt_count = max(share, wave, PREFILL_TOKENS_MIN)
         return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
 
-    def observe(self, decode_count: int, token_count: int, seconds: float) -> None:
+    def draft_count(self, decode_count: int, likelihoods: Iterable[float]) -> int:
+        """How many guesses a step computes: as long as one more makes more tokens a second.
+
+        Args:
+            decode_count: Sequences that get a token in this step.
+            likelihoods: That a guess is right, for each, falling.
+        """
+        begin_s = took_s = self._decode_s(decode_count)
+        draft_s = self._draft_s()
+        made, count = float(decode_count), 0
+        for likely in likelihoods:
+            if likely * took_s <= made * draft_s or took_s + draft_s > DRAFT_STRETCH * begin_s:
+                break
+            made, took_s, count = made + likely, took_s + draft_s, count + 1
+        return count
+
+    def observe(self, decode_count: int, token_count: int, seconds: float, draft_count: int = 0) -> None:
         """Learns from a step that took so long.
 
         One in which nobody decodes is bound by nothing and teaches nothing. Nor does one with prompts where more decode
@@ -92,9 +116,15 @@ class Pace:
         if decode_count == 0:
             return
         prompt_count, expected_s = token_count - decode_count, self._decode_s(decode_count)
-        if prompt_count == 0:
-            seen = min(seconds / expected_s, SURPRISE_MAX)
-            self.slowness += LEARNING * (self.slowness * seen - self.slowness)
+        if draft_count:
+            draft_s = draft_count * self._draft_s()
+            # Which of the two took longer than expected is not known: each has its share in it.
+            surprise, share = _surprise(seconds, expected_s + draft_s), draft_s / (expected_s + draft_s)
+            self.slowness *= 1 + LEARNING * (1 - share) * surprise
+            self.draft_price = max(self.draft_price * (1 + LEARNING * share * surprise), DRAFT_PRICE_MIN)
+        elif prompt_count == 0:
+            self.slowness *= 1 + LEARNING * _surprise(seconds, expected_s)
+            self.draft_price += FORGETTING * (1 - self.draft_price)
             self._known_count = max(self._known_count, decode_count)
         elif decode_count <= self._known_count:
             known_s = self.prompt_token_s or self.token_s
@@ -103,6 +133,14 @@ class Pace:
 
     def _decode_s(self, count: int) -> float:
         return self.slowness * (self.step_s + count * self.row_s)
+
+    def _draft_s(self) -> float:
+        return self.slowness * self.draft_price * self.token_s
+
+
+def _surprise(seconds: float, expected_s: float) -> float:
+    """By what part of what was expected a step took longer."""
+    return min(seconds / expected_s, SURPRISE_MAX) - 1
 
 
 def measure(read: Callable[[int], float], decode: Callable[[int, int], float]) -> Pace:

@@ -8,8 +8,9 @@ copied, and what they hold beyond what was wanted is written before it is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,12 @@ class PagedCache:
             extent = row.sequence.extent
             assert extent
             first = extent.start // BLOCK_TOKENS
-            blocks += range(first, first + _block_count(row.begin + row.count))
-            pasts.append(row.begin)
-            begins.append(begins[-1] + row.count)
-            block_begins.append(len(blocks))
-        longest = max(row.begin + row.count for row in rows)
+            for begin, end in _parts(row):
+                blocks += range(first, first + _block_count(end))
+                pasts.append(begin)
+                begins.append(begins[-1] + end - begin)
+                block_begins.append(len(blocks))
+        longest = max(row.end for row in rows)
         numbers = {
             "past_lens": pasts,
             "subsequence_begins": begins,
@@ -95,6 +97,18 @@ def check(layers: Mapping[str, Any]) -> None:
 def token_bytes(layers: Mapping[str, Any]) -> int:
     """Bytes of one position in all layers."""
     return sum(map(_block_bytes, layers.values())) // BLOCK_TOKENS
+
+
+def _parts(row: Row) -> Iterator[tuple[int, int]]:
+    """What is one sequence to the runtime: all of a row, or with guesses each token for itself.
+
+    The runtime keeps the keys and values of a whole step before it attends to any, so that tokens see those before them
+    all the same; and what it computes for one token is much quicker than what it computes for a few.
+    """
+    if row.draft_ids:
+        yield from pairwise(range(row.begin, row.end + 1))
+    else:
+        yield row.begin, row.end
 
 
 def _block_count(token_count: int) -> int:

@@ -6,7 +6,7 @@ wrong answers in silence. So the network computes one prompt both ways, in its o
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -15,14 +15,14 @@ from services.inference.engines.local import attention
 from services.inference.engines.local.attention import UnknownAttention
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN, Extent
 from services.inference.engines.local.runner import Runner
-from services.inference.engines.local.scheduler import Plan, Row
+from services.inference.engines.local.scheduler import Ids, Plan, Row
 from services.inference.engines.local.sequence import Sequence
 
 # Ends of the pieces in which the prompt is computed: read, read on, decoded.
 PIECES = (11, 23, 24)
 # Two prompts read beside each other, by the places of their extents: the ends of their pieces in each step. The first
-# goes on from one block into another, and neither begins where the cache does.
-SHARED_PIECES = {Extent(64, 64): (11, 39, 40), Extent(32, 32): (0, 23, 24)}
+# goes on from one block into another, and neither begins where the cache does. The last step is one of guesses.
+SHARED_PIECES = {Extent(64, 64): (11, 31, 34), Extent(32, 32): (0, 21, 24)}
 # Largest difference of logits, in parts of the largest logit: far above rounding, far below another answer.
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_HALF = 0.1
@@ -71,17 +71,24 @@ def compare(network: Any, other: Any, *, int8: bool) -> None:
 def _beside(computing: Any, network: Any) -> torch.Tensor:
     """The last logits of prompts that are read beside each other, shape (prompts, vocabulary)."""
     runner = Runner(computing, 2 * max(extent.size for extent in SHARED_PIECES))
-    sequences: list[Sequence] = []
-    for extent, ends in SHARED_PIECES.items():
-        ids = ids_for(network, ends[-1])[:: 1 if sequences else -1]
-        sequences.append(Sequence(ids, len(ids), len(ids), extent=extent))
+    prompts: list[tuple[Sequence, Ids]] = []
+    for extent, (*_, begin, end) in SHARED_PIECES.items():
+        ids = ids_for(network, end)[:: 1 if prompts else -1]
+        known = ids[: begin + 1]
+        prompts.append((Sequence(known, len(known), end, extent=extent), tuple(ids[begin + 1 :])))
+    rows: list[Row] = []
     logits = torch.empty(0)
     for pieces in zip(*(pairwise((0, *ends)) for ends in SHARED_PIECES.values()), strict=True):
-        rows = [
-            Row(one, begin, end - begin) for one, (begin, end) in zip(sequences, pieces, strict=True) if end > begin
-        ]
-        given, logits = runner.run(Plan(rows))
-    return logits[torch.tensor([given.index(one) for one in sequences])]
+        steps = [_row(one, ids, *piece) for (one, ids), piece in zip(prompts, pieces, strict=True) if piece[1]]
+        rows, logits = runner.run(Plan(steps))
+    lasts = accumulate(1 + len(row.draft_ids) for row in rows)
+    last_of = {row.sequence: last - 1 for row, last in zip(rows, lasts, strict=True)}
+    return logits[torch.tensor([last_of[one] for one, _ in prompts])]
+
+
+def _row(sequence: Sequence, draft_ids: Ids, begin: int, end: int) -> Row:
+    known = min(end, sequence.prompt_count)
+    return Row(sequence, begin, known - begin, draft_ids if end > known else ())
 
 
 def _in_pieces(runner: Runner, ids: list[int]) -> torch.Tensor:

@@ -51,25 +51,24 @@ class Runner:
         return self._cache.token_bytes
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> tuple[list[Sequence], torch.Tensor]:
+    def run(self, plan: Plan) -> tuple[list[Row], torch.Tensor]:
         """Computes a step.
 
         Returns:
-            The sequences whose next token can be drawn, and their logits, float32, shape (sequences, vocabulary).
+            The rows after which a token can be drawn, and their logits, float32, shape (rows, vocabulary); each row has
+            as many more as it has guesses.
         """
         for copy in plan.copies:
             self._cache.copy(copy.source, copy.target, copy.count)
         rows = sorted(plan.rows, key=_place)
         ids: list[int] = []
         positions: list[int] = []
+        ends: list[int] = []
         for row in rows:
-            ids += row.sequence.token_ids[row.begin : row.begin + row.count]
-            positions += range(row.begin, row.begin + row.count)
-        ends, at = [], -1
-        for row in rows:
-            at += row.count
+            ids += row.token_ids
+            positions += range(row.begin, row.end)
             if row.gives_token:
-                ends.append(at)
+                ends += range(len(ids) - 1 - len(row.draft_ids), len(ids))
         output = self._network(
             input_ids=self._tensor(ids)[None],
             position_ids=self._tensor(positions)[None],
@@ -78,7 +77,7 @@ class Runner:
             step=self._cache.step(rows),
         )
         logits: torch.Tensor = output.logits[0]
-        return [row.sequence for row in rows if row.gives_token], logits.float()
+        return [row for row in rows if row.gives_token], logits.float()
 
     def time_reading(self, token_count: int) -> float:
         """Reads a prompt of so many tokens at the first positions, which nobody may hold, and returns the seconds."""
@@ -107,4 +106,4 @@ def _place(row: Row) -> tuple[bool, int, int]:
     """Those of one token first, by size and place, so that neighbours stand together."""
     extent = row.sequence.extent
     assert extent
-    return (row.count > 1, extent.size, extent.start)
+    return (row.end - row.begin > 1, extent.size, extent.start)

@@ -9,10 +9,12 @@ clock and no thread.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from services.inference.engines.local.drafts import Drafter, Guess
 from services.inference.engines.local.extents import Extent, Extents
 from services.inference.engines.local.prefixes import BLOCK_TOKENS, Prefixes
 from services.inference.engines.local.sequence import Sequence
@@ -20,14 +22,27 @@ from services.inference.engines.local.sequence import Sequence
 # Positions taken beyond the prompt at first: most answers need no second place.
 GROWTH_TOKENS = 64
 
+Ids = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens `begin` to `begin + count` of a sequence, to be computed in one step."""
+    """Tokens `begin` to `begin + count` of a sequence, to be computed in one step, and guesses of those after them."""
 
     sequence: Sequence
     begin: int
     count: int
+    draft_ids: Ids = ()
+
+    @property
+    def end(self) -> int:
+        """Where the tokens end, the guesses included."""
+        return self.begin + self.count + len(self.draft_ids)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens, the guesses included."""
+        return [*self.sequence.token_ids[self.begin : self.begin + self.count], *self.draft_ids]
 
     @property
     def gives_token(self) -> bool:
@@ -53,8 +68,13 @@ class Plan:
 
     @property
     def token_count(self) -> int:
-        """Tokens that the step computes."""
+        """Tokens that the step computes, but for guesses."""
         return sum(row.count for row in self.rows)
+
+    @property
+    def draft_count(self) -> int:
+        """Guesses that it computes."""
+        return sum(len(row.draft_ids) for row in self.rows)
 
 
 class Scheduler:
@@ -68,6 +88,7 @@ class Scheduler:
         *,
         reuses_prefixes: bool = True,
         growth_token_count: int = GROWTH_TOKENS,
+        draft_count: Callable[[int, list[float]], int] | None = None,
     ) -> None:
         """Makes an empty one.
 
@@ -78,6 +99,8 @@ class Scheduler:
                 can run), how many tokens a step may compute.
             reuses_prefixes: Whether sequences that begin alike share the work.
             growth_token_count: Positions that a sequence gets beyond its tokens when it joins.
+            draft_count: Tells from the count of those that decode, and from how likely each guess is, the likeliest
+                first, how many guesses a step without prompts computes; None: nothing is guessed.
         """
         self.extents = Extents(token_count)
         self.waiting: list[Sequence] = []
@@ -86,6 +109,7 @@ class Scheduler:
         self._row_count_max = row_count_max
         self._growth_token_count = growth_token_count
         self._step_token_count = step_token_count
+        self._draft_count = draft_count
         self._prefixes = Prefixes() if reuses_prefixes else None
         self._kept: dict[Sequence, None] = {}  # ended, but their tokens may be of use; least recently used first
         self._served: dict[str, int] = {}
@@ -106,6 +130,7 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """Takes a sequence out that has ended or is not wanted any more; its place is free from now on."""
+        sequence.drafter = None
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         elif sequence in self.running:
@@ -126,6 +151,8 @@ class Scheduler:
         budget = self._step_token_count(decode_count, in_play) - decode_count
         budget = self._plan_prefills(plan, budget)
         self._admit(plan, budget)
+        if self._draft_count is not None and len(plan.rows) == decode_count:
+            plan.rows = _with_drafts(plan.rows, self._draft_count)
         return plan
 
     def complete(self, plan: Plan) -> None:
@@ -272,3 +299,25 @@ class Scheduler:
             self._prefixes.remove(sequence)
         self.extents.give_back(sequence.extent)
         sequence.extent, sequence.computed_count = None, 0
+
+
+def _with_drafts(rows: list[Row], draft_count: Callable[[int, list[float]], int]) -> list[Row]:
+    """Adds guesses to rows that decode, the likeliest of all, as many as pay."""
+    guesses = [_guess(row.sequence) for row in rows]
+    ranked = sorted(((share, at) for at, guess in enumerate(guesses) for share in guess.likelihoods), reverse=True)
+    count = draft_count(len(rows), [share for share, _ in ranked]) if ranked else 0
+    taken = Counter(at for _, at in ranked[:count])
+    return [
+        replace(row, draft_ids=tuple(guess.token_ids[: taken[at]])) if taken[at] else row
+        for at, (row, guess) in enumerate(zip(rows, guesses, strict=True))
+    ]
+
+
+def _guess(sequence: Sequence) -> Guess:
+    """Guesses how a sequence goes on, as far as its place and its end allow; the last token needs no guess."""
+    assert sequence.extent
+    sequence.drafter = sequence.drafter or Drafter()
+    guess = sequence.drafter.guess(sequence.token_ids)
+    count = len(sequence.token_ids)
+    room = max(0, min(sequence.extent.size - count, sequence.token_count_max - count - 1))
+    return Guess(guess.token_ids[:room], guess.likelihoods[:room])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.inference.engines.local.drafts import Drafter
 from services.inference.engines.local.extents import Extent
 
 
@@ -23,6 +24,7 @@ class Sequence:
         computed_count: Tokens that the cache holds.
         reused_count: Tokens of the prompt that were copied and not computed.
         is_paused: Whether its reader has fallen behind.
+        drafter: Guesses how it goes on; None before the first guess, and once it has ended.
     """
 
     token_ids: list[int]
@@ -36,6 +38,7 @@ class Sequence:
     computed_count: int = 0
     reused_count: int = 0
     is_paused: bool = False
+    drafter: Drafter | None = None
 
     @property
     def pending_count(self) -> int:

@@ -48,6 +48,7 @@ def serve(
     cache_mib: int,
     *,
     reuses_prefixes: bool = True,
+    drafts: bool = True,
     int8: bool = False,
     metrics: LocalMetrics | None = None,
     progress: Progress | None = None,
@@ -69,7 +70,13 @@ def serve(
     token_count = _token_count(model, active_max, cache_mib, token_bytes)
     runner = Runner(model.network, token_count)
     measured = pace.measure(runner.time_reading, runner.time_decoding)
-    scheduler = Scheduler(token_count, active_max, measured.step_token_count, reuses_prefixes=reuses_prefixes)
+    scheduler = Scheduler(
+        token_count,
+        active_max,
+        measured.step_token_count,
+        reuses_prefixes=reuses_prefixes,
+        draft_count=measured.draft_count if drafts else None,
+    )
     facts = {
         "model": model.name,
         "kv_cache_tokens": token_count,

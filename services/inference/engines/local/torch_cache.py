@@ -28,7 +28,7 @@ class TorchCache(KVCache):
         groups: list[Group] = []
         begin = 0
         for members in _neighbours(rows):
-            token_count = sum(row.count for row in members)
+            token_count = sum(row.end - row.begin for row in members)
             groups.append(self._group(members, begin, begin + token_count))
             begin += token_count
         return Step(self, self._kept_at(rows), groups)
@@ -37,20 +37,21 @@ class TorchCache(KVCache):
         places: list[int] = []
         for row in rows:
             assert row.sequence.extent
-            start = row.sequence.extent.start + row.begin
-            places += range(start, start + row.count)
+            start = row.sequence.extent.start
+            places += range(start + row.begin, start + row.end)
         return torch.tensor(places, dtype=torch.long, device=self._device)
 
     def _group(self, rows: list[Row], begin: int, end: int) -> Group:
         extent = rows[0].sequence.extent
         assert extent
-        lengths = [row.begin + row.count for row in rows]
+        lengths = [row.end for row in rows]
         span = Span(extent.start, extent.size, len(rows), max(lengths))
         mask = None
-        if rows[0].count > 1:
+        count = rows[0].end - rows[0].begin
+        if count > 1:
             # Before the first step nobody knows how many heads share keys, and a step of one token needs no mask.
             share = self._head_count // self.key_head_count
-            mask = causal_mask(rows[0].begin, rows[0].count, share, self._dtype, self._device)
+            mask = causal_mask(rows[0].begin, count, share, self._dtype, self._device)
         elif min(lengths) < span.length:
             mask = length_mask(lengths, self._dtype, self._device)
         return Group(begin, end, span, mask)
@@ -63,7 +64,7 @@ def _neighbours(rows: list[Row]) -> list[list[Row]]:
         before, here = groups[-1][-1].sequence.extent if groups else None, row.sequence.extent
         assert here
         joins = before is not None and before.size == here.size and before.start + before.size == here.start
-        if joins and row.count == groups[-1][-1].count == 1:
+        if joins and row.end - row.begin == groups[-1][-1].end - groups[-1][-1].begin == 1:
             groups[-1].append(row)
         else:
             groups.append([row])
