@@ -30,6 +30,8 @@ from tests.fakes.tiny_gpt2 import END_ID, write_tiny, write_tiny_of
 from tests.inference.local_batch import Bench
 
 SHAPES = ("gpt2", "llama", "qwen2", "qwen3")
+# What the last step of the comparison reads: three tokens of each prompt, each with all blocks up to it.
+LAST_BLOCKS = 8
 
 
 def compile_tiny(folder: Path, shape: str, *, int8: bool) -> LocalModel:
@@ -184,7 +186,7 @@ def test_other_blocks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         compile_tiny(tmp_path, "llama", int8=False)
 
 
-@pytest.mark.parametrize("misread", range(3))
+@pytest.mark.parametrize("misread", range(LAST_BLOCKS))
 def test_the_comparison_sees_every_block(misread: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that read one of their blocks from another place than it was written to are found out."""
     model = load(str(write_tiny(tmp_path, "llama")))
@@ -195,7 +197,7 @@ def test_the_comparison_sees_every_block(misread: int, tmp_path: Path, monkeypat
     def misreading(cache: paged_cache.PagedCache, rows: list[Row]) -> paged_cache.PagedStep:
         said = step(cache, rows)
         blocks = said.inputs["block_indices"]
-        if len(blocks) == 3 and all(row.count == 1 for row in rows):
+        if len(blocks) == LAST_BLOCKS and all(row.draft_ids for row in rows):
             blocks[misread] = 0
         return said
 

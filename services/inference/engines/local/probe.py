@@ -6,7 +6,7 @@ wrong answers in silence. So the network computes one prompt both ways, in its o
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -69,21 +69,18 @@ def compare(network: Any, other: Any, *, int8: bool) -> None:
 
 
 def _beside(computing: Any, network: Any) -> torch.Tensor:
-    """The last logits of prompts that are read beside each other, shape (prompts, vocabulary)."""
+    """Logits of the last step of prompts that are read beside each other, shape (tokens, vocabulary)."""
     runner = Runner(computing, 2 * max(extent.size for extent in SHARED_PIECES))
     prompts: list[tuple[Sequence, Ids]] = []
     for extent, (*_, begin, end) in SHARED_PIECES.items():
         ids = ids_for(network, end)[:: 1 if prompts else -1]
         known = ids[: begin + 1]
         prompts.append((Sequence(known, len(known), end, extent=extent), tuple(ids[begin + 1 :])))
-    rows: list[Row] = []
     logits = torch.empty(0)
     for pieces in zip(*(pairwise((0, *ends)) for ends in SHARED_PIECES.values()), strict=True):
-        steps = [_row(one, ids, *piece) for (one, ids), piece in zip(prompts, pieces, strict=True) if piece[1]]
-        rows, logits = runner.run(Plan(steps))
-    lasts = accumulate(1 + len(row.draft_ids) for row in rows)
-    last_of = {row.sequence: last - 1 for row, last in zip(rows, lasts, strict=True)}
-    return logits[torch.tensor([last_of[one] for one, _ in prompts])]
+        rows = [_row(one, ids, *piece) for (one, ids), piece in zip(prompts, pieces, strict=True) if piece[1]]
+        _, logits = runner.run(Plan(rows))
+    return logits
 
 
 def _row(sequence: Sequence, draft_ids: Ids, begin: int, end: int) -> Row:
