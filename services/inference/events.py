@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -166,6 +167,10 @@ class Receipt(msgspec.Struct):
     finish_reason: FinishReason | None = None
     ledger_id: str = ""
     texts: Callable[[], tuple[str, str]] | None = None
+
+    def age_s(self) -> float:
+        """Seconds since the request came; none where the clock was put back meanwhile."""
+        return max(0.0, time.time() - self.created_time)
 
 
 class Completed(msgspec.Struct):

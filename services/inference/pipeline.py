@@ -252,7 +252,7 @@ class Pipeline:
         """Writes an event into the receipt; the engine's end becomes the pipeline's."""
         if isinstance(event, Delta):
             if receipt.ttft_s is None:
-                receipt.ttft_s = time.time() - receipt.created_time
+                receipt.ttft_s = receipt.age_s()
             if event.completion_token_count is not None:
                 receipt.produced[event.choice_index] = event.completion_token_count
             return event
@@ -279,7 +279,7 @@ class Pipeline:
         if isinstance(event, SafetyEvent):
             receipt.safety.append(event)
         elif receipt.ttft_s is None:
-            receipt.ttft_s = time.time() - receipt.created_time
+            receipt.ttft_s = receipt.age_s()
         if isinstance(event, ChoiceFinished):
             receipt.finish_reason = receipt.finish_reason or event.finish_reason
         assert not isinstance(event, Heading)

@@ -156,3 +156,11 @@ def test_percentiles() -> None:
     assert percentile(hundred, 0.5) == 51
     assert percentile(hundred, 0.95) == 96
     assert percentile(hundred, 1.0) == 100
+
+
+def test_a_clock_that_was_put_back_makes_no_time_less_than_none() -> None:
+    """An answer whose end seems to be before its beginning took no time, and can be kept and counted."""
+    ahead = Receipt("r1", "gpt", created_time=time.time() + 3_600)
+
+    assert ahead.age_s() == 0
+    assert 3_599 < Receipt("r2", "gpt", created_time=time.time() - 3_600).age_s() < 3_700

@@ -166,7 +166,7 @@ class Settlement:
 
     def complete(self, receipt: Receipt) -> None:
         """Writes the final duration into a receipt that is about to leave."""
-        receipt.duration_s = time.time() - receipt.created_time
+        receipt.duration_s = receipt.age_s()
 
     def _end(self, request: Request, receipt: Receipt, outcome: str, failure: Exception | None) -> None:
         used = spent(receipt)
