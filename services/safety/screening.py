@@ -133,7 +133,7 @@ class Screening:
             run.state = State.OK
             return matches
         except Exception as error:  # A detector may fail in any way, and must not take the call with it.
-            return self._failed(run, error)
+            return self.failed(run, error)
         finally:
             run.spent_s += self._clock() - started
 
@@ -146,7 +146,7 @@ class Screening:
             run.state = State.OK
             return None if work is None else asyncio.ensure_future(self._finish(run, work))
         except Exception as error:  # As in `scan`.
-            self._failed(run, error)
+            self.failed(run, error)
             return None
 
     def wakes_at(self, run: Run, cursor: AwaitedCursor) -> int:
@@ -154,7 +154,7 @@ class Screening:
         try:
             return cursor.wakes_at
         except Exception as error:  # As in `scan`.
-            self._failed(run, error)
+            self.failed(run, error)
             return 0
 
     async def _finish(self, run: Run, work: Awaitable[list[Match]]) -> list[Match]:
@@ -163,11 +163,12 @@ class Screening:
             async with asyncio.timeout(run.deadline_s - run.spent_s):  # `wait_for` makes a task more
                 return await work
         except Exception as error:  # As in `scan`.
-            return self._failed(run, error)
+            return self.failed(run, error)
         finally:
             run.spent_s += self._clock() - started
 
-    def _failed(self, run: Run, error: Exception) -> list[Match]:
+    def failed(self, run: Run, error: Exception) -> list[Match]:
+        """Ends the run of a detector that raised or overran; nothing was found by it."""
         run.state = State.TIMED_OUT if isinstance(error, TimeoutError) else State.FAILED
         self.blocks_all |= run.failed_closed
         if run.state is State.FAILED:
@@ -210,11 +211,7 @@ class Lane:
         self._models: list[_Model] = []
         for run in screening.runs:
             if wanted := run.wanted(retrieved):
-                cursor = _cursor(run.detector, wanted, screening.direction)
-                if isinstance(cursor, AwaitedCursor):
-                    self._models.append(_Model(run, cursor, run.holds(retrieved)))
-                else:
-                    self._readers.append((run, cursor))
+                self._open(run, wanted)
         self._context = max((run.detector.context for run, _ in self._readers), default=0)
         self._text = ""
         self._offset = 0
@@ -224,6 +221,17 @@ class Lane:
         self._released = 0
         self._covered = 0
         self._covered_category = ""
+
+    def _open(self, run: Run, wanted: frozenset[str]) -> None:
+        """Begins a detector's reading of the text; a failure ends its run and is never raised."""
+        try:
+            cursor = _cursor(run.detector, wanted, self._screening.direction)
+            if isinstance(cursor, AwaitedCursor):  # asks the cursor, which may fail at that, too
+                self._models.append(_Model(run, cursor, run.holds(self._retrieved)))
+            else:
+                self._readers.append((run, cursor))
+        except Exception as error:  # As in `Screening.scan`.
+            self._screening.failed(run, error)
 
     def keep(self, text: str) -> bool:
         """Takes a piece behind which nothing can be judged or leave yet; False: it took nothing, and must be pushed."""

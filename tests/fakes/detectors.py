@@ -133,3 +133,19 @@ class SleeplessModelCursor(FakeModelCursor):
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         self._has_begun = True
         return super().begin(text, offset, final)
+
+
+class StillbornModel(FakeModel):
+    """A model that fails before it is shown anything."""
+
+    def cursor(self, categories: Collection[str]) -> "FakeModelCursor":
+        raise RuntimeError("no cursor")
+
+
+class RestlessModel(FakeModel):
+    """A model that fails when it is asked when to wake it, before it is shown anything."""
+
+    def cursor(self, categories: Collection[str]) -> "FakeModelCursor":
+        cursor = SleeplessModelCursor(self._work)
+        cursor._has_begun = True
+        return cursor

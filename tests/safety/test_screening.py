@@ -10,7 +10,15 @@ import pytest
 
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.safety.detectors.detector import Match
-from tests.fakes.detectors import FakeDetector, FakeModel, SleeplessModel, failing, hanging
+from tests.fakes.detectors import (
+    FakeDetector,
+    FakeModel,
+    RestlessModel,
+    SleeplessModel,
+    StillbornModel,
+    failing,
+    hanging,
+)
 from tests.safety.conftest import Serve
 from tests.safety.messages import answer, deltas, prompt, released, screen
 
@@ -165,14 +173,17 @@ async def test_patterns_read_when_something_can_leave(serve: Serve) -> None:
     assert [text for text in read if text] == ["one two three."]
 
 
+@pytest.mark.parametrize("model", [SleeplessModel, RestlessModel, StillbornModel])
 @pytest.mark.parametrize(("profile", "passed"), [("held", ""), ("held-open", "one two three")])
-async def test_model_that_cannot_say_when_to_wake_it_has_failed(serve: Serve, profile: str, passed: str) -> None:
+async def test_model_that_fails_before_it_reads_has_failed(
+    serve: Serve, profile: str, passed: str, model: type[FakeModel]
+) -> None:
     """The policy decides, as where a detector fails to read: a stream is blocked, or goes on and says so."""
 
     async def nothing() -> list[Match]:
         return []
 
-    stub = await serve(MODELS, {"moderation": SleeplessModel("moderation", ("violence",), nothing)})
+    stub = await serve(MODELS, {"moderation": model("moderation", ("violence",), nothing)})
 
     events = await screen(stub, [deltas(["one"]), deltas([" two"]), deltas([" three"])], profile=profile)
 
