@@ -123,7 +123,7 @@ def test_guesses_are_computed_as_long_as_they_pay() -> None:
     """Beside one answer nearly all do: a step costs little more. Beside many each must be likely."""
     alone, many = (pace().draft_count(count, [0.3] * 40) for count in (1, 32))
 
-    assert alone > 10
+    assert alone >= 10
     assert many == 0
     assert 0 < pace().draft_count(32, [0.9] * 40) <= pace().draft_count(32, [0.99] * 40)
     assert pace().draft_count(1, [0.01] * 40) == 0
@@ -133,15 +133,15 @@ def test_guesses_make_a_step_at_most_twice_as_long() -> None:
     """However sure they are: not all who wait for it have one."""
     count = pace().draft_count(8, [1.0] * 500)
 
-    assert took(8, count) <= 2 * took(8, 0) < took(8, count + 2)
+    assert took(8 + count, 0) <= 2 * took(8, 0) < took(8 + count + 2, 0)
 
 
 def test_the_price_of_guesses_is_learned_and_forgotten() -> None:
-    """Steps show that each costs six times as much: none is computed any more, until that was long ago."""
+    """Steps show that each costs four times as much: none is computed any more, until that was long ago."""
     one = pace()
     for _ in range(60):
         one.observe(8, 8, took(8, 0))
-        one.observe(8, 8, took(8, 10, token_s=6 * TOKEN_S), 10)
+        one.observe(8, 8, took(8, 0) + 10 * 4 * ROW_S, 10)
     before = one.draft_count(8, [0.7] * 40)
     for _ in range(200):
         one.observe(8, 8, took(8, 0))

@@ -26,7 +26,7 @@ PREFILL_TOKENS_MIN, WAVE_TOKENS_MIN = 8, 128
 WAVE_COUNT_MIN, WAVE_STRETCH_MAX = 8, 4.0
 # How much longer a step may take because of guesses: those whose own were wrong, or who have none, wait as long.
 DRAFT_STRETCH = 2.0
-# No guess is taken to cost less than this part of a token of a prompt: where a step was quick by chance.
+# No guess is taken to cost less than this part: where a step was quick by chance.
 DRAFT_PRICE_MIN = 0.25
 # Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
 # next token, of which each reads all its keys and values. The smallest cache holds them.
@@ -54,7 +54,7 @@ class Pace:
         stretch: How much longer than without prompts a step may take.
         slowness: What steps that only decode take, in parts of what was measured.
         prompt_token_s: Of each token of a prompt, as seen in service; 0: as measured.
-        draft_price: Of each guess, in parts of a token of a prompt.
+        draft_price: Of each guess, in parts of a sequence or of a token of a prompt, whichever is dearer.
     """
 
     step_s: float
@@ -135,7 +135,7 @@ class Pace:
         return self.slowness * (self.step_s + count * self.row_s)
 
     def _draft_s(self) -> float:
-        return self.slowness * self.draft_price * self.token_s
+        return self.slowness * self.draft_price * max(self.row_s, self.token_s)
 
 
 def _surprise(seconds: float, expected_s: float) -> float:
