@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from services.inference.engines.local.pace import (
+    DRAFT_STEP_GRAIN,
     PREFILL_TOKENS_MIN,
+    PROMPT_STEP_GRAIN,
     STEP_TOKENS_MAX,
     WAVE_STRETCH_MAX,
     WAVE_TOKENS_MIN,
@@ -48,7 +50,7 @@ def test_many_who_wait_may_stretch_a_step_further() -> None:
     """Where three wait for each that decodes a step may take three times as much longer; alone, prompts take it all."""
     count = pace().step_token_count(8, 32) - 8
 
-    assert took(8, count) == pytest.approx(2.5 * took(32, 0), abs=TOKEN_S)
+    assert took(8, count) <= 2.5 * took(32, 0) < took(8, count + PROMPT_STEP_GRAIN)
     assert pace().step_token_count(0, 32) == STEP_TOKENS_MAX
 
 
@@ -58,7 +60,7 @@ def test_a_wave_is_read_in_large_pieces() -> None:
 
     assert cheap.step_token_count(16, 24) - 16 == WAVE_TOKENS_MIN
     count = dear.step_token_count(16, 24) - 16
-    assert took(16, 10 * count) == pytest.approx(WAVE_STRETCH_MAX * took(24, 0), abs=10 * TOKEN_S)
+    assert took(16, 10 * count) <= WAVE_STRETCH_MAX * took(24, 0) < took(16, 10 * (count + PROMPT_STEP_GRAIN))
 
 
 def test_a_few_prompts_are_no_wave() -> None:
@@ -106,7 +108,7 @@ def test_slow_answers_give_prompts_more_time() -> None:
         learned.observe(8, 8, 2 * took(8, 0))
 
     assert learned.slowness == pytest.approx(2, rel=0.01)
-    assert learned.step_token_count(8, 8) - 8 >= 2 * (before - 8) - 1
+    assert learned.step_token_count(8, 8) - 8 >= 2 * (before - 8) - PROMPT_STEP_GRAIN
 
 
 def test_one_odd_step_does_not_rule() -> None:
@@ -123,7 +125,7 @@ def test_guesses_are_computed_as_long_as_they_pay() -> None:
     """Beside one answer nearly all do: a step costs little more. Beside many each must be likely."""
     alone, many = (pace().draft_count(count, [0.3] * 40) for count in (1, 32))
 
-    assert alone >= 10
+    assert alone > 5
     assert many == 0
     assert 0 < pace().draft_count(32, [0.9] * 40) <= pace().draft_count(32, [0.99] * 40)
     assert pace().draft_count(1, [0.01] * 40) == 0
@@ -133,7 +135,7 @@ def test_guesses_make_a_step_at_most_twice_as_long() -> None:
     """However sure they are: not all who wait for it have one."""
     count = pace().draft_count(8, [1.0] * 500)
 
-    assert took(8 + count, 0) <= 2 * took(8, 0) < took(8 + count + 2, 0)
+    assert took(8 + count, 0) <= 2 * took(8, 0) < took(8 + count + DRAFT_STEP_GRAIN + 1, 0)
 
 
 def test_the_price_of_guesses_is_learned_and_forgotten() -> None:
@@ -149,3 +151,12 @@ def test_the_price_of_guesses_is_learned_and_forgotten() -> None:
     assert one.draft_price < 1.1
     assert before == 0
     assert one.draft_count(8, [0.7] * 40) > 0
+
+
+def test_large_steps_come_in_few_sizes() -> None:
+    """A size that is new is dear: with prompts they are multiples of 16 tokens, with guesses of 4."""
+    with_prompts = {pace().step_token_count(count, count + 5) for count in range(1, 24)}
+    with_guesses = {count + pace().draft_count(count, [0.9] * 40) for count in range(9, 24)}
+
+    assert {size % PROMPT_STEP_GRAIN for size in with_prompts if size > 2 * PROMPT_STEP_GRAIN} == {0}
+    assert {size % DRAFT_STEP_GRAIN for size in with_guesses} == {0}

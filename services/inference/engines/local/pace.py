@@ -28,6 +28,9 @@ WAVE_COUNT_MIN, WAVE_STRETCH_MAX = 8, 4.0
 DRAFT_STRETCH = 2.0
 # No guess is taken to cost less than this part: where a step was quick by chance.
 DRAFT_PRICE_MIN = 0.25
+# A step of so many tokens as none before has kernels made for it, which takes 3 to 10 ms and more. Larger steps
+# therefore have whole multiples of these, as far as that is ours to choose: what begins and ends is as long as it is.
+DRAFT_STEP_GRAIN, PROMPT_STEP_GRAIN = 4, 16
 # Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
 # next token, of which each reads all its keys and values. The smallest cache holds them.
 PROMPT_TOKENS = 64
@@ -89,7 +92,9 @@ class Pace:
         share = fitting(1 + (self.stretch - 1) * max(1.0, waiting_count / decode_count))
         wave = min(fitting(WAVE_STRETCH_MAX), WAVE_TOKENS_MIN) if is_wave else 0
         prompt_count = max(share, wave, PREFILL_TOKENS_MIN)
-        return min(decode_count + prompt_count, max(STEP_TOKENS_MAX, decode_count))
+        whole = _whole(decode_count + prompt_count, PROMPT_STEP_GRAIN)
+        token_count = whole if whole >= decode_count + PREFILL_TOKENS_MIN else decode_count + prompt_count
+        return min(token_count, max(STEP_TOKENS_MAX, decode_count))
 
     def draft_count(self, decode_count: int, likelihoods: Iterable[float]) -> int:
         """How many guesses a step computes: as long as one more makes more tokens a second.
@@ -105,7 +110,7 @@ class Pace:
             if likely * took_s <= made * draft_s or took_s + draft_s > DRAFT_STRETCH * begin_s:
                 break
             made, took_s, count = made + likely, took_s + draft_s, count + 1
-        return count
+        return max(_whole(decode_count + count, DRAFT_STEP_GRAIN) - decode_count, 0)
 
     def observe(self, decode_count: int, token_count: int, seconds: float, draft_count: int = 0) -> None:
         """Learns from a step that took so long.
@@ -136,6 +141,11 @@ class Pace:
 
     def _draft_s(self) -> float:
         return self.slowness * self.draft_price * max(self.row_s, self.token_s)
+
+
+def _whole(token_count: int, grain: int) -> int:
+    """So many tokens or fewer, of which small counts are left as they are."""
+    return token_count - token_count % grain if token_count > 2 * grain else token_count
 
 
 def _surprise(seconds: float, expected_s: float) -> float:
