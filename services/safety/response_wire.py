@@ -13,7 +13,7 @@ from services.safety.detectors.detector import Detector
 from services.safety.policy import Backend, Direction, Profile, Rule
 from services.safety.run import Run
 from services.safety.screening import Finding, Screening
-from services.safety.stream import ChoiceDone, Event, Judged, PartKey, Released
+from services.safety.stream import Awaited, ChoiceDone, Event, Judged, PartKey, Released
 
 # The contract lists at most this many findings and counts the rest.
 FINDINGS_MAX = 1000
@@ -53,9 +53,12 @@ def screened_text(text: Screened) -> pb.ScreenedText:
     return pb.ScreenedText(verdict=int(text.verdict), replacement=text.replacement)  # type: ignore[arg-type]
 
 
-def events(found: Iterable[Event]) -> list[pb.OutputEvent]:
+def stream_response(found: Sequence[Event], last: Sequence[pb.OutputEvent] = ()) -> pb.StreamCheckOutputResponse:
     """What a stream has to say."""
-    return [_event(each) for each in found]
+    return pb.StreamCheckOutputResponse(
+        events=[*(_event(each) for each in found if not isinstance(each, Awaited)), *last],
+        awaited=[_awaited(each) for each in found if isinstance(each, Awaited)],
+    )
 
 
 def placeholder(each: Placeholder) -> pb.Placeholder:
@@ -105,6 +108,17 @@ def _event(event: Event) -> pb.OutputEvent:
     assert isinstance(event, ChoiceDone)
     done = pb.ChoiceDone(choice_index=event.choice_index, verdict=int(event.verdict))  # type: ignore[arg-type]
     return pb.OutputEvent(choice_done=done)
+
+
+def _awaited(event: Awaited) -> pb.Awaited:
+    return pb.Awaited(
+        choice_index=event.part.choice_index,
+        kind=int(event.part.kind),  # type: ignore[arg-type]
+        least_through=event.wakes.at,
+        most_through=event.wakes.surely_at,
+        stops=event.wakes.stops,
+        gather_max=datetime.timedelta(seconds=event.gather_s),
+    )
 
 
 def _finding(finding: Finding, direction: Direction) -> verdict_pb2.Finding:

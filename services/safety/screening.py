@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.safety.detectors.detector import AwaitedCursor, Cursor, Deliberate, Detector, Match
+from services.safety.detectors.detector import ALWAYS, AwaitedCursor, Cursor, Deliberate, Detector, Match, Wakes
 from services.safety.policy import Direction, Profile, Verdict
 from services.safety.run import Run, State
 
@@ -149,13 +149,13 @@ class Screening:
             self.failed(run, error)
             return None
 
-    def wakes_at(self, run: Run, cursor: AwaitedCursor) -> int:
-        """Before how much of its text has arrived a model has nothing to do; a failure ends the run."""
+    def wakes(self, run: Run, cursor: AwaitedCursor) -> Wakes:
+        """When a model has something to do; a failure ends the run."""
         try:
-            return cursor.wakes_at
+            return cursor.wakes
         except Exception as error:  # As in `scan`.
             self.failed(run, error)
-            return 0
+            return ALWAYS
 
     async def _finish(self, run: Run, work: Awaitable[list[Match]]) -> list[Match]:
         started = self._clock()
@@ -199,6 +199,14 @@ def _cursor(detector: Detector, wanted: frozenset[str], direction: Direction) ->
     return detector.cursor(wanted)
 
 
+def _first(wakes: list[Wakes]) -> Wakes:
+    """When the first of several cursors has something to do."""
+    if not wakes or wakes.count(wakes[0]) == len(wakes):  # as where they read the same passages
+        return wakes[0] if wakes else ALWAYS
+    at, surely_at, stops = zip(*wakes, strict=True)
+    return Wakes(min(at), min(surely_at), "".join(dict.fromkeys("".join(stops))))
+
+
 class Lane:
     """One text on its way through a screening."""
 
@@ -216,7 +224,7 @@ class Lane:
         self._text = ""
         self._offset = 0
         self._read_through = 0
-        self._wakes_at = 0  # before so much has arrived no model has anything to do
+        self._wakes = ALWAYS  # when the first of the models has something to do
         self._pending: list[Finding] = []
         self._released = 0
         self._covered = 0
@@ -235,10 +243,15 @@ class Lane:
 
     def keep(self, text: str) -> bool:
         """Takes a piece behind which nothing can be judged or leave yet; False: it took nothing, and must be pushed."""
-        if self._offset + len(self._text) + len(text) >= self._wakes_at or not self._waits_for_models:
+        if self._offset + len(self._text) + len(text) >= self._wakes.at or not self._waits_for_models:
             return False
         self._text += text
         return True
+
+    @property
+    def wakes(self) -> Wakes:
+        """What must arrive before anything more can be judged and leave."""
+        return self._wakes if self._waits_for_models else ALWAYS
 
     async def push(self, text: str, final: bool) -> Release:
         """Takes the next piece of the text; `final` when it is the last.
@@ -292,7 +305,7 @@ class Lane:
             if run.is_live and (task := self._screening.begin(run, cursor, text, self._offset, final))
         ]
         live = ((run, cursor) for run, cursor, _ in self._models if run.is_live)
-        self._wakes_at = min((self._screening.wakes_at(run, cursor) for run, cursor in live), default=0)
+        self._wakes = _first([self._screening.wakes(run, cursor) for run, cursor in live])
         return judging
 
     async def _read_patterns(self, text: str, final: bool) -> None:

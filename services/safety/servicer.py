@@ -81,7 +81,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         async def tell(events: list[Event]) -> None:
             if events:
                 categories.update(_categories(events))
-                await context.write(pb.StreamCheckOutputResponse(events=response_wire.events(events)))
+                await context.write(response_wire.stream_response(events))
 
         async def release() -> None:
             async with turn:
@@ -108,7 +108,7 @@ class SafetyServicer(pb_grpc.SafetyServiceServicer):
         _report(screening, request_id, categories.elements())
         completed = pb.StreamCompleted(assessment=response_wire.assessment(screening))
         last = pb.OutputEvent(completed=completed)
-        await context.write(pb.StreamCheckOutputResponse(events=[*response_wire.events(events), last]))
+        await context.write(response_wire.stream_response(events, [last]))
 
     async def Redact(self, request: pb.RedactRequest, context: _Context) -> pb.RedactResponse:
         """Replaces personal data by numbered placeholders."""

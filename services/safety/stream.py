@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kit.errors import InvalidArgument
 from services.safety.checking import check_one
+from services.safety.detectors.detector import ALWAYS, Wakes
 from services.safety.holding import Waiting
 from services.safety.policy import Verdict
 from services.safety.reading import Reading
@@ -24,6 +25,8 @@ from services.safety.screening import Finding, Lane, Release, Screening
 
 PART_CODE_POINTS_MAX = 1_000_000
 TOOL_CALLS_MAX = 128
+# So much of the longest wait of a text may be its caller's.
+GATHER_SHARE = 0.05
 
 
 class OutputKind(enum.IntEnum):
@@ -78,7 +81,16 @@ class ChoiceDone:
     verdict: Verdict
 
 
-Event = Released | Judged | ChoiceDone
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What must arrive of a part before more of it can be judged, and for how long a caller may gather it."""
+
+    part: PartKey
+    wakes: Wakes
+    gather_s: float
+
+
+Event = Released | Judged | ChoiceDone | Awaited
 
 
 @dataclass(slots=True)
@@ -89,6 +101,8 @@ class _Part:
     """Where in the part its lane began."""
     code_point_count: int = 0
     held: list[str] = field(default_factory=list)
+    told: Wakes = ALWAYS
+    """What the caller knows of when the lane wakes."""
     has_ended: bool = False
 
 
@@ -163,6 +177,7 @@ class OutputStream:
                 await self._push(choice, key, part, "", True, events)
                 part.has_ended = False
                 part.lane, part.start = self._screening.lane(), part.code_point_count
+                self._tell(key, part, events)
         return events
 
     def _waiting(self) -> list[tuple[_Choice, PartKey, _Part]]:
@@ -216,11 +231,20 @@ class OutputStream:
         if part.held and not holds:
             events.append(Released(key, "".join(part.held), through))
             part.held.clear()
+        if not (final or is_call or release.blocked):
+            self._tell(key, part, events)
         if release.blocked or self._screening.blocks_all:
             choice.is_done = choice.is_blocked = True
             choice.verdict = Verdict.BLOCK
             choice.parts.clear()
             events.append(ChoiceDone(key.choice_index, Verdict.BLOCK))
+
+    def _tell(self, key: PartKey, part: _Part, events: list[Event]) -> None:
+        """Says what is awaited, where that has changed."""
+        wakes = part.lane.wakes.moved(part.start)
+        if wakes != part.told:
+            part.told = wakes
+            events.append(Awaited(key, wakes, self._screening.profile.hold_s * GATHER_SHARE))
 
     async def _end_choice(self, index: int, choice: _Choice, events: list[Event]) -> None:
         for key, part in list(choice.parts.items()):

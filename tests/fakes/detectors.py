@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Awaitable, Callable, Collection
 
-from services.safety.detectors.detector import Match
+from services.safety.detectors.detector import ALWAYS, Match, Wakes
 
 
 class FakeDetector:
@@ -94,7 +94,7 @@ class FakeModelCursor:
     """Judges up to where the text has arrived."""
 
     def __init__(self, work: Callable[[], Awaitable[list[Match]]]) -> None:
-        self.safe = self.wakes_at = 0
+        self.safe, self.wakes = 0, ALWAYS
         self._work = work
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
@@ -121,13 +121,13 @@ class SleeplessModelCursor(FakeModelCursor):
     _has_begun = False
 
     @property
-    def wakes_at(self) -> int:
+    def wakes(self) -> Wakes:
         if self._has_begun:
             raise RuntimeError("when?")
-        return 0
+        return ALWAYS
 
-    @wakes_at.setter
-    def wakes_at(self, value: int) -> None:
+    @wakes.setter
+    def wakes(self, value: Wakes) -> None:
         """Stays as it is."""
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:

@@ -9,10 +9,21 @@ import pytest
 
 from millrace.safety.v1 import safety_service_pb2 as pb
 from services.safety import wiring
+from services.safety.detectors.detector import ALWAYS, Wakes
 from services.safety.holding import HoldTimer, Waiting
 from services.safety.policy import Direction
 from services.safety.screening import Screening
-from services.safety.stream import ChoiceDone, Delta, Event, Judged, OutputKind, OutputStream, PartKey, Released
+from services.safety.stream import (
+    Awaited,
+    ChoiceDone,
+    Delta,
+    Event,
+    Judged,
+    OutputKind,
+    OutputStream,
+    PartKey,
+    Released,
+)
 from tests.safety.conftest import Serve
 
 DEADLINE_S = 20.0
@@ -156,6 +167,34 @@ async def test_only_what_adds_to_a_waiting_text_is_kept(embedded: wiring.SafetyS
     ]
     assert [stream.keep(deltas) for deltas in refused] == [False] * len(refused)
     assert text(await stream.finish()) == "A first word and another"
+
+
+async def test_a_caller_is_told_what_is_awaited(embedded: wiring.SafetyService, clock: Clock) -> None:
+    """Once for each passage, and no longer where text was let go early; of arguments nothing is told."""
+    await embedded.safety.warm()
+    stream = OutputStream(embedded.safety.screening("strict", Direction.OUTPUT), 1, clock)
+
+    first = await stream.push([Delta(TEXT, LETTER[:20]), Delta(ARGUMENTS, "{")])
+    passage = Wakes(160, 320, ".!?…。！？\n")
+    assert first == [Awaited(TEXT, passage, HOLD_S / 20)]
+    assert await stream.push([Delta(TEXT, LETTER[20:165])]) == []
+
+    events = await stream.push([Delta(TEXT, LETTER[165:230])])
+    through = max(event.through for event in events if isinstance(event, Released))
+    assert events[-1] == Awaited(TEXT, passage.moved(through), HOLD_S / 20)
+
+    clock.now += HOLD_S
+    assert (await stream.release_overdue())[-1] == Awaited(TEXT, ALWAYS, HOLD_S / 20)
+    after = await stream.push([Delta(TEXT, LETTER[230:240])])
+    assert after == [Awaited(TEXT, passage.moved(230), HOLD_S / 20)]
+
+
+async def test_where_no_model_is_waited_for_nothing_is_awaited(stream: OutputStream) -> None:
+    """Any piece may release text that only patterns read."""
+    events = [event for at in range(0, 200, 10) for event in await stream.push([Delta(TEXT, LETTER[at : at + 10])])]
+
+    assert text(events)
+    assert not [event for event in events if isinstance(event, Awaited)]
 
 
 async def test_arguments_wait_for_their_end(stream: OutputStream, clock: Clock) -> None:

@@ -88,10 +88,10 @@ def test_sentences_are_the_passage(text):
 
 @given(TEXTS, st.integers(1, 40))
 def test_nothing_is_missed_before_pieces_wake(text, step):
-    """While less has arrived than `wakes_at` says, no passage is complete or expected: nobody need look."""
+    """While less has arrived than `wakes` says, no passage is complete or expected: nobody need look."""
     pieces = Pieces()
 
     for end in range(step, len(text), step):
-        is_early = end < pieces.wakes_at
+        is_early = end < pieces.wakes.at
         complete, expected = pieces.take(text[:end], 0, final=False), pieces.expected()
         assert not (is_early and (complete or expected))

@@ -1,7 +1,7 @@
 """The contract, over the real server."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -14,7 +14,7 @@ from millrace.safety.v1 import policy_pb2
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.safety.policy import Direction
-from tests.safety.messages import answer, prompt, screen, spans
+from tests.safety.messages import answer, deltas, prompt, screen, spans
 
 if TYPE_CHECKING:
     from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceAsyncStub as Stub
@@ -158,6 +158,22 @@ async def test_stream_refuses_deltas_that_belong_nowhere(stub: "Stub", delta: pb
         await screen(stub, [[delta]], choices=2)
 
     assert [violation.field for violation in from_rpc_error(caught.value).field_violations] == [field]
+
+
+async def test_a_stream_is_told_what_is_awaited(stub: "Stub", embedded: "SafetyService") -> None:
+    """Before anything happens, where models must see more first."""
+    await embedded.safety.warm()
+
+    async def requests() -> AsyncIterator[pb.StreamCheckOutputRequest]:
+        yield pb.StreamCheckOutputRequest(start=pb.StreamStart(profile="strict"), deltas=deltas(["A first word"]))
+
+    first, *_ = [response async for response in stub.StreamCheckOutput(requests())]
+
+    (awaited,) = first.awaited
+    assert not first.events
+    assert (awaited.choice_index, awaited.kind) == (0, verdict.OUTPUT_KIND_TEXT)
+    assert (awaited.least_through, awaited.most_through, "." in awaited.stops) == (160, 320, True)
+    assert awaited.gather_max.ToMilliseconds() == 1_000
 
 
 async def test_request_ids_are_echoed(stub: "Stub") -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from kit.errors import ConfigError, MillraceError
-from services.safety.detectors.detector import Match
+from services.safety.detectors.detector import ALWAYS, Match
 from services.safety.learned.passages import PASSAGE_MAX, passage_end
 
 # Scores of a window are some hundred bytes.
@@ -92,7 +92,7 @@ class ScoredCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
     def __init__(self, detector: Scored, categories: frozenset[str]) -> None:
-        self.safe = self.wakes_at = 0
+        self.safe, self.wakes = 0, ALWAYS
         self._detector = detector
         self._categories = categories
         self._arrived = 0

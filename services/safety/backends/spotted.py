@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from kit.errors import ConfigError, MillraceError
-from services.safety.detectors.detector import Match
+from services.safety.detectors.detector import ALWAYS, Match
 
 # Shorter sentences are read with the next: "Dr. " is none.
 SENTENCE_MIN = 24
@@ -85,7 +85,7 @@ class SpottedCursor:
     """One reading of one text; see `detector.AwaitedCursor`."""
 
     def __init__(self, spotter: Spotter, categories: frozenset[str]) -> None:
-        self.safe = self.wakes_at = 0
+        self.safe, self.wakes = 0, ALWAYS
         self._spotter = spotter
         self._categories = categories
         self._arrived = 0

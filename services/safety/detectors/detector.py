@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,26 @@ class Match:
     end: int
     category: str
     score: float
+
+
+class Wakes(NamedTuple):
+    """When a cursor has something to do, told by how much of the whole text has arrived.
+
+    Before `at` it has nothing to do, from `surely_at` on it has, and between them only behind one of the characters
+    `stops`, mostly once the next one is there.
+    """
+
+    at: int = 0
+    surely_at: int = 0
+    stops: str = ""
+
+    def moved(self, by: int) -> Wakes:
+        """The same, told by a text that begins so much earlier."""
+        return Wakes(self.at + by, self.surely_at + by, self.stops) if by and self.surely_at else self
+
+
+# Any piece may matter.
+ALWAYS = Wakes()
 
 
 class Cursor(Protocol):
@@ -48,8 +68,8 @@ class AwaitedCursor(Protocol):
     """As in `Cursor`. Where the policy replaces or blocks nothing that it finds, text leaves before it is judged."""
 
     @property
-    def wakes_at(self) -> int:
-        """While less of the text has arrived, and not all of it, `begin` has nothing to do and need not be called."""
+    def wakes(self) -> Wakes:
+        """While less of the text than `wakes.at` has arrived, and not all of it, `begin` need not be called."""
         ...
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from services.safety.detectors.detector import Match
+from services.safety.detectors.detector import Match, Wakes
 from services.safety.learned.backwards import turned
 from services.safety.learned.features import Floats, Tally
 from services.safety.learned.heads import Heads, pooled
@@ -142,9 +142,9 @@ class ClassifierCursor:
         self._vectors: deque[Floats] = deque(maxlen=window_passages)
 
     @property
-    def wakes_at(self) -> int:
+    def wakes(self) -> Wakes:
         """See `detector.AwaitedCursor`."""
-        return self._pieces.wakes_at
+        return self._pieces.wakes
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""

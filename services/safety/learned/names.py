@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
 
-from services.safety.detectors.detector import Match
+from services.safety.detectors.detector import Match, Wakes
 from services.safety.learned.passages import PASSAGE_MAX, Pieces
 from services.safety.learned.reading import Reader
 
@@ -50,9 +50,9 @@ class NamesCursor:
         self._pieces = Pieces()
 
     @property
-    def wakes_at(self) -> int:
+    def wakes(self) -> Wakes:
         """See `detector.AwaitedCursor`."""
-        return self._pieces.wakes_at
+        return self._pieces.wakes
 
     def begin(self, text: str, offset: int, final: bool) -> Awaitable[list[Match]] | None:
         """See `detector.AwaitedCursor.begin`."""

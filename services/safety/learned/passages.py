@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from services.safety.detectors.detector import Wakes
+
 # A passage ends with the first sentence that ends so far behind its beginning.
 PASSAGE_MIN = 160
 # Where no sentence ends, it ends behind a word. So many code points of English are 80 tokens; the encoder reads 256.
@@ -74,9 +76,10 @@ class Pieces:
         self._is_expecting = True
 
     @property
-    def wakes_at(self) -> int:
-        """How much of the text must have arrived before a passage can be complete, or seem so."""
-        return self._arrived - len(self._unread) + PASSAGE_MIN
+    def wakes(self) -> Wakes:
+        """How much of the text must have arrived before a passage can be complete, or seem so, and when it is."""
+        start = self._arrived - len(self._unread)
+        return Wakes(start + PASSAGE_MIN, start + PASSAGE_MAX, _STOPS)
 
     def take(self, text: str, offset: int, final: bool) -> list[str]:
         """Returns the passages that have become complete; arguments as in `detector.Cursor.scan`."""

@@ -22,63 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from millrace.safety.v1 import policy_pb2 as millrace_dot_safety_dot_v1_dot_policy__pb2
 from millrace.safety.v1 import verdict_pb2 as millrace_dot_safety_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'millrace/safety/v1/safety_service.proto\x12\x12millrace.safety.v1\x1a\x1fmillrace/safety/v1/policy.proto\x1a millrace/safety/v1/verdict.proto\"?\n\x07Segment\x12&\n\x04role\x18\x01 \x01(\x0e\x32\x18.millrace.safety.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x90\x01\n\nOutputPart\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x1c\n\x0ftool_call_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\tB\x12\n\x10_tool_call_index\"f\n\x0cScreenedText\x12,\n\x07verdict\x18\x01 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12\x18\n\x0breplacement\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_replacement\"g\n\x11\x43heckInputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12-\n\x08segments\x18\x03 \x03(\x0b\x32\x1b.millrace.safety.v1.Segment\"\xc7\x01\n\x12\x43heckInputResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\nassessment\x18\x02 \x01(\x0b\x32\x1e.millrace.safety.v1.Assessment\x12\x32\n\x08segments\x18\x03 \x03(\x0b\x32 .millrace.safety.v1.ScreenedText\x12\x35\n\x0cplaceholders\x18\x04 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"h\n\x12\x43heckOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12-\n\x05parts\x18\x03 \x03(\x0b\x32\x1e.millrace.safety.v1.OutputPart\"\x8e\x01\n\x13\x43heckOutputResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\nassessment\x18\x02 \x01(\x0b\x32\x1e.millrace.safety.v1.Assessment\x12/\n\x05parts\x18\x03 \x03(\x0b\x32 .millrace.safety.v1.ScreenedText\"H\n\x0bStreamStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x14\n\x0c\x63hoice_count\x18\x03 \x01(\x05\"\xbd\x01\n\x0bOutputDelta\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x1c\n\x0ftool_call_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x13\n\x0b\x65nd_of_part\x18\x05 \x01(\x08\x12\x15\n\rend_of_choice\x18\x06 \x01(\x08\x42\x12\n\x10_tool_call_index\"{\n\x18StreamCheckOutputRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1f.millrace.safety.v1.StreamStart\x12/\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x1f.millrace.safety.v1.OutputDelta\"\xac\x01\n\x0cReleasedText\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x1c\n\x0ftool_call_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x18\n\x10released_through\x18\x05 \x01(\x05\x42\x12\n\x10_tool_call_index\"9\n\tJudgement\x12,\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x1b.millrace.safety.v1.Finding\"P\n\nChoiceDone\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x07verdict\x18\x02 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\"E\n\x0fStreamCompleted\x12\x32\n\nassessment\x18\x01 \x01(\x0b\x32\x1e.millrace.safety.v1.Assessment\"\xf1\x01\n\x0bOutputEvent\x12\x34\n\x08released\x18\x01 \x01(\x0b\x32 .millrace.safety.v1.ReleasedTextH\x00\x12\x32\n\tjudgement\x18\x02 \x01(\x0b\x32\x1d.millrace.safety.v1.JudgementH\x00\x12\x35\n\x0b\x63hoice_done\x18\x03 \x01(\x0b\x32\x1e.millrace.safety.v1.ChoiceDoneH\x00\x12\x38\n\tcompleted\x18\x04 \x01(\x0b\x32#.millrace.safety.v1.StreamCompletedH\x00\x42\x07\n\x05\x65vent\"L\n\x19StreamCheckOutputResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.millrace.safety.v1.OutputEvent\"@\n\x0bPlaceholder\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08original\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\"}\n\rRedactRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\ncategories\x18\x03 \x03(\t\x12\x35\n\x0cplaceholders\x18\x04 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"j\n\x0eRedactResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x35\n\x0cplaceholders\x18\x03 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"j\n\x0eRestoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x35\n\x0cplaceholders\x18\x03 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"L\n\x0fRestoreResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x16\n\x0erestored_count\x18\x03 \x01(\x05\"\x15\n\x13ListPoliciesRequest\"\x86\x01\n\x14ListPoliciesResponse\x12,\n\x08policies\x18\x01 \x03(\x0b\x32\x1a.millrace.safety.v1.Policy\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\tdetectors\x18\x03 \x03(\x0b\x32\x1c.millrace.safety.v1.Detector2\xca\x04\n\rSafetyService\x12[\n\nCheckInput\x12%.millrace.safety.v1.CheckInputRequest\x1a&.millrace.safety.v1.CheckInputResponse\x12^\n\x0b\x43heckOutput\x12&.millrace.safety.v1.CheckOutputRequest\x1a\'.millrace.safety.v1.CheckOutputResponse\x12t\n\x11StreamCheckOutput\x12,.millrace.safety.v1.StreamCheckOutputRequest\x1a-.millrace.safety.v1.StreamCheckOutputResponse(\x01\x30\x01\x12O\n\x06Redact\x12!.millrace.safety.v1.RedactRequest\x1a\".millrace.safety.v1.RedactResponse\x12R\n\x07Restore\x12\".millrace.safety.v1.RestoreRequest\x1a#.millrace.safety.v1.RestoreResponse\x12\x61\n\x0cListPolicies\x12\'.millrace.safety.v1.ListPoliciesRequest\x1a(.millrace.safety.v1.ListPoliciesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'millrace/safety/v1/safety_service.proto\x12\x12millrace.safety.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fmillrace/safety/v1/policy.proto\x1a millrace/safety/v1/verdict.proto\"?\n\x07Segment\x12&\n\x04role\x18\x01 \x01(\x0e\x32\x18.millrace.safety.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x90\x01\n\nOutputPart\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x1c\n\x0ftool_call_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\tB\x12\n\x10_tool_call_index\"f\n\x0cScreenedText\x12,\n\x07verdict\x18\x01 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\x12\x18\n\x0breplacement\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_replacement\"g\n\x11\x43heckInputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12-\n\x08segments\x18\x03 \x03(\x0b\x32\x1b.millrace.safety.v1.Segment\"\xc7\x01\n\x12\x43heckInputResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\nassessment\x18\x02 \x01(\x0b\x32\x1e.millrace.safety.v1.Assessment\x12\x32\n\x08segments\x18\x03 \x03(\x0b\x32 .millrace.safety.v1.ScreenedText\x12\x35\n\x0cplaceholders\x18\x04 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"h\n\x12\x43heckOutputRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12-\n\x05parts\x18\x03 \x03(\x0b\x32\x1e.millrace.safety.v1.OutputPart\"\x8e\x01\n\x13\x43heckOutputResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\nassessment\x18\x02 \x01(\x0b\x32\x1e.millrace.safety.v1.Assessment\x12/\n\x05parts\x18\x03 \x03(\x0b\x32 .millrace.safety.v1.ScreenedText\"H\n\x0bStreamStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x14\n\x0c\x63hoice_count\x18\x03 \x01(\x05\"\xbd\x01\n\x0bOutputDelta\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x1c\n\x0ftool_call_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x13\n\x0b\x65nd_of_part\x18\x05 \x01(\x08\x12\x15\n\rend_of_choice\x18\x06 \x01(\x08\x42\x12\n\x10_tool_call_index\"{\n\x18StreamCheckOutputRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1f.millrace.safety.v1.StreamStart\x12/\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x1f.millrace.safety.v1.OutputDelta\"\xac\x01\n\x0cReleasedText\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x1c\n\x0ftool_call_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x18\n\x10released_through\x18\x05 \x01(\x05\x42\x12\n\x10_tool_call_index\"9\n\tJudgement\x12,\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x1b.millrace.safety.v1.Finding\"P\n\nChoiceDone\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x07verdict\x18\x02 \x01(\x0e\x32\x1b.millrace.safety.v1.Verdict\"E\n\x0fStreamCompleted\x12\x32\n\nassessment\x18\x01 \x01(\x0b\x32\x1e.millrace.safety.v1.Assessment\"\xf1\x01\n\x0bOutputEvent\x12\x34\n\x08released\x18\x01 \x01(\x0b\x32 .millrace.safety.v1.ReleasedTextH\x00\x12\x32\n\tjudgement\x18\x02 \x01(\x0b\x32\x1d.millrace.safety.v1.JudgementH\x00\x12\x35\n\x0b\x63hoice_done\x18\x03 \x01(\x0b\x32\x1e.millrace.safety.v1.ChoiceDoneH\x00\x12\x38\n\tcompleted\x18\x04 \x01(\x0b\x32#.millrace.safety.v1.StreamCompletedH\x00\x42\x07\n\x05\x65vent\"\xb8\x01\n\x07\x41waited\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\x05\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.millrace.safety.v1.OutputKind\x12\x15\n\rleast_through\x18\x03 \x01(\x05\x12\x14\n\x0cmost_through\x18\x04 \x01(\x05\x12\r\n\x05stops\x18\x05 \x01(\t\x12-\n\ngather_max\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"z\n\x19StreamCheckOutputResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.millrace.safety.v1.OutputEvent\x12,\n\x07\x61waited\x18\x02 \x03(\x0b\x32\x1b.millrace.safety.v1.Awaited\"@\n\x0bPlaceholder\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08original\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\"}\n\rRedactRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\ncategories\x18\x03 \x03(\t\x12\x35\n\x0cplaceholders\x18\x04 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"j\n\x0eRedactResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x35\n\x0cplaceholders\x18\x03 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"j\n\x0eRestoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x35\n\x0cplaceholders\x18\x03 \x03(\x0b\x32\x1f.millrace.safety.v1.Placeholder\"L\n\x0fRestoreResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x16\n\x0erestored_count\x18\x03 \x01(\x05\"\x15\n\x13ListPoliciesRequest\"\x86\x01\n\x14ListPoliciesResponse\x12,\n\x08policies\x18\x01 \x03(\x0b\x32\x1a.millrace.safety.v1.Policy\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\tdetectors\x18\x03 \x03(\x0b\x32\x1c.millrace.safety.v1.Detector2\xca\x04\n\rSafetyService\x12[\n\nCheckInput\x12%.millrace.safety.v1.CheckInputRequest\x1a&.millrace.safety.v1.CheckInputResponse\x12^\n\x0b\x43heckOutput\x12&.millrace.safety.v1.CheckOutputRequest\x1a\'.millrace.safety.v1.CheckOutputResponse\x12t\n\x11StreamCheckOutput\x12,.millrace.safety.v1.StreamCheckOutputRequest\x1a-.millrace.safety.v1.StreamCheckOutputResponse(\x01\x30\x01\x12O\n\x06Redact\x12!.millrace.safety.v1.RedactRequest\x1a\".millrace.safety.v1.RedactResponse\x12R\n\x07Restore\x12\".millrace.safety.v1.RestoreRequest\x1a#.millrace.safety.v1.RestoreResponse\x12\x61\n\x0cListPolicies\x12\'.millrace.safety.v1.ListPoliciesRequest\x1a(.millrace.safety.v1.ListPoliciesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.safety.v1.safety_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEGMENT']._serialized_start=130
-  _globals['_SEGMENT']._serialized_end=193
-  _globals['_OUTPUTPART']._serialized_start=196
-  _globals['_OUTPUTPART']._serialized_end=340
-  _globals['_SCREENEDTEXT']._serialized_start=342
-  _globals['_SCREENEDTEXT']._serialized_end=444
-  _globals['_CHECKINPUTREQUEST']._serialized_start=446
-  _globals['_CHECKINPUTREQUEST']._serialized_end=549
-  _globals['_CHECKINPUTRESPONSE']._serialized_start=552
-  _globals['_CHECKINPUTRESPONSE']._serialized_end=751
-  _globals['_CHECKOUTPUTREQUEST']._serialized_start=753
-  _globals['_CHECKOUTPUTREQUEST']._serialized_end=857
-  _globals['_CHECKOUTPUTRESPONSE']._serialized_start=860
-  _globals['_CHECKOUTPUTRESPONSE']._serialized_end=1002
-  _globals['_STREAMSTART']._serialized_start=1004
-  _globals['_STREAMSTART']._serialized_end=1076
-  _globals['_OUTPUTDELTA']._serialized_start=1079
-  _globals['_OUTPUTDELTA']._serialized_end=1268
-  _globals['_STREAMCHECKOUTPUTREQUEST']._serialized_start=1270
-  _globals['_STREAMCHECKOUTPUTREQUEST']._serialized_end=1393
-  _globals['_RELEASEDTEXT']._serialized_start=1396
-  _globals['_RELEASEDTEXT']._serialized_end=1568
-  _globals['_JUDGEMENT']._serialized_start=1570
-  _globals['_JUDGEMENT']._serialized_end=1627
-  _globals['_CHOICEDONE']._serialized_start=1629
-  _globals['_CHOICEDONE']._serialized_end=1709
-  _globals['_STREAMCOMPLETED']._serialized_start=1711
-  _globals['_STREAMCOMPLETED']._serialized_end=1780
-  _globals['_OUTPUTEVENT']._serialized_start=1783
-  _globals['_OUTPUTEVENT']._serialized_end=2024
-  _globals['_STREAMCHECKOUTPUTRESPONSE']._serialized_start=2026
-  _globals['_STREAMCHECKOUTPUTRESPONSE']._serialized_end=2102
-  _globals['_PLACEHOLDER']._serialized_start=2104
-  _globals['_PLACEHOLDER']._serialized_end=2168
-  _globals['_REDACTREQUEST']._serialized_start=2170
-  _globals['_REDACTREQUEST']._serialized_end=2295
-  _globals['_REDACTRESPONSE']._serialized_start=2297
-  _globals['_REDACTRESPONSE']._serialized_end=2403
-  _globals['_RESTOREREQUEST']._serialized_start=2405
-  _globals['_RESTOREREQUEST']._serialized_end=2511
-  _globals['_RESTORERESPONSE']._serialized_start=2513
-  _globals['_RESTORERESPONSE']._serialized_end=2589
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=2591
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=2612
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=2615
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=2749
-  _globals['_SAFETYSERVICE']._serialized_start=2752
-  _globals['_SAFETYSERVICE']._serialized_end=3338
+  _globals['_SEGMENT']._serialized_start=162
+  _globals['_SEGMENT']._serialized_end=225
+  _globals['_OUTPUTPART']._serialized_start=228
+  _globals['_OUTPUTPART']._serialized_end=372
+  _globals['_SCREENEDTEXT']._serialized_start=374
+  _globals['_SCREENEDTEXT']._serialized_end=476
+  _globals['_CHECKINPUTREQUEST']._serialized_start=478
+  _globals['_CHECKINPUTREQUEST']._serialized_end=581
+  _globals['_CHECKINPUTRESPONSE']._serialized_start=584
+  _globals['_CHECKINPUTRESPONSE']._serialized_end=783
+  _globals['_CHECKOUTPUTREQUEST']._serialized_start=785
+  _globals['_CHECKOUTPUTREQUEST']._serialized_end=889
+  _globals['_CHECKOUTPUTRESPONSE']._serialized_start=892
+  _globals['_CHECKOUTPUTRESPONSE']._serialized_end=1034
+  _globals['_STREAMSTART']._serialized_start=1036
+  _globals['_STREAMSTART']._serialized_end=1108
+  _globals['_OUTPUTDELTA']._serialized_start=1111
+  _globals['_OUTPUTDELTA']._serialized_end=1300
+  _globals['_STREAMCHECKOUTPUTREQUEST']._serialized_start=1302
+  _globals['_STREAMCHECKOUTPUTREQUEST']._serialized_end=1425
+  _globals['_RELEASEDTEXT']._serialized_start=1428
+  _globals['_RELEASEDTEXT']._serialized_end=1600
+  _globals['_JUDGEMENT']._serialized_start=1602
+  _globals['_JUDGEMENT']._serialized_end=1659
+  _globals['_CHOICEDONE']._serialized_start=1661
+  _globals['_CHOICEDONE']._serialized_end=1741
+  _globals['_STREAMCOMPLETED']._serialized_start=1743
+  _globals['_STREAMCOMPLETED']._serialized_end=1812
+  _globals['_OUTPUTEVENT']._serialized_start=1815
+  _globals['_OUTPUTEVENT']._serialized_end=2056
+  _globals['_AWAITED']._serialized_start=2059
+  _globals['_AWAITED']._serialized_end=2243
+  _globals['_STREAMCHECKOUTPUTRESPONSE']._serialized_start=2245
+  _globals['_STREAMCHECKOUTPUTRESPONSE']._serialized_end=2367
+  _globals['_PLACEHOLDER']._serialized_start=2369
+  _globals['_PLACEHOLDER']._serialized_end=2433
+  _globals['_REDACTREQUEST']._serialized_start=2435
+  _globals['_REDACTREQUEST']._serialized_end=2560
+  _globals['_REDACTRESPONSE']._serialized_start=2562
+  _globals['_REDACTRESPONSE']._serialized_end=2668
+  _globals['_RESTOREREQUEST']._serialized_start=2670
+  _globals['_RESTOREREQUEST']._serialized_end=2776
+  _globals['_RESTORERESPONSE']._serialized_start=2778
+  _globals['_RESTORERESPONSE']._serialized_end=2854
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=2856
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=2877
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=2880
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=3014
+  _globals['_SAFETYSERVICE']._serialized_start=3017
+  _globals['_SAFETYSERVICE']._serialized_end=3603
 # @@protoc_insertion_point(module_scope)

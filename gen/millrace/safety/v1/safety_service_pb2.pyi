@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from millrace.safety.v1 import policy_pb2 as _policy_pb2
 from millrace.safety.v1 import verdict_pb2 as _verdict_pb2
 from google.protobuf.internal import containers as _containers
@@ -158,11 +161,29 @@ class OutputEvent(_message.Message):
     completed: StreamCompleted
     def __init__(self, released: _Optional[_Union[ReleasedText, _Mapping]] = ..., judgement: _Optional[_Union[Judgement, _Mapping]] = ..., choice_done: _Optional[_Union[ChoiceDone, _Mapping]] = ..., completed: _Optional[_Union[StreamCompleted, _Mapping]] = ...) -> None: ...
 
+class Awaited(_message.Message):
+    __slots__ = ("choice_index", "kind", "least_through", "most_through", "stops", "gather_max")
+    CHOICE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LEAST_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    MOST_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    STOPS_FIELD_NUMBER: _ClassVar[int]
+    GATHER_MAX_FIELD_NUMBER: _ClassVar[int]
+    choice_index: int
+    kind: _verdict_pb2.OutputKind
+    least_through: int
+    most_through: int
+    stops: str
+    gather_max: _duration_pb2.Duration
+    def __init__(self, choice_index: _Optional[int] = ..., kind: _Optional[_Union[_verdict_pb2.OutputKind, str]] = ..., least_through: _Optional[int] = ..., most_through: _Optional[int] = ..., stops: _Optional[str] = ..., gather_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
 class StreamCheckOutputResponse(_message.Message):
-    __slots__ = ("events",)
+    __slots__ = ("events", "awaited")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[OutputEvent]
-    def __init__(self, events: _Optional[_Iterable[_Union[OutputEvent, _Mapping]]] = ...) -> None: ...
+    awaited: _containers.RepeatedCompositeFieldContainer[Awaited]
+    def __init__(self, events: _Optional[_Iterable[_Union[OutputEvent, _Mapping]]] = ..., awaited: _Optional[_Iterable[_Union[Awaited, _Mapping]]] = ...) -> None: ...
 
 class Placeholder(_message.Message):
     __slots__ = ("token", "original", "category")
