@@ -7,7 +7,8 @@ ways, and calls it over gRPC: latency is end to end and processor time is that o
 new in every call, for what was seen before costs nothing; that is measured apart. A stream is sent once as fast as it
 goes, for its processor time, and once at the pace of a fast model, for what its first release waits: in a burst a
 release waits for all tokens before it to be sent and read, which no model makes at once. A process that rests between
-tokens pays more for each: it is woken, and finds its caches cold. So the paced streams are also sent several at once.
+tokens pays more for each: it is woken, and finds its caches cold. So the paced streams are also sent several at once,
+and "gathered": as the inference service sends them, which gathers what cannot matter yet.
 """
 
 import argparse
@@ -24,10 +25,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.channel import Channel
 from kit.dial import dial
 from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
 from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceStub
+from services.inference.screening.safety_client import SafetyClient
+from services.inference.screening.safety_port import OutputPiece, Released
 
 if TYPE_CHECKING:  # Exists for type checkers only.
     from millrace.safety.v1.safety_service_pb2_grpc import SafetyServiceAsyncStub
@@ -37,6 +41,8 @@ READY_S = 60
 PACED_TOKENS, PACE_S = 80, 0.004
 # Streams at once, and seconds between the tokens of each: few of fast models, and more at the pace of large ones.
 CROWDS = ((4, 0.004, 6), (10, 0.04, 2))
+# In place of a number of tokens a message: as many as the inference service finds it worth.
+GATHERED = 0
 Request = pb.StreamCheckOutputRequest
 
 POLICIES = """
@@ -85,10 +91,13 @@ async def main() -> None:
                 for words in (100, 2000):
                     figures += await _input(stub, process.pid, profile, words, max(arguments.calls * 100 // words, 10))
                 for batch in (1, 10):
-                    figures.append(await _stream(stub, process.pid, profile, arguments.tokens, batch, 10))
-                    figures.append(await _stream(stub, process.pid, profile, PACED_TOKENS, batch, 15, PACE_S))
-                for crowd, pace_s, rounds in CROWDS:
-                    figures.append(await _stream(stub, process.pid, profile, PACED_TOKENS, 1, rounds, pace_s, crowd))
+                    figures.append(await _stream(channel, process.pid, profile, arguments.tokens, batch, 10))
+                for batch in (1, 10, GATHERED):
+                    figures.append(await _stream(channel, process.pid, profile, PACED_TOKENS, batch, 15, PACE_S))
+                for batch in (1, GATHERED):
+                    for crowd, pace_s, rounds in CROWDS:
+                        paced = await _stream(channel, process.pid, profile, PACED_TOKENS, batch, rounds, pace_s, crowd)
+                        figures.append(paced)
             figures.append({"kind": "memory", "resident_mib": resident_mib(process.pid)})
             await channel.close()
         finally:
@@ -133,7 +142,7 @@ async def _checks(
 
 
 async def _stream(
-    stub: "SafetyServiceAsyncStub",
+    channel: Channel,
     pid: int,
     profile: str,
     tokens: int,
@@ -148,42 +157,70 @@ async def _stream(
     added_ms: list[float] = []
     for _ in range(rounds):
         texts = [[f" {word}" for word in _text(rng, tokens).split()] for _ in range(crowd)]
-        added_ms += await asyncio.gather(*(_answer(stub, profile, words, batch, pace_s) for words in texts))
+        added_ms += await asyncio.gather(*(_answer(channel, profile, words, batch, pace_s) for words in texts))
     per_token_ms = (cpu_s(pid) - before) / rounds / crowd / tokens * 1000
     return {
         "kind": "stream",
         "profile": profile,
         "streams": crowd,
         "tokens_per_s": round(1 / pace_s) if pace_s else "burst",
-        "tokens_per_message": batch,
+        "tokens_per_message": batch or "gathered",
         "first_release_p50_ms": round(statistics.median(added_ms), 2),
         "cpu_ms_per_token": round(per_token_ms, 4),
     }
 
 
-async def _answer(stub: "SafetyServiceAsyncStub", profile: str, words: list[str], batch: int, pace_s: float) -> float:
-    """Streams one answer; returns ms from the message that made the first release possible to that release."""
-    sent: list[tuple[int, float]] = []
+async def _answer(channel: Channel, profile: str, words: list[str], batch: int, pace_s: float) -> float:
+    """Streams one answer; returns ms from the words that made the first release possible to that release."""
+    made: list[tuple[int, float]] = []
 
-    async def requests() -> AsyncIterator[Request]:
-        yield Request(start=pb.StreamStart(profile=profile))
+    async def make() -> AsyncIterator[list[str]]:
         length = 0
-        for at in range(0, len(words), batch):
-            length += sum(map(len, words[at : at + batch]))
+        for at in range(0, len(words), batch or 1):
+            new = words[at : at + (batch or 1)]
+            length += sum(map(len, new))
             if pace_s:
-                await asyncio.sleep(pace_s * batch)
-            sent.append((length, time.perf_counter()))
-            yield Request(deltas=[pb.OutputDelta(text=word) for word in words[at : at + batch]])
+                await asyncio.sleep(pace_s * len(new))
+            made.append((length, time.perf_counter()))
+            yield new
 
     added_ms = None
-    async for response in stub.StreamCheckOutput(requests()):
-        if added_ms is None and any(event.HasField("released") for event in response.events):
-            # The message that brought what was released, and one word more: what lies behind it is held.
-            through = max(event.released.released_through for event in response.events)
-            brought = next(moment for length, moment in sent if length > through)
+    async for through in (_released if batch else _released_to_inference)(channel, profile, make()):
+        if added_ms is None:
+            # The words that brought what was released, and one more: what lies behind it is held.
+            brought = next(moment for length, moment in made if length > through)
             added_ms = (time.perf_counter() - brought) * 1000
     assert added_ms is not None, "nothing was released"
     return added_ms
+
+
+async def _released(channel: Channel, profile: str, made: AsyncIterator[list[str]]) -> AsyncIterator[int]:
+    """Sends words as they come, a message each time; yields how far they are released."""
+
+    async def requests() -> AsyncIterator[Request]:
+        yield Request(start=pb.StreamStart(profile=profile))
+        async for words in made:
+            yield Request(deltas=[pb.OutputDelta(text=word) for word in words])
+
+    async for response in SafetyServiceStub(channel).StreamCheckOutput(requests()):
+        if any(event.HasField("released") for event in response.events):
+            yield max(event.released.released_through for event in response.events)
+
+
+async def _released_to_inference(channel: Channel, profile: str, made: AsyncIterator[list[str]]) -> AsyncIterator[int]:
+    """As the inference service sends them."""
+    stream = SafetyClient(channel, READY_S).stream_output(profile, 1)
+
+    async def send() -> None:
+        async for words in made:
+            await stream.send([OutputPiece(0, "text", word) for word in words])
+        await stream.done()
+
+    sending = asyncio.create_task(send())
+    async for decisions in stream:
+        if through := [one.released_through for one in decisions if isinstance(one, Released)]:
+            yield max(through)
+    await sending
 
 
 def resident_mib(pid: int) -> int:

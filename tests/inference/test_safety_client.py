@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from millrace.safety.v1 import safety_service_pb2_grpc
 from services.inference.events import Finding, Verdict
 from services.inference.generation import Role
 from services.inference.screening import safety_client
-from services.inference.screening.safety_client import SafetyClient
+from services.inference.screening.safety_client import KINDS, SafetyClient
 from services.inference.screening.safety_port import (
     Assessment,
     ChoiceJudged,
@@ -109,6 +110,35 @@ class HangingSafety(safety_service_pb2_grpc.SafetyServiceServicer):
 async def hanging() -> AsyncIterator[tuple[Running, HangingSafety]]:
     """A service that hangs."""
     servicer = HangingSafety()
+    add = safety_service_pb2_grpc.add_SafetyServiceServicer_to_server
+    made = await serve((Registration(wiring.FULL_NAME, add, servicer),))
+    yield made, servicer
+    await made.channel.close()
+    await made.server.stop(0)
+
+
+class PatientSafety(safety_service_pb2_grpc.SafetyServiceServicer):
+    """Awaits forty code points, releases the first piece to say so, and keeps what it was sent, message by message."""
+
+    gather_max = timedelta(minutes=1)
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[str] = asyncio.Queue()
+
+    async def StreamCheckOutput(self, requests: Any, context: Any) -> AsyncIterator[pb.StreamCheckOutputResponse]:
+        awaited = pb.Awaited(kind=KINDS["text"], least_through=40, most_through=60, gather_max=self.gather_max)
+        async for request in requests:
+            self.messages.put_nowait("".join(delta.text for delta in request.deltas))
+            if request.HasField("start"):
+                event = pb.OutputEvent(released=pb.ReleasedText(kind=KINDS["text"], text="a", released_through=1))
+                yield pb.StreamCheckOutputResponse(awaited=[awaited])
+                yield pb.StreamCheckOutputResponse(events=[event])
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def patient() -> AsyncIterator[tuple[Running, PatientSafety]]:
+    """A service that tells what it awaits."""
+    servicer = PatientSafety()
     add = safety_service_pb2_grpc.add_SafetyServiceServicer_to_server
     made = await serve((Registration(wiring.FULL_NAME, add, servicer),))
     yield made, servicer
@@ -282,6 +312,41 @@ async def test_an_empty_answer_is_judged(client: SafetyClient) -> None:
     decisions = await judged(client.stream_output("default", 2))
 
     assert [type(one) for one in decisions] == [ChoiceJudged, ChoiceJudged, Assessment]
+
+
+async def test_pieces_are_gathered_until_they_may_matter(patient: tuple[Running, PatientSafety]) -> None:
+    """They go in one message with the one that does, or with the end; order and text stay."""
+    running, safety = patient
+    stream = running.client.stream_output("default", 1)
+    await stream.send(pieces("a"))
+    async with asyncio.timeout(LIMIT_S):
+        assert [one.text for one in await anext(aiter(stream)) if isinstance(one, Released)] == ["a"]
+        for word in (" bc", " de", " fg", " h" * 30, " i"):
+            await stream.send(pieces(word))
+        await stream.send([*pieces(" j"), end()])
+        sent = [await safety.messages.get() for _ in range(4)]
+    stream.cancel()
+
+    assert sent == ["a", " bc de fg" + " h" * 30, " i", " j"]
+
+
+async def test_what_is_gathered_goes_in_time(patient: tuple[Running, PatientSafety]) -> None:
+    """A model that falls silent does not keep back what it said; neither does the end of the answer."""
+    running, safety = patient
+    safety.gather_max = timedelta(milliseconds=10)
+    stream = running.client.stream_output("default", 1)
+    await stream.send(pieces("a"))
+    async with asyncio.timeout(LIMIT_S):
+        reader = aiter(stream)
+        await anext(reader)
+        await stream.send(pieces(" b"))
+        await stream.send(pieces(" c"))
+        assert [await safety.messages.get() for _ in range(2)] == ["a", " b c"]
+        safety.gather_max = timedelta(minutes=1)
+        await stream.send(pieces(" d"))
+        await stream.done()
+        assert await safety.messages.get() == " d"
+    stream.cancel()
 
 
 async def test_sending_to_a_stream_that_has_ended(client: SafetyClient) -> None:

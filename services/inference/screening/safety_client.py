@@ -17,6 +17,7 @@ from millrace.safety.v1 import safety_service_pb2 as pb2
 from millrace.safety.v1 import safety_service_pb2_grpc, verdict_pb2
 from services.inference.events import Finding, Redacted, Verdict
 from services.inference.generation import Role
+from services.inference.screening.gathering import Awaited, Gathering
 from services.inference.screening.rejudging import Rejudged
 from services.inference.screening.restoring import WayBack
 from services.inference.screening.safety_port import Assessment, ChoiceJudged, Judged, OutputPiece, Released
@@ -102,9 +103,38 @@ class SafetyStream:
     def __init__(self, call: Any, start: pb2.StreamStart) -> None:
         self._call = call
         self._start: pb2.StreamStart | None = start
+        self._gathering = Gathering()
+        self._writing = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._late: set[asyncio.Task[None]] = set()  # writes that nobody awaits
 
     async def send(self, pieces: Sequence[OutputPiece]) -> None:
-        """Hands pieces over; `start` goes with the first."""
+        """Hands pieces over, those that cannot matter yet with later ones; `start` goes with the first."""
+        if self._gathering.take(pieces):
+            await self._send()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._gathering.gather_s, self._send_late)
+
+    async def _send(self) -> None:
+        """Sends what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        async with self._writing:
+            await self._write_pieces(self._gathering.give())
+
+    def _send_late(self) -> None:
+        """Sends what has waited long enough, or matters because of what safety said."""
+        late = asyncio.ensure_future(self._send())
+        self._late.add(late)
+        late.add_done_callback(self._sent_late)
+
+    def _sent_late(self, late: asyncio.Task[None]) -> None:
+        self._late.discard(late)
+        if not late.cancelled():
+            late.exception()  # whoever reads the call hears of it, too
+
+    async def _write_pieces(self, pieces: Sequence[OutputPiece]) -> None:
         deltas = [
             pb2.OutputDelta(
                 choice_index=one.choice_index,
@@ -130,6 +160,7 @@ class SafetyStream:
 
     async def done(self) -> None:
         """Half-closes."""
+        await self._send()
         if self._start is not None:
             await self._write([])
         try:
@@ -140,12 +171,19 @@ class SafetyStream:
     async def __aiter__(self) -> AsyncIterator[Sequence[Released | Judged | ChoiceJudged | Assessment]]:
         try:
             async for answer in self._call:
-                yield [_event(one) for one in answer.events]
+                if sum(self._gathering.tell(_awaited(one)) for one in answer.awaited):
+                    self._send_late()
+                if answer.events:
+                    yield [_event(one) for one in answer.events]
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from error
 
     def cancel(self) -> None:
         """Ends the call; harmless when it is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for late in self._late:
+            late.cancel()
         self._call.cancel()
 
 
@@ -158,6 +196,13 @@ def _failure(error: grpc.aio.AioRpcError) -> MillraceError:
 
 def _call_index(piece: OutputPiece) -> int | None:
     return piece.tool_call_index if piece.kind.startswith("tool_") else None
+
+
+def _awaited(one: pb2.Awaited) -> Awaited:
+    gather_s = one.gather_max.ToTimedelta().total_seconds()
+    # A kind of a later version is no part of any answer.
+    kind = KIND_NAMES.get(one.kind, "")
+    return Awaited(one.choice_index, kind, one.least_through, one.most_through, one.stops, gather_s)
 
 
 def _event(event: pb2.OutputEvent) -> Released | Judged | ChoiceJudged | Assessment:
