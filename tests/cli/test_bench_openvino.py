@@ -30,6 +30,7 @@ def asked(tmp_path: Path) -> argparse.Namespace:
         new_tokens=4,
         rounds=2,
         threads=1,
+        no_drafts=False,
         json=tmp_path / "figures.json",
     )
 

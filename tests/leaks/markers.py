@@ -26,6 +26,8 @@ _OF_LIBRARIES = (
     "must be a valid dictionary",
     "must be greater than or equal to",
     "must be a coroutine function",
+    "failed to connect to all addresses",  # gRPC
+    "ready to accept connections",  # Redis
 )
 # A word stands between spaces: names such as `rpc.server.call` and FAKE_ERROR are no sentences.
 _WORD = re.compile(r"(?<!\S)[^\w\s]*([^\W\d_]+(?:['’][^\W\d_]+)?)[^\w\s]*(?!\S)")
