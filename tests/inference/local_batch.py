@@ -6,21 +6,36 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
 
 from services.inference.engines.local import probe
 from services.inference.engines.local.batch import Batch
+from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.job import Job
-from services.inference.engines.local.model import LocalModel
+from services.inference.engines.local.model import LocalModel, load
 from services.inference.engines.local.outbox import Bell, Outbox
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.sampler import Constraint
 from services.inference.engines.local.scheduler import Scheduler
 from services.inference.generation import Delta, EngineEvent, Sampling
+from tests.fakes.tiny_gpt2 import write_tiny
 
 # Nobody waits for these readers. A loop each would hold three open files until the collector finds it, and ten thousand
 # requests use up what a process may have.
 _NO_LOOP = asyncio.new_event_loop()
 _NO_LOOP.close()
+
+
+def tiny_model(folder: Path, shape: str, computing: str, *, int8: bool = False) -> LocalModel:
+    """A tiny model, computed by torch or by OpenVINO."""
+    torch.set_num_threads(1)
+    model = load(str(write_tiny(folder, shape)))
+    if computing == "openvino":
+        probe.prepare(model.network)
+        model.network = Compiled(model.network, int8=int8, threads=1)
+    return model
 
 
 class Reader(Outbox):

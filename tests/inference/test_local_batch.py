@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from services.inference.engines.local.attention import UnknownAttention
-from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.model import LocalModel, load
 from services.inference.engines.local.probe import prepare
@@ -18,20 +17,10 @@ from services.inference.engines.local.serving import serve
 from services.inference.engines.local.turns import Turns
 from services.inference.generation import ChoiceFinished, EngineCompleted, FinishReason
 from tests.fakes.tiny_gpt2 import END_ID, write_tiny
-from tests.inference.local_batch import Bench, Reader, random_prompts
+from tests.inference.local_batch import Bench, Reader, random_prompts, tiny_model
 
 REQUEST_COUNT = 200
 ENDLESS = {END_ID: -100.0}
-
-
-def make(folder: Path, shape: str, computing: str) -> LocalModel:
-    """A tiny model, computed by torch or by OpenVINO."""
-    torch.set_num_threads(1)
-    model = load(str(write_tiny(folder, shape)))
-    if computing == "openvino":
-        prepare(model.network)
-        model.network = Compiled(model.network, int8=False, threads=1)
-    return model
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "qwen2", "qwen3"])
@@ -49,13 +38,13 @@ def computing(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def model(shape: str, computing: str, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     """A tiny model of each shape, computed by each."""
-    return make(tmp_path_factory.mktemp(shape), shape, computing)
+    return tiny_model(tmp_path_factory.mktemp(shape), shape, computing)
 
 
 @pytest.fixture(scope="module")
 def gpt2(computing: str, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     """The tiny GPT-2, computed by each."""
-    return make(tmp_path_factory.mktemp("gpt2"), "gpt2", computing)
+    return tiny_model(tmp_path_factory.mktemp("gpt2"), "gpt2", computing)
 
 
 Asked = list[tuple[list[int], int, list[bytes]]]
@@ -64,7 +53,7 @@ Asked = list[tuple[list[int], int, list[bytes]]]
 @pytest.fixture(scope="module")
 def asked(shape: str, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """Prompts, lengths of answers, and what `generate` answers to each alone."""
-    model = make(tmp_path_factory.mktemp(shape), shape, "torch")
+    model = tiny_model(tmp_path_factory.mktemp(shape), shape, "torch")
     rng = random.Random(5)
     asked = []
     for prompt in random_prompts(REQUEST_COUNT, rng, END_ID):

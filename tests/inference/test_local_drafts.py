@@ -8,30 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.drafts import GUESS_MAX, LOOKBACK_TOKENS, MATCH_MAX, Drafter
 from services.inference.engines.local.extents import Extent
-from services.inference.engines.local.model import LocalModel, load
-from services.inference.engines.local.probe import prepare
+from services.inference.engines.local.model import LocalModel
 from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Plan, Row, Scheduler
 from services.inference.engines.local.sequence import Sequence
 from services.inference.generation import ChoiceFinished, EngineCompleted, FinishReason
-from tests.fakes.tiny_gpt2 import END_ID, write_tiny
-from tests.inference.local_batch import Bench, Reader, random_prompts
+from tests.fakes.tiny_gpt2 import END_ID
+from tests.inference.local_batch import Bench, Reader, random_prompts, tiny_model
 
 ENDLESS = {END_ID: -100.0}
 SHAPES = ("gpt2", "llama")
-
-
-def model_of(folder: Path, shape: str, computing: str, *, int8: bool = False) -> LocalModel:
-    """A tiny model, computed by torch or by OpenVINO."""
-    torch.set_num_threads(1)
-    model = load(str(write_tiny(folder, shape)))
-    if computing == "openvino":
-        prepare(model.network)
-        model.network = Compiled(model.network, int8=int8, threads=1)
-    return model
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -43,7 +31,7 @@ def shape(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module", params=["torch", "openvino"])
 def model(request: pytest.FixtureRequest, shape: str, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     """A tiny model, computed by each."""
-    return model_of(tmp_path_factory.mktemp(shape), shape, request.param)
+    return tiny_model(tmp_path_factory.mktemp(shape), shape, request.param)
 
 
 def test_a_text_goes_on_as_it_did_before() -> None:
@@ -169,7 +157,7 @@ def test_nothing_is_guessed_beside_prompts() -> None:
 @pytest.mark.parametrize("int8", [False, True])
 def test_guesses_are_computed_as_if_one_by_one(shape: str, int8: bool, tmp_path: Path) -> None:
     """Each attends to those before it, which the same step computes; beyond the first block of the cache, too."""
-    runner = Runner(model_of(tmp_path, shape, "openvino", int8=int8).network, 256)
+    runner = Runner(tiny_model(tmp_path, shape, "openvino", int8=int8).network, 256)
     ids = [(7 * at + 3) % END_ID for at in range(40)]
     alone, guessed = Sequence(ids[:31], 31, 90, extent=Extent(0, 64)), Sequence(ids[:31], 31, 90, extent=Extent(64, 64))
     runner.run(Plan([Row(alone, 0, 30), Row(guessed, 0, 30)]))
