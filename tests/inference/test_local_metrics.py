@@ -42,6 +42,7 @@ def test_figures_tell_what_was_done(tmp_path: Path) -> None:
     assert value("prompt_tokens_total") == sum(map(len, prompts))
     assert value("completion_tokens_total") == 12 * 20
     assert value("prefix_reused_tokens_total") == sum(job.cached_count for job in bench.jobs) > 0
+    assert value("draft_tokens_total") >= value("accepted_draft_tokens_total") > 0
     assert value("preemptions_total") == bench.scheduler.preemption_count > 0
     assert value("queue_time_seconds_count") == value("time_to_first_token_seconds_count") == 20
     assert value("inter_token_latency_seconds_count") == 11 * 20

@@ -87,6 +87,7 @@ class Batch:
         took_s = time.monotonic() - begin
         reads = decode_count < len(plan.rows)
         (self._metrics.prefill_s if reads else self._metrics.decode_s).observe(took_s)
+        self._metrics.draft_tokens.inc(plan.draft_count)
         self._observe(decode_count, plan.token_count, took_s, plan.draft_count)
         self._show()
         return True
@@ -117,7 +118,6 @@ class Batch:
     @torch.inference_mode()
     def _emit(self, rows: list[Row], logits: torch.Tensor) -> None:
         """Draws the next token of each row, and another one as long as what was guessed is what is drawn."""
-        self._metrics.draft_tokens.inc(sum(len(row.draft_ids) for row in rows))
         firsts = accumulate((1 + len(row.draft_ids) for row in rows), initial=0)
         drawing = list(zip(rows, firsts, strict=False))
         ahead = 0

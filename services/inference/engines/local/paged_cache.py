@@ -103,7 +103,7 @@ def _parts(row: Row) -> Iterator[tuple[int, int]]:
     """What is one sequence to the runtime: all of a row, or with guesses each token for itself.
 
     The runtime keeps the keys and values of a whole step before it attends to any, so that tokens see those before them
-    all the same; and what it computes for one token is much quicker than what it computes for a few.
+    all the same; and with many sequences it takes up to three times as long for a few tokens of each as for them apart.
     """
     if row.draft_ids:
         yield from pairwise(range(row.begin, row.end + 1))
