@@ -176,7 +176,7 @@ def load(cls: type[SettingsT], environ: Mapping[str, str] = os.environ) -> Setti
     _refuse_unknown(prefix, variables.keys(), environ)
     values: dict[str, Any] = {}
     for variable, (path, field) in variables.items():
-        text = _text(variable, environ) or environ.get(_standard(field), "") or None
+        text = _text(variable, environ) or environ.get(_given_elsewhere(field, environ), "") or None
         if text is not None:
             *outer, name = path
             group = values
@@ -187,14 +187,16 @@ def load(cls: type[SettingsT], environ: Mapping[str, str] = os.environ) -> Setti
         return cls(**values)
     except ValidationError as error:
         secret = {variable for variable, (_, field) in variables.items() if _is_secret(field)}
-        raise ConfigError("; ".join(_complaint(prefix, e, environ, secret) for e in error.errors())) from None
+        elsewhere = {variable: _given_elsewhere(field, environ) for variable, (_, field) in variables.items()}
+        complaints = (_complaint(prefix, e, environ, secret, elsewhere) for e in error.errors())
+        raise ConfigError("; ".join(complaints)) from None
 
 
 def table(cls: type[Settings]) -> str:
     """Returns a Markdown table of the variables, their defaults and meanings."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for variable, _, field in _variables(cls, _prefix(cls)):
-        standard = f" Else as `{name}` says." if (name := _standard(field)) else ""
+        standard = f" Else as `{names[0]}` says." if (names := _standards(field)) else ""
         rows.append(f"| `{variable}` | {_default(field)} | {field.description or ''}{standard} |")
     return "\n".join(rows) + "\n"
 
@@ -258,17 +260,25 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) or (annotation,)
 
 
-def _standard(field: FieldInfo) -> str:
-    """The variable that other programs read for the same thing; empty where there is none."""
+def _standards(field: FieldInfo) -> tuple[str, ...]:
+    """The variables that other programs read for the same thing, the first the one to be told of."""
     extra = field.json_schema_extra
-    return str(extra.get("standard", "")) if isinstance(extra, dict) else ""
+    names = str(extra.get("standard", "")) if isinstance(extra, dict) else ""
+    return tuple(names.split())
+
+
+def _given_elsewhere(field: FieldInfo, environ: Mapping[str, str]) -> str:
+    """The first of those variables that is set; empty where none is."""
+    return next((name for name in _standards(field) if environ.get(name)), "")
 
 
 def _is_secret(field: FieldInfo) -> bool:
     return SecretStr in _alternatives(field.annotation)
 
 
-def _complaint(prefix: str, error: ErrorDetails, environ: Mapping[str, str], secret: set[str]) -> str:
+def _complaint(
+    prefix: str, error: ErrorDetails, environ: Mapping[str, str], secret: set[str], elsewhere: Mapping[str, str]
+) -> str:
     message = "must be true or false" if error["type"] == "bool_parsing" else error["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "must be", 1).replace("String should", "must", 1)
     message = message[:1].lower() + message[1:] if message[1:2].islower() else message
@@ -277,7 +287,12 @@ def _complaint(prefix: str, error: ErrorDetails, environ: Mapping[str, str], sec
     names = [prefix + "_".join(parts[:size]) for size in range(len(parts), 0, -1)]
     variable = next((name for name in names if name in environ or name + FILE_SUFFIX in environ), None)
     if variable is None:
-        return f"{names[0] if names else prefix + '*'}: {message}"
+        name = names[0] if names else prefix + "*"
+        return (
+            f"{other}, which {name} would override: {message}"
+            if (other := elsewhere.get(name))
+            else f"{name}: {message}"
+        )
     if variable in secret:
         return f"{variable} (a secret): {message}"
     value = environ.get(variable) or Path(environ[variable + FILE_SUFFIX])

@@ -132,7 +132,8 @@ class EngineMaker:
 
         assert target.upstream
         assert target.settings
-        return OpenAIEngine(target.upstream, target.settings, _api_key(target.upstream, target.settings, self._environ))
+        api_key = _api_key(target.upstream, target.settings, self._environ)
+        return OpenAIEngine(target.upstream, target.settings, api_key, self._settings.way_out)
 
 
 @dataclass
@@ -231,7 +232,7 @@ async def build(
     servicer = InferenceServicer(
         pipeline, embeddings, router, fleet, safety, cache, time.time(), settings.batch_concurrency
     )
-    access = access_wiring.wire(settings.access, database, limiting.attempts)
+    access = access_wiring.wire(settings.access, database, limiting.attempts, settings.way_out)
     jobs = Jobs(settings.jobs, database, pipeline, embeddings, access.keyring.is_good, router)
     usage = UsageServicer(settlement, admission, targets, books.history, access.store.count, cache.figures)
     figures = LiveFigures(lambda: router.catalog, targets.snapshot, maker.kv_cache_used)

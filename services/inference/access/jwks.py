@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import jwt
+from yarl import URL
 
 from kit.errors import ConfigError, Unavailable
 
@@ -104,12 +105,15 @@ def from_file(path: Path) -> Read:
     return read
 
 
-def from_url(url: str) -> Read:
-    """Fetches a URL; it follows no redirect, which could lead anywhere."""
+def from_url(url: str, proxy: URL | None = None) -> Read:
+    """Fetches a URL, through a proxy where one is named; it follows no redirect, which could lead anywhere."""
 
     async def read() -> bytes:
         timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, allow_redirects=False, proxy=proxy) as answer,
+        ):
             if answer.status != 200:
                 raise ConfigError(f"{url} answers {answer.status}")
             document = await answer.content.read(BYTES_MAX + 1)

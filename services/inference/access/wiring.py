@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from yarl import URL
 
 from kit.errors import ConfigError, Unavailable
 from kit.identity import Caller
+from kit.proxies import DIRECT, Proxies
 from services.inference.access import jwks, secret
 from services.inference.access.authenticator import Authenticator
 from services.inference.access.key import KeyDraft
@@ -98,8 +100,8 @@ class Access:
             await asyncio.to_thread(_write_anew, path, text)
 
 
-def wire(settings: AccessSettings, database: Database, attempts: QuotaStore) -> Access:
-    """Puts access together; attempts to log in are counted where it is told.
+def wire(settings: AccessSettings, database: Database, attempts: QuotaStore, proxies: Proxies = DIRECT) -> Access:
+    """Puts access together; attempts to log in are counted, and public keys fetched, as it is told.
 
     Raises:
         ConfigError: The pepper or the public keys cannot be used.
@@ -111,7 +113,7 @@ def wire(settings: AccessSettings, database: Database, attempts: QuotaStore) -> 
     minter = Minter(derive(pepper, "logins"), settings.login_ttl_s)
     limit = LoginLimit(attempts, settings.login_attempts_max, settings.login_address_attempts_max)
     logins = msgspec.structs.replace(minter.issuer, is_void=keyring.is_disabled)
-    tokens = Tokens(logins, *_others(settings))
+    tokens = Tokens(logins, *_others(settings, proxies))
     return Access(
         settings,
         hmac.new(pepper, b"millrace check", "sha256").hexdigest(),
@@ -122,7 +124,7 @@ def wire(settings: AccessSettings, database: Database, attempts: QuotaStore) -> 
     )
 
 
-def _others(settings: AccessSettings) -> list[Issuer]:
+def _others(settings: AccessSettings, proxies: Proxies) -> list[Issuer]:
     """The issuer beside us, if there is one."""
     if not settings.jwt_issuer:
         return []
@@ -131,14 +133,14 @@ def _others(settings: AccessSettings) -> list[Issuer]:
     if settings.jwt_secret is not None:
         find = _always(settings.jwt_secret.get_secret_value().encode())
         return [Issuer(settings.jwt_issuer, audience, ("HS256",), find, claims, leeway_s)]
-    keys = jwks.Jwks(_reader(settings), settings.jwt_jwks_ttl_s)
+    keys = jwks.Jwks(_reader(settings, proxies), settings.jwt_jwks_ttl_s)
     algorithms, generation = jwks.ALGORITHMS, lambda: keys.generation
     return [Issuer(settings.jwt_issuer, audience, algorithms, keys.find, claims, leeway_s, generation)]
 
 
-def _reader(settings: AccessSettings) -> jwks.Read:
+def _reader(settings: AccessSettings, proxies: Proxies) -> jwks.Read:
     if settings.jwt_jwks_file is None:
-        return jwks.from_url(settings.jwt_jwks_url)
+        return jwks.from_url(settings.jwt_jwks_url, proxies.before(URL(settings.jwt_jwks_url)))
     jwks.parse(settings.jwt_jwks_file.read_bytes())  # a file that is wrong stops the start, not the first call
     return jwks.from_file(settings.jwt_jwks_file)
 

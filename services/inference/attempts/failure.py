@@ -33,6 +33,7 @@ LASTING = OWN | {
     "INTER_TOKEN_TIMEOUT",  # it has had its whole patience once in this call
     "UPSTREAM_AUTHENTICATION",
     "UPSTREAM_PERMISSION_DENIED",
+    "UPSTREAM_PROXY_REFUSED",
     "UPSTREAM_QUOTA",
     "UPSTREAM_REDIRECT",
     "UPSTREAM_TLS",

@@ -22,6 +22,7 @@ import openai
 from yarl import URL
 
 from kit.errors import DeadlineExceeded, MillraceError, Unimplemented
+from kit.proxies import DIRECT, Proxies, parse
 from services.inference.accounting import metering
 from services.inference.accounting.metering import Meter
 from services.inference.engines.openai_errors import from_answer, malformed, truncated
@@ -44,6 +45,7 @@ class OpenAIEngine:
         label: The upstream's name in the models file.
         upstream: Its entry there.
         api_key: Sent as bearer token; None sends none.
+        proxies: What stands before upstreams that name no proxy of their own.
 
     Raises:
         ConfigError: The upstream's file of authorities cannot be read.
@@ -51,7 +53,7 @@ class OpenAIEngine:
 
     kind = "openai"
 
-    def __init__(self, label: str, upstream: Upstream, api_key: str | None) -> None:
+    def __init__(self, label: str, upstream: Upstream, api_key: str | None, proxies: Proxies = DIRECT) -> None:
         self._label = label
         self._upstream = upstream
         self.streams = upstream.streams
@@ -62,12 +64,15 @@ class OpenAIEngine:
             project=upstream.project,
             default_headers=upstream.headers,
             max_retries=0,
+            # It is asked for headers alone: a proxy that httpx does not speak to would fail its start all the same.
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
         )
         authorization = sdk.auth_headers if api_key else {}  # no part of the defaults since SDK 3
         headers = {**authorization, **sdk.default_headers}
         sent = {name: value for name, value in headers.items() if isinstance(value, str)}
-        self._http = UpstreamHttp(label, upstream, sent)
         base = URL(str(sdk.base_url))
+        proxy = parse(upstream.proxy) if upstream.proxy else proxies.before(base)
+        self._http = UpstreamHttp(label, upstream, sent, proxy)
         self._chat_url, self._completions_url = base / "chat/completions", base / "completions"
         self._embeddings_url = base / "embeddings"
 

@@ -117,13 +117,30 @@ def from_transport(error: Exception, label: str) -> MillraceError:
         return Unavailable("UPSTREAM_TLS", message)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return Unavailable("UPSTREAM_UNREACHABLE", f"the host name of upstream {label} cannot be resolved; retry")
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return Unavailable("UPSTREAM_UNREACHABLE", f"the proxy before upstream {label} cannot be reached; retry")
     if isinstance(error, aiohttp.ClientConnectorError):
         return Unavailable("UPSTREAM_UNREACHABLE", f"upstream {label} cannot be reached; retry")
     if isinstance(error, aiohttp.ClientPayloadError):
         return truncated(label)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _from_proxy(error.status, label)
     if isinstance(error, aiohttp.ClientResponseError):
         return malformed("no HTTP, or too large a head")
     return Unavailable("UPSTREAM_DISCONNECTED", f"upstream {label} closed the connection; retry")
+
+
+def _from_proxy(status: int, label: str) -> MillraceError:
+    """The error of a proxy that makes no way to the upstream: none of the upstream's own statuses."""
+    if status == 407:
+        message = (
+            f"the proxy before upstream {label} asks for a password, or for another one; the operator must give it"
+        )
+        return Unavailable("UPSTREAM_PROXY_REFUSED", message)
+    if 400 <= status < 500:
+        message = f"the proxy before upstream {label} refused ({status}); the operator must have it let calls through"
+        return Unavailable("UPSTREAM_PROXY_REFUSED", message)
+    return Unavailable("UPSTREAM_UNREACHABLE", f"the proxy before upstream {label} answered {status}; retry")
 
 
 def truncated(label: str) -> MillraceError:
@@ -145,6 +162,8 @@ def malformed(what: str) -> MillraceError:
 def _error(status: int, headers: Mapping[str, str], said: _Said, label: str) -> MillraceError:
     if special := _special(status, said):
         return special
+    if status == 407:  # of a proxy before an upstream that is spoken to in the clear
+        return _from_proxy(status, label)
     reason, message = "UPSTREAM_" + _name(status), _for_caller(said, f"the upstream answered {status}")
     if status in (400, 413, 422):
         return InvalidArgument(_field_of(said.param), message, reason=reason)

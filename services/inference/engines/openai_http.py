@@ -8,6 +8,7 @@ never retries, but for one case that is no failure: a connection that had been c
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Mapping
@@ -20,8 +21,11 @@ from yarl import URL
 
 from kit import telemetry
 from kit.errors import ConfigError, MillraceError
+from kit.proxies import name
 from services.inference.engines import openai_errors
 from services.inference.routing.catalog import Upstream
+
+log = logging.getLogger(__name__)
 
 ERROR_BYTES_MAX = 64 * 1024
 ERROR_S = 2.0  # an error's body is worth no longer a wait: the status has said most of it
@@ -125,13 +129,15 @@ class UpstreamHttp:
         label: The upstream's name in the models file.
         upstream: Its entry there.
         headers: Sent with every request.
+        proxy: The HTTP proxy before it; None: there is none.
 
     Raises:
         ConfigError: The file of authorities cannot be read.
     """
 
-    def __init__(self, label: str, upstream: Upstream, headers: Mapping[str, str]) -> None:
+    def __init__(self, label: str, upstream: Upstream, headers: Mapping[str, str], proxy: URL | None = None) -> None:
         self._label = label
+        self._proxy = proxy
         self._connect_s = upstream.connect_timeout_s
         self._tls = _tls(label, upstream.ca_file)
         # No compression: it would be held back upstream, and could unfold without bound here.
@@ -143,6 +149,10 @@ class UpstreamHttp:
 
     async def open(self) -> None:
         """Makes the pool; the upstream itself is not asked, so that it may be down at start."""
+        if self._proxy:
+            log.info(
+                "an upstream is reached through a proxy", extra={"upstream": self._label, "proxy": name(self._proxy)}
+            )
         self._pooled = self._session(aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=self._tls))
         self._fresh = self._session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls))
 
@@ -199,13 +209,13 @@ class UpstreamHttp:
         sent_at = time.monotonic()
         try:
             return await self._pooled.post(
-                url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sending
+                url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy, trace_request_ctx=sending
             )
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
             has_begun = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
             if has_begun or not sending.is_reused or time.monotonic() - sent_at > IDLE_CLOSE_S:
                 raise
-        return await self._fresh.post(url, data=body, headers=headers, allow_redirects=False)
+        return await self._fresh.post(url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> MillraceError:
         """What an answer that cannot be used means; its body is read as far as that is bearable."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, HttpUrl, PrivateAttr, field_validator, model_validator
 
+from kit import proxies
 from kit.document import Document
 from kit.errors import NotFound
 from services.inference.generation import Usage
@@ -58,6 +59,17 @@ class Upstream(Document):
     stream_usage: bool = Field(default=True, description="Whether it accepts stream_options.include_usage.")
     streams: bool = Field(default=True, description="Whether it streams; where not, its silence is noticed late.")
     ca_file: str | None = Field(default=None, description="PEM file of the authorities that sign its certificate.")
+
+    proxy: str | None = Field(
+        default=None, description="HTTP proxy before it, or `none`; when absent, as HTTPS_PROXY and NO_PROXY say."
+    )
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, proxy: str | None) -> str | None:
+        if (url := proxies.parse(proxy) if proxy else None) and url.raw_user is not None:
+            raise ValueError("must have no password in it: MILLRACE_INFERENCE_HTTPS_PROXY may")
+        return proxy
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:

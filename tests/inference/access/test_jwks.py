@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from kit.errors import ConfigError, Unauthenticated, Unavailable
 from services.inference.access import jwks as module
 from services.inference.access.jwks import ALGORITHMS, BYTES_MAX, LOOK_INTERVAL_S, Jwks, from_file, from_url, parse
 from services.inference.access.tokens import Issuer, Tokens
+from tests.fakes.http_proxy import HttpProxy
 from tests.inference.access.parts import AUDIENCE, ISSUER, Clock, Signer, jwks
 
 OLD, NEW = Signer("old"), Signer("new", "ES256")
@@ -153,6 +155,22 @@ async def test_a_url_that_answers_otherwise_gives_no_keys(
 
     with pytest.raises(Unavailable):
         await Jwks(from_url(f"{url}/jwks"), 600).find("old")
+
+
+async def test_a_url_behind_a_proxy(server: tuple[str, dict[str, web.Response]]) -> None:
+    """Who makes the tokens may be known to a company's proxy alone."""
+    url, answers = server
+    answers["/jwks"] = web.Response(body=jwks(OLD))
+    hidden = f"{url.replace('127.0.0.1', 'keys.company.invalid')}/jwks"
+    proxy = HttpProxy()
+    await proxy.start()
+    try:
+        assert await Jwks(from_url(hidden, URL(proxy.url)), 600).find("old")
+        with pytest.raises(Unavailable):
+            await Jwks(from_url(hidden), 600).find("old")
+    finally:
+        await proxy.stop()
+    assert proxy.asked == [f"GET {hidden} HTTP/1.1"]
 
 
 async def test_a_url_that_does_not_answer_costs_a_bounded_wait(

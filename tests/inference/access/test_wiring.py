@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from yarl import URL
 
 from kit import telemetry
 from kit.config import DialSettings, ServeSettings, load
 from kit.dial import dial
 from kit.errors import ConfigError, Unauthenticated, Unavailable
 from kit.identity import CallContext
+from kit.proxies import Proxies
 from kit.serve import Registration, Server
 from millrace.inference.v1 import access_service_pb2, access_service_pb2_grpc
 from services.inference.access import secret
@@ -30,6 +32,7 @@ from services.inference.database.database import Database
 from services.inference.database.settings import DatabaseSettings
 from services.inference.quota.memory_store import MemoryStore
 from tests.fakes.certificates import Authority
+from tests.fakes.http_proxy import HttpProxy
 from tests.inference.access.parts import AUDIENCE, DEADLINE_S, ISSUER, ShownCall, Signer, jwks
 from tests.inference.suite import failure
 
@@ -201,3 +204,20 @@ def test_production_starts_with_the_door_shut() -> None:
     assert text not in repr(settings)
     with pytest.raises(ValidationError):
         InferenceSettings(environment="production")
+
+
+async def test_public_keys_are_fetched_through_the_proxy(database: Database, tmp_path: Path) -> None:
+    """A first token has them fetched, by the way that the environment names."""
+    proxy = HttpProxy(refusal=502)
+    await proxy.start()
+    url = "https://keys.company.invalid/jwks"
+    settings = AccessSettings(
+        pepper_path=tmp_path / "pepper", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_jwks_url=url
+    )
+    try:
+        access = wire(settings, database, MemoryStore(), Proxies(URL(proxy.url)))
+        with pytest.raises(Unavailable):
+            await access.authenticator._tokens.caller_of(Signer("new").sign())
+    finally:
+        await proxy.stop()
+    assert proxy.asked == ["CONNECT keys.company.invalid:443 HTTP/1.1"]
