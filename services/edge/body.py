@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from services.edge.choices import allowed
 from services.edge.fault import Fault
 
 T = TypeVar("T")
@@ -22,6 +23,8 @@ T = TypeVar("T")
 _WHERE = re.compile(r"(?s)(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*?)(?:\[\.\.\.\])*`)?$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`$", re.DOTALL)
+_VALUE = re.compile(r"Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
+_VALUE_CHARS_MAX = 80
 _EXACT_MAX = 2**53
 _TOO_DEEP = "The body is nested too deeply."
 
@@ -32,12 +35,15 @@ class BodyReader(Generic[T]):
     Args:
         model: The struct to read; it forbids unknown fields.
         refused: Known fields that are not supported, each with what to do instead. Null counts as not given.
+        hints: What to do instead of giving a field another type, for those where many do.
     """
 
-    def __init__(self, model: type[T], refused: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, model: type[T], refused: Mapping[str, str] | None = None, hints: Mapping[str, str] | None = None
+    ) -> None:
         self._decode = msgspec.json.Decoder(model).decode
         self._model = model
-        self._refused = refused or {}
+        self._refused, self._hints = refused or {}, hints or {}
 
     def read(self, raw: bytes) -> T:
         """Decodes a body.
@@ -60,10 +66,12 @@ class BodyReader(Generic[T]):
         _find_bad_text(raw)
         if not isinstance(error, msgspec.ValidationError):
             raise Fault.invalid(f"The body is not valid JSON: {error}.")
+        document = None
         try:
-            return self._decode(msgspec.json.encode(self._without_refused(_decode_plain(raw))))
+            document = _decode_plain(raw)
+            return self._decode(msgspec.json.encode(self._without_refused(document)))
         except msgspec.ValidationError as second:
-            raise _fault(second) from None
+            raise self._fault(second, document) from None
         except RecursionError:
             raise Fault.invalid(_TOO_DEEP) from None
 
@@ -76,6 +84,22 @@ class BodyReader(Generic[T]):
                 raise Fault.invalid(f"Not supported: {instead}", name, "unsupported_parameter")
         return {key: value for key, value in document.items() if key not in self._refused}
 
+    def _fault(self, error: msgspec.ValidationError, document: Any) -> Fault:
+        """The fault that a validation error stands for."""
+        match = _WHERE.match(str(error))
+        assert match is not None
+        what, path = match["what"], (match["path"] or "").lstrip(".")
+        if unknown := _UNKNOWN.match(what):
+            return Fault.invalid("Unknown field.", _join(path, unknown["name"]), "unknown_parameter")
+        if missing := _MISSING.match(what):
+            return Fault.invalid("This field is required.", _join(path, missing["name"]), "missing_required_parameter")
+        if value := _VALUE.match(what):
+            what = f"Invalid value {_shortened(value['value'])}"
+            if choices := allowed(self._model, path, document):
+                what += f"; expected one of {', '.join(choices)}"
+        hint = self._hints.get(path.partition("[")[0]) if ", got `" in what else None
+        return Fault.invalid(f"{what}. {hint}" if hint else f"{what}.", path or None, "invalid_value")
+
 
 def _number(literal: str) -> int | float:
     """A number with a fraction or an exponent; JSON Schema's integers may be written so, as far as they are exact."""
@@ -86,16 +110,9 @@ def _number(literal: str) -> int | float:
 _decode_plain = msgspec.json.Decoder(float_hook=_number).decode
 
 
-def _fault(error: msgspec.ValidationError) -> Fault:
-    """The fault that a validation error stands for."""
-    match = _WHERE.match(str(error))
-    assert match is not None
-    what, path = match["what"], (match["path"] or "").lstrip(".")
-    if unknown := _UNKNOWN.match(what):
-        return Fault.invalid("Unknown field.", _join(path, unknown["name"]), "unknown_parameter")
-    if missing := _MISSING.match(what):
-        return Fault.invalid("This field is required.", _join(path, missing["name"]), "missing_required_parameter")
-    return Fault.invalid(f"{what}.", path or None, "invalid_value")
+def _shortened(value: str) -> str:
+    """A value in quotation marks, short enough to be read."""
+    return value if len(value) <= _VALUE_CHARS_MAX else f"{value[:_VALUE_CHARS_MAX]}..."
 
 
 def _join(path: str, name: str) -> str:

@@ -97,6 +97,7 @@ def _openai(openai: OpenAIEndpoints) -> list[Route]:
             answer=completion_request.Completion,
             events=(completion_request.CompletionChunk,),
             refused=completion_request.REFUSED,
+            hints=completion_request.HINTS,
         ),
         Route(
             "POST",
@@ -106,6 +107,7 @@ def _openai(openai: OpenAIEndpoints) -> list[Route]:
             "OpenAI",
             body=embeddings.EmbeddingRequest,
             answer=embeddings.EmbeddingList,
+            hints=embeddings.HINTS,
         ),
         Route(
             "POST",

@@ -65,6 +65,8 @@ _CODE = {
     "CONCURRENCY_LIMITED": "rate_limit_exceeded",
     "BUDGET_EXCEEDED": "insufficient_quota",
 }
+# What is named and is not there: by a path or a field that has the same name everywhere.
+_PARAM = {"MODEL_NOT_FOUND": "model", "FILE_NOT_FOUND": "file_id", "KEY_NOT_FOUND": "key_id"}
 # After these the work may have been done and paid for: a client's automatic retry would pay twice.
 _BILLED = {Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED, Code.CANCELLED}
 # A status that no service of ours wrote has the transport's words, which tell of addresses and sockets.
@@ -146,6 +148,7 @@ class Fault(Exception):
         if categories and error.reason == "CONTENT_BLOCKED":
             message = f"{message} (categories: {', '.join(categories)})"
         extra = {"categories": categories} if categories else None
+        param = param or _PARAM.get(error.reason)
         return cls(status, message, param=param, code=code, headers=_headers_of(error), extra=extra)
 
     def renamed(self, param: str) -> Fault:

@@ -21,6 +21,13 @@ ASKED = {
     "/batch-process": "items[].message",
 }
 
+# What a job of one item was asked with is what its request asked with; files of batches name their lines themselves.
+_JOB_RULES = (
+    (re.compile(r"^items\[0\]\.(?:generation|embedding)\b"), "spec"),
+    (re.compile(r"^items\[0\]\.label\b"), "session_id"),
+    (re.compile(r"^items\[0\]\.attachment\b"), "spec.input"),
+    (re.compile(r"^ttl\b"), "expires_after[seconds]"),
+)
 _ASKED_FIELD = re.compile(
     r"^specs?(?:\[(?P<index>\d+)\])?\.(?:input|raw_prompt|conversation(?:\.messages)?)\b(?P<path>.*)$"
 )
@@ -52,6 +59,8 @@ def param_of(field: str, route: str = "") -> str | None:
         field: Path of the field.
         route: Template of the path that the body was sent to.
     """
+    for pattern, words in _JOB_RULES:
+        field = pattern.sub(words, field)
     if found := _ASKED_FIELD.match(field):
         field = ASKED.get(route, "input").replace("[]", f"[{found['index']}]" if found["index"] else "")
         # Only the body of a chat has messages: in the others there is no such place within.

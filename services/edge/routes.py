@@ -28,6 +28,7 @@ class Route:
         events: Structs of the data of server-sent events, where the endpoint can stream.
         text: Media type of an answer that is not JSON.
         refused: Known fields that are not supported, with what to do instead.
+        hints: What to give in place of another type, for fields where many give it.
         errors: Statuses besides 200 that the endpoint itself gives.
         form: Schema of the multipart form that the endpoint reads by itself, where it takes one.
         empty: When the answer is 204, without a body; None where it never is.
@@ -44,6 +45,7 @@ class Route:
     events: tuple[type, ...] = ()
     text: str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     explains: bool = False
     query: type | None = None
@@ -104,7 +106,7 @@ class Bound:
     def __init__(self, route: Route, template: str) -> None:
         self.route = route
         self.template = template
-        self.reader: BodyReader[Any] | None = BodyReader(route.body, route.refused) if route.body else None
+        self.reader: BodyReader[Any] | None = BodyReader(route.body, route.refused, route.hints) if route.body else None
 
 
 def allow(methods: Mapping[str, object]) -> bytes:

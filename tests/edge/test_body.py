@@ -76,6 +76,42 @@ def test_the_field_is_named(raw, param, code):
     assert (fault.status, fault.param, fault.code) == (400, param, code)
 
 
+@pytest.mark.parametrize(
+    ("fields", "param", "value", "choices"),
+    [
+        ({"messages": [{"role": "owner"}]}, "messages[0].role", "'owner'", "assistant, developer, system, tool, user"),
+        (
+            {"messages": [{"role": "o" * 70_000}]},
+            "messages[0].role",
+            f"'{'o' * 79}...",
+            "assistant, developer, system, tool, user",
+        ),
+        (
+            {"messages": [{"role": "system", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+            "'image_url'",
+            "text",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "x"}]}]},
+            "messages[0].content[0].type",
+            "'x'",
+            "file, image_url, input_audio, text",
+        ),
+        ({"reasoning_effort": "much"}, "reasoning_effort", "'much'", "high, low, medium, minimal, none"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'xml'", "json_object, json_schema, text"),
+        ({"tools": [{"type": "x"}]}, "tools[0].type", "'x'", "function"),
+    ],
+)
+def test_a_wrong_choice_is_told_the_right_ones(fields, param, value, choices):
+    """Those of the struct that the body chose by its tag; a value that fills pages is cut."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    with pytest.raises(Fault) as caught:
+        BodyReader(ChatRequest, REFUSED).read(msgspec.json.encode(body))
+    assert (caught.value.param, caught.value.code) == (param, "invalid_value")
+    assert caught.value.message == f"{param}: Invalid value {value}; expected one of {choices}."
+
+
 def test_refused_fields_may_be_null():
     """Null means not given; what else is wrong is still found."""
     assert READER.read(b'{"old": null, "name": "x"}') == Outer("x")

@@ -58,6 +58,13 @@ def test_a_chat_is_asked_with_messages(field, param):
         (RESPONSE, "spec.conversation.messages[2].parts[1]", "input"),
         ("/chat", "spec.conversation.messages[0].parts[0]", "message"),
         ("/generate", "specs[1].input", "prompts[1]"),
+        (RESPONSE, "items[0].generation.sampling.top_p", "top_p"),
+        (RESPONSE, "items[0].generation.metadata", "metadata"),
+        (RESPONSE, "items[0].generation.conversation.messages[2]", "input"),
+        (RESPONSE, "items[0].attachment", "input"),
+        ("/chat-async", "items[0].generation.conversation.messages[0]", "message"),
+        ("/chat-async", "items[0].label", "session_id"),
+        ("/v1/files", "ttl", "expires_after[seconds]"),
         ("/batch-process", "specs[1].conversation.messages[0]", "items[1].message"),
     ],
 )

@@ -185,7 +185,24 @@ async def test_unknown_model_is_404(edge):
     """A model that is not there is model_not_found."""
     answer = await edge.get("/v1/models/nothing")
 
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "embed", "input": [[101, 102]]}),
+        ("/v1/embeddings", {"model": "embed", "input": [101, 102]}),
+        ("/v1/completions", {"model": "gpt", "prompt": [101, 102]}),
+    ],
+)
+async def test_token_ids_are_refused_with_what_to_do(edge, path, body):
+    """Clients that send them by default, as LangChain does, can be told not to."""
+    error = (await edge.post(path, body)).json()["error"]
+
+    assert error["param"].endswith("[0]")
+    assert "Give text: token ids are not taken" in error["message"]
 
 
 def test_no_field_of_openai_is_forgotten():

@@ -24,6 +24,7 @@ from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 from services.edge.jobs.job_client import JobClient
 from services.edge.openai import answer, chat_request, completion_request, spec
+from services.edge.openai.embeddings import HINTS as EMBEDDING_HINTS
 from services.edge.openai.embeddings import EmbeddingRequest, embed_request, embedding_list
 from services.edge.responses import answer as response_answer
 from services.edge.responses import kept
@@ -33,8 +34,8 @@ LINE_COUNT_MAX = 50_000
 SLICE_S = 0.01  # of reading: nobody else waits for longer
 _BOM = b"\xef\xbb\xbf"
 _CHAT = BodyReader(chat_request.ChatRequest, chat_request.REFUSED)
-_COMPLETION = BodyReader(completion_request.CompletionRequest, completion_request.REFUSED)
-_EMBEDDING = BodyReader(EmbeddingRequest)
+_COMPLETION = BodyReader(completion_request.CompletionRequest, completion_request.REFUSED, completion_request.HINTS)
+_EMBEDDING = BodyReader(EmbeddingRequest, hints=EMBEDDING_HINTS)
 _RESPONSE = BodyReader(response_request.ResponseRequest, response_request.REFUSED)
 _encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 

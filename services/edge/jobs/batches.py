@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from kit.errors import NotFound
 from millrace.inference.v1 import job_pb2, job_service_pb2
 from services.edge import query
 from services.edge.exchange import Exchange
@@ -97,8 +98,11 @@ class BatchEndpoints:
     async def create(self, exchange: Exchange, body: NewBatch) -> Batch:
         """POST /v1/batches: reads the whole file first, so that a line that is no request refuses it."""
         await self._inference.jobs(exchange, KIND, 1, "")  # who may have no batch is told that, not which file it has
-        file_id = bare(body.input_file_id, FILE, "file")
-        kept = await self._inference.file(exchange, file_id)
+        file_id = bare(body.input_file_id, FILE, "file", "input_file_id")
+        try:
+            kept = await self._inference.file(exchange, file_id)
+        except NotFound as error:
+            raise Fault.of(error, "input_file_id") from error
         if kept.purpose != "batch":
             raise Fault.invalid("The file was not uploaded with the purpose `batch`.", "input_file_id")
         data = b"".join([piece async for piece in self._inference.read_file(exchange, file_id)])
@@ -111,7 +115,7 @@ class BatchEndpoints:
     async def list(self, exchange: Exchange, _: None) -> BatchList:
         """GET /v1/batches."""
         asked = query.read(exchange, BatchQuery)
-        after = bare(asked.after, BATCH, "batch") if asked.after else ""
+        after = bare(asked.after, BATCH, "batch", "after") if asked.after else ""
         page = await self._inference.jobs(exchange, KIND, asked.limit, after)
         data = [_batch(job) for job in page.jobs]
         first, last = (data[0].id, data[-1].id) if data else (None, None)

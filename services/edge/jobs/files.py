@@ -122,7 +122,7 @@ class FileEndpoints:
     async def list(self, exchange: Exchange, _: None) -> FileList:
         """GET /v1/files: what was uploaded; files of batches are found by their batch."""
         asked = query.read(exchange, FileQuery)
-        after = bare(asked.after, FILE, "file") if asked.after else ""
+        after = bare(asked.after, FILE, "file", "after") if asked.after else ""
         page = await self._inference.files(
             exchange, asked.purpose, min(asked.limit, 100), after, oldest_first=asked.order == "asc"
         )
@@ -134,7 +134,7 @@ class FileEndpoints:
         """GET /v1/files/{file_id}."""
         file_id = exchange.params["file_id"]
         if prefix := _derived(file_id):
-            job = await batch_of(self._inference, exchange, bare(file_id, prefix, "file"))
+            job = await batch_of(self._inference, exchange, bare(file_id, prefix, "file"), "file")
             size = sum([len(line) async for line in self._lines(exchange, job, prefix)])
             word = "output" if prefix == OUTPUT else "error"
             name = f"{BATCH}{job.job_id}_{word}.jsonl"
@@ -146,7 +146,7 @@ class FileEndpoints:
         """GET /v1/files/{file_id}/content."""
         file_id = exchange.params["file_id"]
         if prefix := _derived(file_id):
-            job = await batch_of(self._inference, exchange, bare(file_id, prefix, "file"))
+            job = await batch_of(self._inference, exchange, bare(file_id, prefix, "file"), "file")
             pieces = self._lines(exchange, job, prefix)
         else:
             pieces = self._inference.read_file(exchange, bare(file_id, FILE, "file"))
@@ -164,13 +164,13 @@ class FileEndpoints:
         return Deleted(file_id, "file")
 
 
-async def batch_of(inference: JobClient, exchange: Exchange, job_id: str) -> job_pb2.Job:
+async def batch_of(inference: JobClient, exchange: Exchange, job_id: str, what: str = "batch") -> job_pb2.Job:
     """The job that is a batch.
 
     Raises:
-        Fault: 404: the caller has no such batch.
+        Fault: 404, of `what` the caller asked for: it has no such batch.
     """
-    return await inference.job(exchange, job_id, KIND, "batch")
+    return await inference.job(exchange, job_id, KIND, what)
 
 
 def _derived(file_id: str) -> str:

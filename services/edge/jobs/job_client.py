@@ -58,8 +58,8 @@ class JobClient(InferenceClient):
         answer: job_service_pb2.UploadJobResponse = await self._upload(exchange, self._jobs.UploadJob, pieces())
         return answer.job
 
-    async def job(self, exchange: Exchange, job_id: str, kind: str, what: str) -> job_pb2.Job:
-        """Gets a job of a kind.
+    async def job(self, exchange: Exchange, job_id: str, kind: str, what: str, param: str = "") -> job_pb2.Job:
+        """Gets a job of a kind; `param` says where its id was given, if not in the path.
 
         Raises:
             Fault: 404, in the caller's word for it: it has no such job.
@@ -73,7 +73,8 @@ class JobClient(InferenceClient):
         else:
             if answer.job.kind == kind:
                 return answer.job
-        raise Fault(404, f"There is no such {what} of yours.", code=f"{what}_not_found")
+        message = f"There is no such {what} of yours."
+        raise Fault(404, message, param=param or f"{what}_id", code=f"{what}_not_found")
 
     async def jobs(self, exchange: Exchange, kind: str, limit: int, after: str) -> job_service_pb2.ListJobsResponse:
         """Lists jobs of a kind."""

@@ -11,6 +11,7 @@ from services.edge.openai.chat_answer import Usage
 from services.edge.openai.receipt import Receipt
 
 REFUSED = {"suffix": "no target fills in the middle."}
+HINTS = {"prompt": "Give text: token ids are not taken."}
 # OpenAI's default for this endpoint, in its published schema.
 MAX_TOKENS_DEFAULT = 16
 

@@ -13,6 +13,9 @@ from millrace.inference.v1 import inference_service_pb2 as pb
 from services.edge.openai import fields
 from services.edge.openai.receipt import Receipt, receipt
 
+# LangChain sends token ids unless it is told not to.
+HINTS = {"input": "Give text: token ids are not taken (LangChain: check_embedding_ctx_length=False)."}
+
 Text = Annotated[str, Meta(min_length=1)]
 
 

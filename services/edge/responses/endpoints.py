@@ -101,9 +101,10 @@ class ResponseEndpoints:
         """The conversation that a response continues."""
         if previous is None:
             return []
-        item = await self._item(exchange, bare(previous, RESPONSE, "response"))
+        place = "previous_response_id"
+        item = await self._item(exchange, bare(previous, RESPONSE, "response", place), place)
         if not item.HasField("answer"):
-            raise Fault.invalid("The response is not complete.", "previous_response_id")
+            raise Fault.invalid("The response is not complete.", place)
         had = kept.unpack(item)
         output = answer.answered(had.response, item.answer).output
         return [*had.before, *had.input, *(Raw(msgspec.json.encode(_sent_back(one))) for one in output)]
@@ -211,8 +212,8 @@ class ResponseEndpoints:
     async def _response(self, exchange: Exchange, job_id: str) -> Response:
         return _as_it_stands(await self._item(exchange, job_id), job_id)
 
-    async def _item(self, exchange: Exchange, job_id: str) -> job_pb2.JobItem:
-        await self._inference.job(exchange, job_id, KIND, "response")
+    async def _item(self, exchange: Exchange, job_id: str, param: str = "") -> job_pb2.JobItem:
+        await self._inference.job(exchange, job_id, KIND, "response", param)
         return await self._inference.first_item(exchange, job_id)
 
     def _id(self, exchange: Exchange) -> str:

@@ -108,7 +108,8 @@ class TraceEndpoints:
         owner = self._owners.of(exchange)
         if request is not None and (sees_all or (owner and owner == request.owner)):
             return self._store, request
-        raise Fault(404, "No such request of yours is known, or not any more.", code="trace_not_found")
+        message = "No such request of yours is known, or not any more."
+        raise Fault(404, message, param="request_id", code="trace_not_found")
 
 
 def _event(kind: bytes, data: Span | TraceEnd) -> bytes:

@@ -256,7 +256,9 @@ class Catalog(Document):
         """
         if found := self.match(name):
             return found
-        raise NotFound("MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; ListModels names those that do")
+        raise NotFound(
+            "MODEL_NOT_FOUND", f"model {name[:256]!r} does not exist; ListModels (GET /v1/models) names those that do"
+        )
 
     def match(self, name: str) -> Model | None:
         """Finds a model as `find` does; None where there is none."""

@@ -192,14 +192,37 @@ async def test_uploads_are_checked(http: httpx.AsyncClient) -> None:
     ]
 
     assert [(one.status_code, one.json()["error"]["param"]) for one in answers] == [
-        (415, None), (400, "file"), (400, "purpose"), (400, "ttl"), (413, None), (400, None)
+        (415, None), (400, "file"), (400, "purpose"), (400, "expires_after[seconds]"), (413, None), (400, None)
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["files/file-x", "files/file-out-" + "0" * 32, "files/x/content", "batches/batch_x"])
-async def test_what_is_not_there_is_404(http: httpx.AsyncClient, path: str) -> None:
-    """In the error envelope, with a code of its own."""
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("files/file-x", "file_id"),
+        ("files/file-" + "0" * 32, "file_id"),
+        ("files/file-out-" + "0" * 32, "file_id"),
+        ("files/x/content", "file_id"),
+        ("files?after=file-x", "after"),
+        ("batches/batch_x", "batch_id"),
+        ("batches/batch_" + "0" * 32, "batch_id"),
+        ("batches?after=x", "after"),
+    ],
+)
+async def test_what_is_not_there_is_404(http: httpx.AsyncClient, path: str, param: str) -> None:
+    """In the error envelope, with a code of its own and where it was asked for."""
     answer = await http.get(f"/v1/{path}")
 
-    assert answer.status_code == 404
-    assert answer.json()["error"]["code"].endswith("_not_found")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (404, param)
+    assert error["code"].endswith("_not_found")
+
+
+@pytest.mark.parametrize("file_id", ["file-x", "file-" + "0" * 32])
+async def test_a_batch_of_a_file_that_is_not_there(http: httpx.AsyncClient, file_id: str) -> None:
+    """The field of the body is named."""
+    asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    answer = await http.post("/v1/batches", json=asked)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (404, "input_file_id", "file_not_found")

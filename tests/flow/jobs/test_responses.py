@@ -296,3 +296,30 @@ async def test_bad_bodies_are_refused_by_field(http: httpx.AsyncClient, body: An
     answer = await http.post("/v1/responses", json={"model": "gpt", **body})
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("name", ["resp_x", "resp_" + "0" * 32])
+async def test_what_is_not_there_is_404(http: httpx.AsyncClient, name: str) -> None:
+    """Where it was asked for is named, in the path and in the body."""
+    shown = await http.get(f"/v1/responses/{name}")
+    before = await http.post("/v1/responses", json={"model": "gpt", "input": "hi", "previous_response_id": name})
+
+    errors = [one.json()["error"] for one in (shown, before)]
+    assert [one.status_code for one in (shown, before)] == [404, 404]
+    assert [error["code"] for error in errors] == ["response_not_found"] * 2
+    assert [error["param"] for error in errors] == ["response_id", "previous_response_id"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("top_p", 0), ("metadata", {str(number): "x" for number in range(200)})],
+    ids=["top_p", "metadata"],
+)
+async def test_what_inference_refuses_is_named_as_the_body_does(
+    http: httpx.AsyncClient, field: str, value: object
+) -> None:
+    """And not as a job's item has it."""
+    answer = await http.post("/v1/responses", json={"model": "gpt", "input": "hi", "store": True, field: value})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+    assert answer.json()["error"]["message"].startswith(f"{field}: ")

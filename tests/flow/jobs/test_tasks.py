@@ -55,4 +55,12 @@ async def test_what_is_no_task_is_404(http: httpx.AsyncClient) -> None:
     """In the error envelope, whatever was asked for."""
     answer = await http.get("/chat-status/nothing")
 
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "task_not_found")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (404, "task_not_found", "task_id")
+
+
+async def test_a_bad_label_is_named_as_the_body_does(http: httpx.AsyncClient) -> None:
+    """And not as a job's item has it."""
+    answer = await http.post("/chat-async", json={"message": "hi", "session_id": "\0"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "session_id")
