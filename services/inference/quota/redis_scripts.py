@@ -219,12 +219,12 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, A[2])
 )
 
 # KEYS: replicas, a sorted set by the instant until which each counts. Words: now or '-', id, hold_ms.
-# Returns: how many there are.
+# Returns: how many there are. What adds comes first: a Redis that is full lets it pass where a script has written.
 BEAT: Final = (
     _COMMON
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZADD', KEYS[1], now + A[3], A[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('PEXPIRE', KEYS[1], A[3])
 return redis.call('ZCARD', KEYS[1])
 """

@@ -93,9 +93,13 @@ class RedisStore:
             words += (KINDS[limit.window], amount)
         await self._run(FLOOR, self._layout(claim).keys, words)
 
-    async def tend(self, slots: Collection[str]) -> None:
-        """Ends what nobody renews: what a replica left that is gone. Also counts the replicas that do so."""
+    async def beat(self) -> None:
+        """Says that this replica is there, and counts those that do."""
         self.replica_count = await self._run(BEAT, [f"{PREFIX}:replicas"], [self._now(), self._id, self._hold_ms])
+
+    async def tend(self, slots: Collection[str]) -> None:
+        """Ends what nobody renews: what a replica left that is gone."""
+        await self.beat()
         await asyncio.gather(*(self._tend(slot) for slot in slots))
 
     async def _tend(self, slot: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kit.document_file import DocumentFile
@@ -20,6 +20,7 @@ from services.inference.quota.tiers import QuotaRules
 if TYPE_CHECKING:
     from services.inference.quota.redis_lane import RedisLane
     from services.inference.quota.redis_store import RedisStore
+    from services.inference.quota.redis_watch import RedisWatch
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,17 @@ class Limiting:
     reload: QuotasReload
     opening: Opening
     attempts: QuotaStore
-    lane: RedisLane | None
+    shared: tuple[RedisStore, RedisLane] | None
+    _watch: RedisWatch | None = field(default=None)
 
     async def start(self, report: Report) -> None:
         """Opens the way to Redis, whether or not it answers, and begins to look after reservations and the file."""
-        if self.lane:
-            self.lane.on_change = _announcing(self.lane, report, self.keeper.wake, self.opening.forget)
-            await self.lane.open()
-            report(REDIS_HEALTH, self.lane.available)
+        if self.shared:
+            from services.inference.quota.redis_watch import RedisWatch
+
+            self._watch = RedisWatch(*self.shared, partial(self._announce, report))
+            await self._watch.start()
+            report(REDIS_HEALTH, self._watch.counts)
         await self.keeper.start()
         self.reload.start(report)
 
@@ -51,8 +55,22 @@ class Limiting:
         await self.reload.close()
         await self.opening.close()
         await self.keeper.close()
-        if self.lane:
-            await self.lane.close()
+        if self._watch:
+            await self._watch.close()
+
+    def _announce(self, report: Report, counts: bool) -> None:
+        """Tells health and log, once per change, whether Redis counts; what is owed is paid as soon as it does."""
+        assert self._watch
+        assert self.shared
+        report(REDIS_HEALTH, counts)
+        self.opening.forget()  # counts begin anew: those of this process, or those of a Redis that has come back empty
+        if counts:
+            self.keeper.wake()
+            log.info("limits are counted on Redis again")
+            return
+        refusal, trouble = self._watch.refusal, self.shared[1].trouble
+        what = "Redis refuses to count" if refusal else "Redis does not answer"
+        log.warning(f"{what}: limits go by what is set for its loss", extra={"reason": refusal or trouble})
 
 
 def wire(settings: QuotaSettings, look_up: LookUp) -> Limiting:
@@ -63,19 +81,19 @@ def wire(settings: QuotaSettings, look_up: LookUp) -> Limiting:
     """
     file = DocumentFile(settings.file or BUILT_IN_FILE, QuotaRules)
     rules = file.read()
-    lane: RedisLane | None = None
+    shared: tuple[RedisStore, RedisLane] | None = None
     store: QuotaStore = MemoryStore()
     attempts: QuotaStore = MemoryStore()
     if settings.store == "redis":
         from services.inference.quota.guarded_store import GuardedStore
 
-        shared, lane = _shared(settings)
-        store = GuardedStore(shared, settings.on_loss, MemoryStore())
-        attempts = GuardedStore(shared, "local", MemoryStore())
+        shared = _shared(settings)
+        store = GuardedStore(shared[0], settings.on_loss, MemoryStore())
+        attempts = GuardedStore(shared[0], "local", MemoryStore())
     keeper = Keeper(store, settings.hold_s / RENEWALS)
     opening = Opening(look_up, store)
     quotas = Quotas(rules, store, keeper, opening)
-    return Limiting(quotas, keeper, QuotasReload(file, quotas), opening, attempts, lane)
+    return Limiting(quotas, keeper, QuotasReload(file, quotas), opening, attempts, shared)
 
 
 def _shared(settings: QuotaSettings) -> tuple[RedisStore, RedisLane]:
@@ -86,20 +104,3 @@ def _shared(settings: QuotaSettings) -> tuple[RedisStore, RedisLane]:
         redis_client(settings.redis_url.get_secret_value(), settings.redis_cluster), settings.redis_timeout_s
     )
     return RedisStore(lane, hold_ms=round(settings.hold_s * 1000)), lane
-
-
-def _announcing(
-    lane: RedisLane, report: Report, wake: Callable[[], None], forget: Callable[[], None]
-) -> Callable[[bool], None]:
-    """Tells health and log, once per change, whether Redis answers; what is owed is paid as soon as it does."""
-
-    def announce(available: bool) -> None:
-        report(REDIS_HEALTH, available)
-        forget()  # counts begin anew: those of this process, or those of a Redis that has come back empty
-        if available:
-            wake()
-            log.info("limits are counted on Redis again")
-        else:
-            log.warning("Redis does not answer: limits go by what is set for its loss", extra={"reason": lane.trouble})
-
-    return announce
