@@ -53,7 +53,7 @@ class Workers:
         is_good: Whether a caller would still be let in; asked at every look, so it must cost nothing.
 
     Attributes:
-        running_count: Items that run now.
+        working_count: Tasks that claim items, one after the other, until there is none or the database is away.
         is_away: Whether the database did not answer when it was last asked.
     """
 
@@ -70,7 +70,7 @@ class Workers:
         self._running: defaultdict[str, dict[asyncio.Task[Outcome], Claim]] = defaultdict(dict)
         self.is_away = False
         self._slots = asyncio.Semaphore(max(1, settings.concurrency))
-        self.running_count = 0
+        self.working_count = 0
 
     async def run(self) -> None:
         """Works until cancelled; what runs then is given back for others to do."""
@@ -94,16 +94,19 @@ class Workers:
             task.cancel()
 
     async def _work(self) -> None:
-        async with self._slots:
-            while claim := await self._unless_away(self._items.claim):
-                await self._do(claim)
+        self.working_count += 1
+        try:
+            async with self._slots:
+                while claim := await self._unless_away(self._items.claim):
+                    await self._do(claim)
+        finally:
+            self.working_count -= 1
 
     async def _do(self, claim: Claim) -> None:
         held = HeldItem(self._items, claim, self._settings.lease_s)
         doing = asyncio.create_task(self._answer(claim, held))
         keeping = asyncio.create_task(held.keep(doing))
         self._running[claim.job_id][doing] = claim
-        self.running_count += 1
         try:
             await asyncio.wait([doing])
             held.let_go()
@@ -116,7 +119,6 @@ class Workers:
             await self._unless_away(lambda: self._items.give_back(claim, is_a_try=False))
             raise
         finally:
-            self.running_count -= 1
             self._forget(claim, doing)
 
     def _forget(self, claim: Claim, doing: asyncio.Task[Outcome]) -> None:
@@ -170,9 +172,10 @@ class Workers:
         while True:
             self._stop_shut_out()
             ready_count = await self._unless_away(self._items.sweep) or 0
-            if not self.running_count:
-                for _ in range(min(ready_count, self._settings.concurrency)):
-                    group.create_task(self._work())
+            # Of an item that was given back, or whose process died, there is no news; nor had it come again to who
+            # looked while the database was away. So it waits for no item that runs, as long as there is room.
+            for _ in range(min(ready_count, self._settings.concurrency - self.working_count)):
+                group.create_task(self._work())
             # Replicas look one after the other, not all at once.
             await asyncio.sleep(self._settings.poll_s * random.uniform(0.75, 1.25))
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from kit.errors import Unavailable
 from kit.identity import Caller
 from services.inference.database.database import Database
 from services.inference.jobs.item_store import ItemStore
-from services.inference.jobs.job import Outcome, State
+from services.inference.jobs.job import Claim, Outcome, State
 from tests.inference.jobs.parts import ANNA, DEADLINE_S, Shop, eventually, open_database
 from tests.inference.postgres import PostgresServer
 
@@ -112,6 +113,55 @@ async def test_a_process_that_dies_loses_nothing(database: Database) -> None:
     assert claim
     assert not await dead.end(claim, Outcome(State.COMPLETED, b"late"))
     assert await alive.results(job) == [b"did a"]
+
+
+async def test_a_dead_process_items_wait_for_none_that_runs(database: Database) -> None:
+    """Who has room does them, though it has something else to do that takes long."""
+    shop = Shop(database, concurrency=2)
+    orphan = await shop.job(b"a", request_id="orphan")
+    assert await ItemStore(database, 1.0).claim()  # by a process that dies with it now
+    async with shop.working():
+        running = await shop.job(b"wait", request_id="running")
+        await begun(shop)
+        await shop.ended(orphan)
+        state = (await shop.jobs.get(ANNA, running.job_id)).state
+        shop.runner.release.set()
+        await shop.ended(running)
+
+    assert state is State.RUNNING
+    assert shop.runner.works == [b"wait", b"a"]
+
+
+async def test_a_database_that_was_away_leaves_no_worker_idle(database: Database) -> None:
+    """Those that found it so work again when it is back, though others went on all the time."""
+    shop = Shop(database, concurrency=3)
+    away, items = asyncio.Event(), shop.workers._items
+
+    class Away(ItemStore):
+        """Claims nothing while it is away."""
+
+        async def claim(self) -> Claim | None:
+            if away.is_set():
+                raise Unavailable("DATABASE_UNAVAILABLE", "away")
+            return await items.claim()
+
+    shop.workers._items = Away(database, 1.0)
+    async with shop.working():
+        running = await shop.job(b"wait", request_id="running")
+        await begun(shop)
+        away.set()
+        waiting = await shop.job(b"a", b"b", request_id="waiting")
+
+        async def all_but_one_have_looked() -> bool:
+            return shop.workers.is_away and shop.workers.working_count == 1
+
+        await eventually(all_but_one_have_looked)
+        away.clear()
+        await shop.ended(waiting)
+        shop.runner.release.set()
+        await shop.ended(running)
+
+    assert sorted(shop.runner.works) == [b"a", b"b", b"wait"]
 
 
 async def test_an_item_that_kills_its_workers_is_given_up(database: Database) -> None:
