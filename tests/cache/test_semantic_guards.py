@@ -50,6 +50,7 @@ What is 7 * 9 | What is 7 - 9
 What is 6 / 3 | What is 6 * 3
 What is 8 - 5 | What is 8 5
 does it freeze at -5 degrees | does it freeze at 5 degrees
+will pipes burst at minus 5 degrees | will pipes burst at 5 degrees
 solve x^2 + 1 | solve x2 + 1
 what does 👍 mean | what does 👎 mean
 """
@@ -70,6 +71,10 @@ somebody rang | nobody rang
 Is the fare non-refundable? | Is the fare refundable?
 What do I like about it? | What do I need about it?
 Which pin fits the lock? | Which pine fits the lock?
+Is my suite ready? | Is my suit ready?
+Are the two suites pressed? | Are the two suits pressed?
+Show me the news | Show me the new
+Meet me at a quarter past six | Meet me at a quarter to six
 """
 SWAPPED_ENTITY = """
 Who is the mayor of Chicago? | Who is the mayor of Houston?
@@ -94,6 +99,11 @@ Do I brush before I floss? | Do I floss before I brush?
 flights London New York on Sunday | flights New York London on Sunday
 When does the nurse wake the patients? | When do the patients wake the nurse?
 Can I evict my landlord? | Can my landlord evict me?
+Can I lend to my brother? | Can my brother lend to me?
+Am I allowed to text my boss? | Is my boss allowed to text me?
+Can my wife add me to her plan? | Can I add my wife to my plan?
+Is A bigger than B? | Is B bigger than A?
+Copy column C into column D | Copy column D into column C
 They want to lend the museum a painting | The museum wants to lend them a painting
 """
 ASKED_OTHERWISE = """
@@ -137,6 +147,10 @@ Will there be a fee for this? | Is there a fee for this?
 My parcel is late. Help! | My parcel is late.  Help!
 What happened to my parcel? | What did happen to my parcel?
 Why was I charged an extra fee by the machine? | The machine charged me an extra fee, why?
+Where can I buy a car? | Where Can I Buy A Car?
+What is 10 minus 4? | What is 10 - 4?
+Is the branch quite far? | Is the branch far?
+Is vitamin A good for me? | is vitamin a good for me
 """
 EDITED = NEGATED + NUMBERED + CALCULATED + OPPOSITE + SWAPPED_ENTITY + EXCHANGED + ASKED_OTHERWISE + ADDED
 DIRECTIONS = (

@@ -26,6 +26,8 @@ PERSONS: Final = {
 SUBJECTS: Final = frozenset("i he she we they".split())
 OBJECTS: Final = frozenset("me him us them".split())
 PASSIVE: Final = frozenset("am is are was were be been being get got".split())
+# With these and a `to` behind them who is named does it: `Am I allowed to text my boss`.
+MODAL: Final = frozenset("able allowed permitted supposed entitled required obliged expected going".split())
 # Forms of one verb, which change with the number of who is before or behind it: `does the teacher`, `do the parents`.
 AUXILIARIES: Final = {
     word: words.split()[0]
@@ -65,7 +67,9 @@ def _reordered(moved: list[str], ours: Words, theirs: Words) -> bool:
 
 def _persons_exchanged(ours: Words, theirs: Words) -> bool:
     """Whether other persons do the same: `Can I call you` for `Can you call me`."""
-    mine, other = ([PERSONS[token] for token in words.tokens if token in PERSONS] for words in (ours, theirs))
+    mine, other = _persons(ours), _persons(theirs)
+    if len(mine) != len(other):
+        mine, other = _persons(ours, owning=False), _persons(theirs, owning=False)
     if len(mine) != len(other) or set(mine) != set(other):
         return False
     contents = _content(ours), _content(theirs)
@@ -77,12 +81,25 @@ def _persons_exchanged(ours: Words, theirs: Words) -> bool:
     return len(does) == len(does_there) and does != does_there
 
 
+def _persons(words: Words, *, owning: bool = True) -> list[str]:
+    """The persons of a text, with or without the `her` of `to her plan`, which may be whose the plan is."""
+    tokens = words.tokens
+    return [
+        PERSONS[token]
+        for at, token in enumerate(tokens)
+        if token in PERSONS and (owning or token != "her" or not any(map(is_content, tokens[at + 1 : at + 2])))
+    ]
+
+
 def _does(words: Words) -> Iterator[bool]:
     """Of each person whether it is who does it or to whom it is done; not of those in `I was charged`, `for me`."""
     for at, token in enumerate(words.tokens):
-        if token in OBJECTS and at and is_content(words.tokens[at - 1]):
+        around = words.tokens[max(0, at - 1) : at + 2]
+        if token in OBJECTS and at and (is_content(around[0]) or around[0] == "to"):
             yield False
-        elif token in SUBJECTS and not PASSIVE.intersection(words.tokens[max(0, at - 1) : at + 2]):
+        elif token in SUBJECTS and (
+            not PASSIVE.intersection(around) or MODAL.intersection(words.tokens[at + 1 : at + 3])
+        ):
             yield True
 
 
@@ -108,4 +125,6 @@ def _before(words: Words, at: int) -> str:
     while at > 0 and words.tokens[at - 1] in SKIPPED:
         at -= 1
     before = words.stems[at - 1] if at else ""
+    if at > 1 and is_content(words.tokens[at - 1]) and words.stems.count(before) > 1:  # `column C into column D`
+        return f"{_before(words, at - 1)} {before}"
     return "and" if before in COMMUTING else AUXILIARIES.get(before, before)

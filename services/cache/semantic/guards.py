@@ -33,7 +33,7 @@ OPPOSITES: Final = tuple(
     frozenset(pair.split("/"))
     for pair in """before/after with/without in/out on/off up/down over/under more/less to/from for/against into/from
     most/least all/none all/some above/below can/must may/must he/she his/her first/last always/never from/into
-    off/onto by/to before/during after/during before/since after/until since/until by/without""".split()
+    off/onto by/to past/to before/during after/during before/since after/until since/until by/without""".split()
 )
 # What is asked for: a reason is no instruction, a time no place. `How` and `where` often ask for the same.
 QUESTIONS: Final = tuple(
@@ -83,7 +83,7 @@ def objection(ours: Words, theirs: Words) -> str | None:
     if ours.code != theirs.code:
         return "CODE"
     if ours.stems == theirs.stems:
-        return "SYMBOL" if _symbols_differ(ours, theirs) else None
+        return "SYMBOL" if _symbols_differ(ours, theirs) else _lengthened(ours, theirs)
     ratio, edits = align(ours.stems, theirs.stems)
     edited = ratio >= _edited_ratio(edits, ours, theirs) or _is_one_word(edits)
     if _numbers_differ(ours, theirs, strict=edited):
@@ -98,6 +98,8 @@ def objection(ours: Words, theirs: Words) -> str | None:
         return "SYMBOL"
     if any(_opposite(edit, ours, theirs) or _asks_otherwise(edit, ours, theirs) for edit in edits):
         return "OPPOSITE"
+    if _lengthened(ours, theirs):
+        return "WORD"
     if sorted(ours.stems) == sorted(theirs.stems):  # moved, not replaced
         return None
     if any(
@@ -110,6 +112,13 @@ def objection(ours: Words, theirs: Words) -> str | None:
 def _symbols_differ(ours: Words, theirs: Words) -> bool:
     """Whether other things are calculated, or other pictures shown; a picture more is an ornament."""
     return ours.marks != theirs.marks or bool(ours.pictures - theirs.pictures and theirs.pictures - ours.pictures)
+
+
+def _lengthened(ours: Words, theirs: Words) -> str | None:
+    """Objects where a word has an `e` more at its end: another word, though the stems are one (`suit`, `suite`)."""
+    mine, other = ({token.removesuffix("s") for token in words.tokens if is_content(token)} for words in (ours, theirs))
+    longer = {word[:-1] for word in mine ^ other if word.endswith("e")}
+    return "WORD" if longer & (mine ^ other) else None
 
 
 def _edited_ratio(edits: Sequence[Edit], ours: Words, theirs: Words) -> float:

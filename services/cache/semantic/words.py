@@ -39,6 +39,9 @@ CURRENCY: Final = re.compile(r"([$€£¥₹])\s*(\d[\d.,]*\d|\d)")
 NAME: Final = re.compile(r"(?<![.!?]\s)(?<![.!?]\s\s)(?<=\s)[A-Z][\w']+|\b[A-Z]{2,}\b")
 HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 COUNTRY: Final = re.compile(r"\bU\.?S\.?(?:A\b\.?|(?<=\.)|\b)")
+# No article, but among words with a capital it may be one: `Is A bigger than B`.
+LETTER: Final = re.compile(r"(?<=[a-z,] )A\b(?! [A-Z])")
+MINUS: Final = re.compile(r"\bminus (?=\d)", re.IGNORECASE)
 CURRENCY_NAMES: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 CONTRACTIONS: Final = (
     (re.compile(r"\bwon'?t\b"), "will not"),
@@ -96,6 +99,8 @@ IRREGULAR: Final = dict(
     rode:ride ridden:ride shook:shake shaken:shake sank:sink sunk:sink swore:swear tore:tear torn:tear won:win
     dealt:deal bent:bend burnt:burn learnt:learn buses:bus gases:gas""".split()
 )
+# What is no plural, though it ends like one.
+LASTING: Final = frozenset("news customs goods".split())
 # Of one syllable with a short vowel, as `plan`: with an e behind it (`plane`) it is another word.
 SHORT: Final = re.compile(r"[^aeiouy]*[aeiouy][^aeiouywx]")
 # Words common in one language and in none of the others; two of them name the language of a text.
@@ -158,7 +163,7 @@ def is_content(token: str) -> bool:
 
 def is_negation(token: str) -> bool:
     """Whether a word turns what is said into its opposite."""
-    return stem(token) in NEGATION_STEMS
+    return token not in FUNCTION_WORDS and stem(token) in NEGATION_STEMS  # `quite` is none, though `quit` is.
 
 
 @lru_cache(65_536)
@@ -167,7 +172,7 @@ def stem(word: str) -> str:
 
     Numbers are left as they are: 1000 is no form of 100.
     """
-    if word[:1].isdigit():
+    if word[:1].isdigit() or word in LASTING:
         return word
     word = IRREGULAR.get(word, word)
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
@@ -184,7 +189,7 @@ def stem(word: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).replace("’", "'")
+    return MINUS.sub("-", unicodedata.normalize("NFKC", text).replace("’", "'"))
 
 
 def _cut(tokens: tuple[str, ...]) -> tuple[str, ...]:
@@ -194,7 +199,7 @@ def _cut(tokens: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    text = COUNTRY.sub("usa", text).lower()  # Not the pronoun.
+    text = LETTER.sub("aa", COUNTRY.sub("usa", text)).lower()
     text = HYPHEN.sub(" ", text)
     for pattern, written_out in CONTRACTIONS:
         text = pattern.sub(written_out, text)
