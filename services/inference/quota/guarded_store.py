@@ -84,11 +84,7 @@ class GuardedStore:
         if self._local.holds(claim):
             self._uncharged.append((claim, used))
             return await self._local.end(claim, used)
-        try:
-            return await self._shared.end(claim, used)
-        except StoreLost:
-            self._owe(claim, used)
-            return True
+        return await self._end_shared(claim, used)
 
     async def renew(self, claim: Claim, used: tuple[int, ...]) -> bool:
         """Keeps a claim, where it was taken."""
@@ -107,11 +103,19 @@ class GuardedStore:
         """Pays what is owed, and ends what nobody renews."""
         await self._local.tend(slots)
         for _ in range(len(self._owed)):
-            await self.end(*self._owed.popleft())
+            # Never what this process holds: a claim that Redis was too late for may run here, let in by this one.
+            await self._end_shared(*self._owed.popleft())
         while self._uncharged:
             await self._shared.charge(*self._uncharged[0])
             self._uncharged.popleft()
         await self._shared.tend(slots)
+
+    async def _end_shared(self, claim: Claim, used: tuple[int, ...]) -> bool:
+        try:
+            return await self._shared.end(claim, used)
+        except StoreLost:
+            self._owe(claim, used)
+            return True
 
     def _say(self, what: str, reason: str = "no answer in time") -> None:
         """Logs claims that failed one by one, now and then: what they let in is beyond what Redis counts."""

@@ -313,3 +313,28 @@ async def test_a_connection_that_is_being_made_to_a_frozen_redis_holds_nobody_up
     assert not lane.available
     own_redis.thaw()
     await lane.close()
+
+
+async def test_what_redis_was_too_late_for_runs_on_in_this_process(make: Make, own_redis: RedisServer) -> None:
+    """Giving back what Redis may have granted late ends nothing that was let in here instead, and it is charged."""
+    store = await make()
+    day, running = tokens(1_000), at_once(1)
+    assert await fits(store, (limit(5), 1))  # Redis knows the script
+    own_redis.freeze()
+    taken = claim((running, 1), (day, 600))
+    assert all(one.fits for one in await store.take(taken))
+    for _ in range(3):
+        await fits(store, (limit(5), 1))
+    assert await change(store) is False
+
+    with suppress(StoreLost):
+        await store.tend(("acme",))
+
+    assert not await fits(store, (running, 1))
+    own_redis.thaw()
+    assert await change(store) is True
+    await store.tend(("acme",))
+    await store.tend(("acme",))
+    await store.end(taken, (0, 250))
+    await store.tend(("acme",))
+    assert (await store.take(claim((day, 0))))[0].remaining == 1_000 - 250
