@@ -39,6 +39,7 @@ class Keeper:
         self._slots: dict[str, None] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
+        self._turn = asyncio.Lock()  # two rounds at once would charge twice what waits to be charged
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -73,11 +74,12 @@ class Keeper:
 
     async def round(self) -> None:
         """Renews what is open, and ends what is overdue; what cannot be done now is done by the next one."""
-        waiting = list(self._open.values())
-        for at in range(0, len(waiting), RENEW_COUNT):
-            await asyncio.gather(*(self._renew(one) for one in waiting[at : at + RENEW_COUNT]))
-        with suppress(StoreLost):
-            await self._store.tend(tuple(self._slots))
+        async with self._turn:
+            waiting = list(self._open.values())
+            for at in range(0, len(waiting), RENEW_COUNT):
+                await asyncio.gather(*(self._renew(one) for one in waiting[at : at + RENEW_COUNT]))
+            with suppress(StoreLost):
+                await self._store.tend(tuple(self._slots))
 
     async def close(self) -> None:
         """Carries out the ends that are under way, and stops."""

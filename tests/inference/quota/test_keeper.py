@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from services.inference.generation import Usage
 from services.inference.quota.keeper import Keeper
@@ -27,6 +28,23 @@ class Flaky(MemoryStore):
         if self.lost:
             raise StoreLost(sent=True)
         return await super().renew(claim, used)
+
+
+class Slow(MemoryStore):
+    """A store that takes its time to tend, and knows how many ask it to at once."""
+
+    tending_count = tending_count_max = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def tend(self, slots: Collection[str]) -> None:
+        self.tending_count += 1
+        self.tending_count_max = max(self.tending_count, self.tending_count_max)
+        self.begun.set()
+        await self.go_on.wait()
+        self.tending_count -= 1
 
 
 async def held(store: MemoryStore, keeper: Keeper, asked: Claim) -> Reservation:
@@ -158,3 +176,20 @@ async def test_a_wake_brings_the_next_round(clock: HandClock) -> None:
     async with asyncio.timeout(10):
         await tended.wait()
     await keeper.close()
+
+
+async def test_the_last_round_waits_for_the_one_under_way() -> None:
+    """Two rounds at once would charge twice what waits to be charged."""
+    store = Slow()
+    keeper = Keeper(store)
+    await keeper.start()
+    keeper.wake()
+    await store.begun.wait()
+
+    closing = asyncio.create_task(keeper.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    store.go_on.set()
+    await closing
+
+    assert store.tending_count_max == 1
