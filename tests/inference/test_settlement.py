@@ -18,7 +18,17 @@ from services.inference.accounting.settlement import (
     Totals,
     percentile,
 )
-from services.inference.events import CacheEvent, CacheOutcome, Direction, Receipt, SafetyEvent, Verdict
+from services.inference.accounting.spending import ESTIMATED
+from services.inference.events import (
+    Attempt,
+    AttemptOutcome,
+    CacheEvent,
+    CacheOutcome,
+    Direction,
+    Receipt,
+    SafetyEvent,
+    Verdict,
+)
 from services.inference.generation import Usage
 from tests.inference.parts import request
 
@@ -101,6 +111,15 @@ def test_a_kept_answer_uses_no_tokens() -> None:
 
     assert (totals.prompt_token_count, totals.completion_token_count, totals.cost_micro_usd) == (0, 0, 0)
     assert totals.unpriced_request_count == 0
+
+
+def test_what_was_tried_before_a_kept_answer_came_in_its_place_is_counted() -> None:
+    """A target that broke has used what it used, also where an old answer saved the request."""
+    tried = Attempt(1, "openai", "fake:gpt", outcome=AttemptOutcome.FAILED, usage=Usage(5, 300), usage_source=ESTIMATED)
+    tried.cost_micro_usd = 42
+    totals = settled(receipt(engine="cache", cost_micro_usd=0, cache=CacheEvent(CacheOutcome.STALE), attempts=[tried]))
+
+    assert (totals.prompt_token_count, totals.completion_token_count, totals.cost_micro_usd) == (5, 300, 42)
 
 
 def test_an_answer_without_a_price_is_told_apart() -> None:

@@ -25,10 +25,10 @@ class Spent(NamedTuple):
 
 
 def spent(receipt: Receipt) -> Spent:
-    """What all attempts of a request have used; nothing where the answer was a kept one."""
-    if receipt.engine == "cache":
-        return Spent(NOTHING, "", 0)
+    """What all attempts of a request have used; a kept answer has none, but those that it came in place of."""
     made = [one for one in receipt.attempts if one.outcome is not AttemptOutcome.SKIPPED and one.usage != NOTHING]
+    if not made and receipt.engine == "cache":
+        return Spent(NOTHING, "", 0)
     if not made:
         return Spent(receipt.usage, "", receipt.cost_micro_usd if receipt.usage != NOTHING else 0)
     if len(made) == 1:
