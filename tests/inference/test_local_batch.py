@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from kit.errors import Internal
 from services.inference.engines.local.attention import UnknownAttention
+from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
 from services.inference.engines.local.model import LocalModel, load
 from services.inference.engines.local.probe import prepare
@@ -21,6 +23,7 @@ from tests.inference.local_batch import Bench, Reader, random_prompts, tiny_mode
 
 REQUEST_COUNT = 200
 ENDLESS = {END_ID: -100.0}
+BROKEN_ID = 7
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "qwen2", "qwen3"])
@@ -205,6 +208,40 @@ def test_ten_thousand_requests_leak_nothing(gpt2: LocalModel) -> None:
     assert not bench.batch._answers
     kept = sum(one.extent.size for one in bench.scheduler._kept if one.extent)
     assert kept + bench.scheduler.extents.free_token_count == bench.scheduler.extents.token_count
+
+
+@pytest.fixture(scope="module")
+def broken(computing: str, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    """A model that computes NaN for whatever comes after one token."""
+    model = tiny_model(tmp_path_factory.mktemp("broken"), "llama", "torch")
+    with torch.no_grad():
+        model.network.get_input_embeddings().weight[BROKEN_ID] = torch.nan
+    if computing == "openvino":
+        prepare(model.network)
+        model.network = Compiled(model.network, int8=False, threads=1)
+    return model
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9}], ids=str)
+def test_what_is_no_number_ends_one_request_only(broken: LocalModel, sampling: dict[str, Any]) -> None:
+    """It gets an error; who runs beside it, or has its place after it, gets the answer that it gets alone."""
+    asked: dict[str, Any] = {"max_tokens": 12, "seed": 1, "logit_bias": ENDLESS, **sampling}
+    prompt, longer = [1, 2, 3, 4, 5], [1, 2, 3, 4, 5] * 5
+    bench = Bench(broken)
+    alone = bench.add(prompt, **asked)
+    bench.finish()
+    bench = Bench(broken, growth_tokens=0)
+
+    spoilt = bench.add([1, 2, 3, 4] * 7 + [BROKEN_ID], **asked)
+    beside = bench.add(prompt, **asked)
+    bench.finish()
+    after, neighbour = bench.add(prompt, **asked), bench.add(longer, **{**asked, "max_tokens": 7})
+    bench.finish()
+
+    assert isinstance(spoilt.error, Internal)
+    assert (spoilt.error.reason, spoilt.events) == ("LOGITS_NOT_FINITE", [])
+    assert beside.tokens() == after.tokens() == alone.tokens()
+    assert len(neighbour.tokens()) == 7
 
 
 def test_finish_reasons(gpt2: LocalModel) -> None:

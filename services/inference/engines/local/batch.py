@@ -15,7 +15,7 @@ import torch
 
 from services.inference.engines.local.job import Answer, Job
 from services.inference.engines.local.metrics import LocalMetrics, unread
-from services.inference.engines.local.sampler import draw
+from services.inference.engines.local.sampler import NOT_DRAWN, draw
 from services.inference.engines.local.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -66,8 +66,14 @@ class Batch:
 
     def drop(self, job: Job) -> None:
         """Forgets a request, finished or not."""
+        self._drop(job)
+
+    def _drop(self, job: Job, *, is_spoilt: bool = False) -> None:
+        """Forgets a request, and where its place holds what is no number, that as well."""
         for sequence in [sequence for sequence, answer in self._answers.items() if answer.job is job]:
-            self._end(sequence)
+            if is_spoilt and sequence.extent:
+                self._runner.clear(sequence.extent)
+            self._end(sequence, is_spoilt=is_spoilt)
 
     def step(self) -> bool:
         """Computes a step; False where there is nothing that can be computed now."""
@@ -126,7 +132,7 @@ class Batch:
             answers = [self._answers[row.sequence] for row, _ in drawing]
             chosen = logits if len(at) == len(logits) else logits[at]
             token_ids = draw(chosen, [answer.draw for answer in answers])
-            self._metrics.completion_tokens.inc(len(token_ids))
+            self._metrics.completion_tokens.inc(len(token_ids) - token_ids.count(NOT_DRAWN))
             now = time.monotonic()
             for (row, _), answer, token_id, scores in zip(drawing, answers, token_ids, chosen, strict=True):
                 self._take(row.sequence, answer, token_id, scores, now)
@@ -138,13 +144,14 @@ class Batch:
         """Adds a token that was drawn from logits of shape (vocabulary,)."""
         if sequence not in self._answers:  # another choice of its request has failed
             return
-        sequence.token_ids.append(token_id)
-        self._time(answer, now)
+        if token_id != NOT_DRAWN:
+            sequence.token_ids.append(token_id)
+            self._time(answer, now)
         try:
             events = answer.add(self._model, logits, token_id)
         except Exception as error:  # the edge of one request: its reader gets the error, the others go on
             answer.job.fail(error)
-            self.drop(answer.job)
+            self._drop(answer.job, is_spoilt=token_id == NOT_DRAWN)
             return
         if answer.choice.index == 0 and answer.choice.token_count == 1:
             answer.job.cached_count = sequence.reused_count
@@ -161,6 +168,6 @@ class Batch:
         self._metrics.accepted_tokens.inc()
         return True
 
-    def _end(self, sequence: Sequence) -> None:
-        self._scheduler.remove(sequence)
+    def _end(self, sequence: Sequence, *, is_spoilt: bool = False) -> None:
+        self._scheduler.remove(sequence, is_spoilt=is_spoilt)
         del self._answers[sequence]

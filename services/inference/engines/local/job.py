@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kit.errors import Internal
 from services.inference.engines.local.outbox import Outbox
 from services.inference.generation import EngineCompleted, EngineEvent, Sampling, Usage
 
@@ -135,7 +136,14 @@ class Answer:
     last_token_s: float | None = None
 
     def add(self, model: LocalModel, logits: torch.Tensor, token_id: int) -> list[EngineEvent]:
-        """Takes the token that was drawn from logits of shape (vocabulary,), and returns what may leave."""
+        """Takes the token that was drawn from logits of shape (vocabulary,), and returns what may leave.
+
+        Raises:
+            Internal: LOGITS_NOT_FINITE; none could be drawn.
+        """
+        if token_id < 0:
+            problem = "what the model computes for this prompt is no number; ask another model"
+            raise Internal("LOGITS_NOT_FINITE", problem)
         logprob = None
         if self.draw.top_logprobs is not None:
             logprob = model.logprob(logits, token_id, self.draw.top_logprobs)

@@ -71,6 +71,12 @@ class KVCache:
             for tensor in (layer.keys, layer.values):
                 tensor[target : target + count] = tensor[source : source + count]
 
+    def clear(self, start: int, count: int) -> None:
+        """Makes positions what nobody has used yet, for what is no number would spread to whoever has them next."""
+        for layer in self._layers.values():
+            for tensor in (layer.keys, layer.values):
+                tensor[start : start + count] = 0
+
 
 def _zeros(like: torch.Tensor, token_count: int) -> torch.Tensor:
     """Positions for what one layer makes, shape (heads, tokens, width)."""

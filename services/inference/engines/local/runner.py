@@ -29,6 +29,10 @@ class Cache(Protocol):
         """Copies positions; the two do not overlap."""
         ...
 
+    def clear(self, start: int, count: int) -> None:
+        """Makes positions what nobody has used yet."""
+        ...
+
     def step(self, rows: list[Row]) -> Any:
         """What a step says to attention: where its tokens are kept, and what they attend to."""
         ...
@@ -78,6 +82,10 @@ class Runner:
         )
         logits: torch.Tensor = output.logits[0]
         return [row for row in rows if row.gives_token], logits.float()
+
+    def clear(self, extent: Extent) -> None:
+        """Makes a place what nobody has used yet: what is no number there would spread to whoever has it next."""
+        self._cache.clear(extent.start, extent.size)
 
     def time_reading(self, token_count: int) -> float:
         """Reads a prompt of so many tokens at the first positions, which nobody may hold, and returns the seconds."""

@@ -24,6 +24,8 @@ SEED_BITS = 63
 CHOICE_STRIDE = 0x9E3779B97F4A7C15
 # Tokens that are sorted for the cuts. They hold nearly all that a cut can keep, at a tenth of the cost of a full sort.
 CANDIDATES = 1024
+# In place of a token where the network's numbers are none.
+NOT_DRAWN = -1
 
 
 class Constraint(Protocol):
@@ -122,22 +124,30 @@ class Draw:
 
 
 def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Draws a token for each row of logits, float32, shape (rows, vocabulary), which stay as they are."""
-    adjusting = [at for at, one in enumerate(draws) if one.adjusts]
+    """Draws a token for each row of logits, float32, shape (rows, vocabulary), which stay as they are.
+
+    Rows whose largest is no number get NOT_DRAWN: their sequences cannot go on, the others do.
+    """
+    given, adjusting = logits, [at for at, one in enumerate(draws) if one.adjusts]
     if adjusting:
         logits = logits.clone()
         for at in adjusting:
             draws[at].adjust(logits[at])
     token_ids = likeliest(logits)
+    can_draw = _are_numbers(logits, token_ids)
+    is_computed = can_draw if given is logits else _are_numbers(given, token_ids)
     for cuts in (False, True):
-        chosen = [at for at, one in enumerate(draws) if one.temperature > 0 and one.cuts == cuts]
+        chosen = [at for at, one in enumerate(draws) if one.temperature > 0 and one.cuts == cuts and can_draw[at]]
         if chosen:
             rows = logits if len(chosen) == len(draws) else logits[chosen]
             drawn = _draw(rows, [draws[at] for at in chosen], cuts)
             for at, token_id in zip(chosen, drawn, strict=True):
                 token_ids[at] = token_id
-    for one, token_id in zip(draws, token_ids, strict=True):
-        one.accept(token_id)
+    for at, one in enumerate(draws):
+        if is_computed[at]:
+            one.accept(token_ids[at])
+        else:
+            token_ids[at] = NOT_DRAWN
     return token_ids
 
 
@@ -146,6 +156,12 @@ def likeliest(logits: torch.Tensor) -> list[int]:
     found = logits.numpy() if logits.device.type == "cpu" else logits
     token_ids: list[int] = found.argmax(-1).tolist()
     return token_ids
+
+
+def _are_numbers(logits: torch.Tensor, token_ids: list[int]) -> list[bool]:
+    """Of each row whether the logit of its token is one: NaN counts as the largest of all."""
+    found: list[bool] = logits[range(len(token_ids)), token_ids].isfinite().tolist()
+    return found
 
 
 def _draw(logits: torch.Tensor, draws: Sequence[Draw], cuts: bool) -> list[int]:

@@ -128,14 +128,17 @@ class Scheduler:
             self._served[sequence.tenant] = min(self._served.values(), default=0)
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Takes a sequence out that has ended or is not wanted any more; its place is free from now on."""
+    def remove(self, sequence: Sequence, *, is_spoilt: bool = False) -> None:
+        """Takes a sequence out that has ended or is not wanted any more; its place is free from now on.
+
+        What was computed of it may be of use to others, unless it `is_spoilt`.
+        """
         sequence.drafter = None
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         elif sequence in self.running:
             self.running.remove(sequence)
-            if self._prefixes is None or sequence.computed_count < BLOCK_TOKENS:
+            if is_spoilt or self._prefixes is None or sequence.computed_count < BLOCK_TOKENS:
                 self._free(sequence)
             else:
                 self._kept[sequence] = None
