@@ -196,7 +196,7 @@ class Cache:
         count = await self.store.delete(selector, dry_run=dry_run)
         if not dry_run:
             for digest, entry in list(self._keeping.items()):
-                if entry.address.tenant == selector.tenant:
+                if selector.means(entry):
                     del self._keeping[digest]
         return count
 
@@ -300,13 +300,20 @@ class Cache:
         return await self.matcher.find(query, address, found, arrived_ms)
 
     async def _put(self, entry: Entry, verdict: ShadowVerdict | None) -> None:
-        """Stores an entry, with what semantic lookups need of it."""
-        if self.matcher is None:
-            await self.store.put(entry)
+        """Stores an entry, with what semantic lookups need of it; not one that is deleted meanwhile."""
+        complete = entry if self.matcher is None else await self.matcher.complete(entry, verdict)
+        if not self._is_kept(entry):
             return
-        entry = await self.matcher.complete(entry, verdict)
-        await self.store.put(entry)
-        await self.matcher.note(entry)
+        await self.store.put(complete)
+        if not self._is_kept(entry):
+            address = entry.address
+            await self.store.delete(Selector(address.tenant, address.namespace, (address.entry, entry.nonce)))
+        elif self.matcher is not None:
+            await self.matcher.note(complete)
+
+    def _is_kept(self, entry: Entry) -> bool:
+        """Whether an entry that the store is being given is wanted still: not deleted, and not replaced."""
+        return self._keeping.get(entry.address.entry) is entry
 
     async def _flight_of(self, draft: EntryDraft, lease_id: str) -> Flight | None:
         """The flight that a stream leads: of its own key and not streamed yet, so that chunks are of one answer."""

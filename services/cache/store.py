@@ -37,6 +37,16 @@ class Selector:
     entry: tuple[bytes, str] | None = None
     tag: str | None = None
 
+    def means(self, entry: Entry) -> bool:
+        """Whether an entry is among them."""
+        address = entry.address
+        return (
+            address.tenant == self.tenant
+            and self.namespace in (None, address.namespace)
+            and self.entry in (None, (address.entry, entry.nonce))
+            and (self.tag is None or self.tag in entry.tags)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Size:

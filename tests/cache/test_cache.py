@@ -282,6 +282,46 @@ async def test_deleted_answer_is_not_found_while_it_is_kept(clock: ManualClock):
     await asyncio.wait(keepings)
 
 
+class LateStore(BrokenStore):
+    """A store in memory that begins to keep something once it is let."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.entries: dict[bytes, Entry] = {}
+
+    async def get(self, address: Address) -> Entry | None:
+        return self.entries.get(address.entry)
+
+    async def put(self, entry: Entry) -> None:
+        await self.let_go.wait()
+        self.entries[entry.address.entry] = entry
+
+    async def delete(self, selector: Selector, *, dry_run: bool = False) -> int:
+        chosen = [digest for digest, entry in self.entries.items() if selector.means(entry)]
+        for digest in chosen:
+            del self.entries[digest]
+        return len(chosen)
+
+
+async def test_deleted_answer_is_not_found_once_it_is_kept_either(clock: ManualClock):
+    """What the store takes after its deletion is gone all the same; what was not meant stays."""
+    cache = make_cache(LateStore(), clock)
+    keepings = [
+        asyncio.create_task(
+            cache.keep(EntryDraft(make_key(request=tag.encode()), "test.v1", tags=(tag,)), [b"x"], None)
+        )
+        for tag in ("secret", "public")
+    ]
+    await asyncio.sleep(0)
+    await cache.delete(Selector(address_of(make_key()).tenant, tag="secret"))
+    assert isinstance(cache.store, LateStore)
+    cache.store.let_go.set()
+    await asyncio.wait(keepings)
+
+    assert await cache.lookup(replace(QUERY, key=make_key(request=b"secret"))) == Miss(MissReason.NOT_FOUND)
+    assert isinstance(await cache.lookup(replace(QUERY, key=make_key(request=b"public"))), Hit)
+
+
 async def test_broken_store_only_makes_misses(clock: ManualClock):
     """Without a store lookups miss and still share a flight: the answer reaches those who wait, but is not kept."""
     cache = make_cache(BrokenStore(), clock)
