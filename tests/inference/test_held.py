@@ -141,6 +141,20 @@ def test_logprobs_leave_with_their_text() -> None:
     assert tokens_of(held.release(released("d", 4))) == ["cd"]
 
 
+def test_logprobs_of_half_a_character_leave_with_all_of_it() -> None:
+    """A token that ends within a character tells of it: it waits for that, and where none comes, for the end."""
+    held = Held(1)
+    held.take([Delta(text="ab", logprobs=(token("ab"),)), Delta(logprobs=(token("é1"),))])
+
+    assert tokens_of(held.release(released("ab", 2))) == ["ab"]
+    held.take([Delta(text="é", logprobs=(token("é2"),))])
+    held.judged(Judged(0, "text", Verdict.REDACT, Finding("PERSON", 1.0, "d", 2, 3, None, Verdict.REDACT)))
+    assert tokens_of(held.release(released("<PERSON>", 3))) == []
+    held.take([Delta(logprobs=(token("ü1"),)), STOP])
+    last, finished = held.end(0, Verdict.REDACT)
+    assert (last, finished) == (Delta(logprobs=(token("ü1"),)), STOP)
+
+
 def test_logprobs_of_redacted_text_never_leave() -> None:
     """Those of a delta that overlaps it by one code point stay; its neighbours leave."""
     held = Held(1, TOOLS)

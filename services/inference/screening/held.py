@@ -134,7 +134,8 @@ class Held:
         for piece in pieces:
             choice.part(piece.kind, piece.tool_call_index).unreleased += piece.text
         if delta.logprobs:
-            choice.logprobs.append(_Logprobs(start, choice.part("text").end, delta.logprobs))
+            end = choice.part("text").end if delta.text else start + 1  # a part of the character that comes next
+            choice.logprobs.append(_Logprobs(start, end, delta.logprobs))
         return pieces
 
     def judged(self, said: Judged) -> None:
@@ -161,11 +162,10 @@ class Held:
         else:
             setattr(delta, kind, text)
         if kind == "text" and choice.logprobs:
-            delta.logprobs = self._free_logprobs(choice)
+            delta.logprobs = self._free_logprobs(choice, choice.part("text").released_through)
         return delta
 
-    def _free_logprobs(self, choice: _Choice) -> tuple[TokenLogprob, ...]:
-        through = choice.part("text").released_through
+    def _free_logprobs(self, choice: _Choice, through: int) -> tuple[TokenLogprob, ...]:
         free = [one for one in choice.logprobs if one.end <= through]
         choice.logprobs = choice.logprobs[len(free) :]
         return tuple(
@@ -185,6 +185,9 @@ class Held:
             self._blocked.add(index)
             return [Delta(index, refusal=REFUSAL), ChoiceFinished(index, FinishReason.CONTENT_FILTER)]
         bare = [self._delta(choice, index, ARGUMENTS, call, "") for call in sorted(choice.calls)]
+        # Of a character that was never finished.
+        if rest := self._free_logprobs(choice, choice.part("text").released_through + 1):
+            bare.append(Delta(index, logprobs=rest, completion_token_count=choice.token_count))
         return [*bare, *([choice.finished] if choice.finished else [])]
 
     def flush(self) -> list[EngineEvent]:
