@@ -238,6 +238,7 @@ class LocalEngine:
         )
 
     def _start(self, job: Job) -> None:
+        self._ready()  # its thread may have ended while the prompt was read
         if len(self._open) >= self._active_max + self._queue_max:
             raise _exhausted("QUEUE_FULL", "the model's queue is full; retry later")
         self._open.add(job)
