@@ -9,8 +9,9 @@ script touches is declared. Redis's clock is the one that counts. Of each limit 
 - of what runs at once (`c`) a sorted set of the claims that run, by the instant until which they are held.
 
 A held claim has a record, a hash of its `body`, what was `reported` last and the windows it was granted in, and a
-member in the tenant's `open`, a sorted set by the instant from which it is overdue. Keys live a minute longer than what
-they say matters, so that no step of a clock makes them forget.
+member in the tenant's `open`, a sorted set by the instant from which it is overdue. A claim that was granted elsewhere
+leaves a key that says that it was charged. Keys live a minute longer than what they say matters, so that no step of a
+clock makes them forget.
 
 Arguments are words in one text, ARGV[1]: a client packs one text in a fraction of the time that it takes for twenty.
 """
@@ -154,18 +155,20 @@ return 1
 """
 )
 
-# KEYS: one per limit. Words: now or '-', when the months around this one begin (4), then for each limit its kind,
-# maximum, and what was used of it. Charges what was let in elsewhere, whether or not there is room. Returns: 1.
+# KEYS: what says that it was done, then one per limit. Words: now or '-', ms for which that is remembered, when the
+# months around this one begin (4), then for each limit its kind, maximum, and what was used of it. Charges what was let
+# in elsewhere, whether or not there is room. Returns: 1, or 0 where it had been done before: an answer was lost.
 CHARGE: Final = (
     _COMMON
     + """
-for i = 1, #KEYS do
-  local at = 6 + (i - 1) * 3
+if not redis.call('SET', KEYS[1], '', 'NX', 'PX', A[2]) then return 0 end
+for i = 2, #KEYS do
+  local at = 7 + (i - 2) * 3
   local key, kind, maximum, amount = KEYS[i], A[at], tonumber(A[at + 1]), tonumber(A[at + 2])
   if kind == 'r' then
     put_flow(key, flowed(key, maximum) + amount * UNITS, maximum)
   elseif kind ~= 'c' then
-    local begins, ends = window(kind, A[2], A[3], A[4], A[5])
+    local begins, ends = window(kind, A[3], A[4], A[5], A[6])
     local used, start = read(key)
     put_window(key, (start == begins and used or 0) + amount, begins, ends)
   end

@@ -82,9 +82,10 @@ class RedisStore:
         return bool(await self._run(RENEW, [record, open_, *leases], words, _ENCODER.encode(used)))
 
     async def charge(self, claim: Claim, used: tuple[int, ...]) -> None:
-        """Charges what was used of a claim that was granted elsewhere, whether or not there is room."""
+        """Charges what was used of a claim that was granted elsewhere, whether or not there is room; once."""
         layout = self._layout(claim)
-        await self._run(CHARGE, layout.keys, (self._now(), self._month_starts(), layout.end % used))
+        words = (self._now(), self._record_ms, self._month_starts(), layout.end % used)
+        await self._run(CHARGE, (f"{layout.record}{claim.id}:charged", *layout.keys), words)
 
     async def floor(self, claim: Claim) -> None:
         """Counts at least the claim's amounts as used."""

@@ -338,3 +338,31 @@ async def test_what_redis_was_too_late_for_runs_on_in_this_process(make: Make, o
     await store.end(taken, (0, 250))
     await store.tend(("acme",))
     assert (await store.take(claim((day, 0))))[0].remaining == 1_000 - 250
+
+
+async def test_a_charge_whose_answer_is_lost_is_made_once(make: Make, own_redis: RedisServer) -> None:
+    """What was let in while Redis was away is charged when it is back, also where it is gone again at that moment."""
+    store = await make()
+    day = tokens(1_000)
+    for used in (100, 250):  # the first has Redis know the script
+        own_redis.freeze()
+        for _ in range(3):
+            await fits(store, (limit(5), 1))
+        assert await change(store) is False
+        local = claim((day, 300))
+        assert all(one.fits for one in await store.take(local))
+        await store.end(local, (used,))
+        own_redis.thaw()
+        assert await change(store) is True
+        if used == 250:
+            own_redis.freeze()
+            with pytest.raises(StoreLost):
+                await store.tend(())
+            own_redis.thaw()  # and does now what it was asked for
+
+        async with asyncio.timeout(DEADLINE_S):
+            while store._uncharged:
+                with suppress(StoreLost):
+                    await store.tend(())
+
+    assert (await store.take(claim((day, 0))))[0].remaining == 1_000 - 100 - 250
