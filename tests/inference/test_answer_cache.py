@@ -350,7 +350,7 @@ async def test_the_first_to_miss_makes_the_answer_for_all(port: FakeCache) -> No
     """Under a lease, which is the flight's to give back from then on."""
     cache = cached(port)
     recall = await cache.recall(asked(), route())
-    assert (recall.lease_id, recall.has_answer) == ("lease-1", False)
+    assert (recall.lease_id, recall.recorded, recall.following) == ("lease-1", None, None)
 
     cache.keep(recall, fly(cache, recall), receipt(), "v1")
     cache.give_back(recall)
@@ -446,7 +446,7 @@ async def test_who_follows_in_vain_has_missed(port: FakeCache, lease_id: str) ->
 
     for recall in (at_once, midway):
         assert (recall.event.outcome, recall.event.reason) == (CacheOutcome.MISS, "LATE")
-        assert (recall.lease_id, recall.has_answer) == (lease_id, False)
+        assert (recall.lease_id, recall.recorded, recall.following) == (lease_id, None, None)
 
 
 async def test_an_answer_that_has_just_landed_is_a_hit(port: FakeCache) -> None:

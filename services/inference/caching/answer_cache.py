@@ -65,11 +65,6 @@ class Recall(msgspec.Struct):
     is_awaited: bool = False
     shadow: Shadow | None = None
 
-    @property
-    def has_answer(self) -> bool:
-        """Whether there is an answer, or one is being made."""
-        return self.recorded is not None or self.following is not None
-
 
 class AnswerCache:
     """Looks answers up and keeps them, as the plan of each request says.

@@ -1,6 +1,6 @@
-"""Places at a local model: so many generations work at once, so many wait their turn, and none waits for ever.
+"""Places at a local embedder: so many calls work at once, so many wait their turn, and none waits for ever.
 
-It belongs to one event loop and holds no thread. First come, first served; priorities come with batching.
+It belongs to one event loop and holds no thread. First come, first served.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 from kit.errors import ResourceExhausted
 
-# A generation of a small model takes about this long, so a place is likely to be free then.
+# Many calls of a small model take less, so a place is likely to be free then.
 RETRY_AFTER_MS = 1_000
 
 
@@ -31,25 +31,23 @@ class Slots:
 
     @property
     def waiting_count(self) -> int:
-        """Generations that wait for a place."""
+        """Calls that wait for a place."""
         return len(self._waiting)
 
     @asynccontextmanager
-    async def place(self, wait_s: float | None = None) -> AsyncIterator[None]:
+    async def place(self) -> AsyncIterator[None]:
         """Holds a place while the block runs.
 
-        Args:
-            wait_s: Longest wait, where it is shorter than the limit.
         Raises:
             ResourceExhausted: QUEUE_FULL at once, or QUEUE_TIMEOUT after the longest wait.
         """
-        await self._enter(min(self._wait_s_max if wait_s is None else wait_s, self._wait_s_max))
+        await self._enter()
         try:
             yield
         finally:
             self._leave()
 
-    async def _enter(self, wait_s: float) -> None:
+    async def _enter(self) -> None:
         if self._active_count < self._active_max:
             self._active_count += 1
             return
@@ -58,7 +56,7 @@ class Slots:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(self._wait_s_max):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():

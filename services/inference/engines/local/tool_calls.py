@@ -50,11 +50,6 @@ class ToolCallReader:
         """Whether as many calls as there may be are complete."""
         return self._call_count_max is not None and self._done_count >= self._call_count_max
 
-    @property
-    def is_calling(self) -> bool:
-        """Whether what came last belongs to a call, or may."""
-        return self._at is not _At.TEXT or bool(self._held)
-
     def add(self, text: str) -> tuple[str, tuple[ToolCallDelta, ...]]:
         """Takes what was written next; returns text and pieces of calls that may leave."""
         self._held += text
