@@ -278,6 +278,35 @@ async def test_a_disk_that_is_full_at_the_start_is_logged_as_that(
     ]
 
 
+async def test_a_file_that_is_no_database_is_told_at_the_start(tmp_path: Path) -> None:
+    """Which file it is and what to do, in place of a traceback."""
+    path = tmp_path / "x.sqlite3"
+    path.write_bytes(b"something else altogether " * 100)
+    database = open_database(f"sqlite+aiosqlite:///{path}")
+    with pytest.raises(ConfigError, match=r"x\.sqlite3 cannot be read \(file is not a database\): restore it"):
+        await migrating.prepare(database, None)
+    await database.close()
+
+
+async def test_a_file_that_breaks_is_told_as_damaged(tmp_path: Path) -> None:
+    """A disk that lost pages is no bug of ours: 503, and whoever runs it reads what it is."""
+    path = tmp_path / "x.sqlite3"
+    database = open_database(f"sqlite+aiosqlite:///{path}")
+    async with database.writing() as connection:
+        await connection.execute(text("CREATE TABLE things (name TEXT)"))
+        await connection.execute(text("INSERT INTO things VALUES (hex(randomblob(100000)))"))
+    await database.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    with pytest.raises(Unavailable) as caught:
+        async with database.reading() as connection:
+            await connection.execute(text("SELECT * FROM things"))
+    await database.close()
+
+    assert caught.value.reason == "DATABASE_DAMAGED"
+    assert "malformed" in database.trouble
+
+
 async def test_cancelled_statements_leave_no_task_behind(database: Database) -> None:
     """Cancelled at any step, twice at once as a server that stops does, every connection ends and others take over."""
     await asyncio.gather(*(_cancelled(database, step) for step in range(200)))

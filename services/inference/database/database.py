@@ -1,8 +1,9 @@
 """The database: short transactions with a deadline, on SQLite or PostgreSQL.
 
 Whoever uses it gets a connection for a block and says what it does with SQLAlchemy Core. Nothing waits for it without
-a bound: a database that is down, frozen or too slow is `Unavailable` (DATABASE_UNAVAILABLE, or DATABASE_FULL where its
-disk is), never a hang and never another error. It knows no table; it never retries.
+a bound: a database that is down, frozen or too slow is `Unavailable` (DATABASE_UNAVAILABLE; DATABASE_FULL where its
+disk is, DATABASE_DAMAGED where it cannot be read), never a hang and never another error. It knows no table; it never
+retries.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from services.inference.database.sqlite_connection import open_sqlite
 RETRY_AFTER_MS = 1_000  # a database that restarts is back in seconds
 FULL_RETRY_AFTER_MS = 5_000  # a disk is not made room on in a moment
 FULL = "53100"  # PostgreSQL's disk_full
+DAMAGED = ("XX001", "XX002")  # PostgreSQL's data_corrupted and index_corrupted
+SQLITE_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 NOT_TEXT = "22021"  # PostgreSQL's text holds every character but NUL
 READS = "millrace_reads"
 # Several connections write: who meets another's lock waits for it, since transactions are short.
@@ -46,6 +49,7 @@ class Database:
         ConfigError: The URL is none, or names a driver that is not supported.
 
     Attributes:
+        place: Where it is, without a password.
         trouble: Why it could not be used when it last could not.
     """
 
@@ -53,6 +57,7 @@ class Database:
         self._timeout_s = settings.timeout_s
         self.trouble = ""
         url = _url(settings)
+        self.place = url.database if url.get_backend_name() == "sqlite" else url.render_as_string()
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = _sqlite(url, settings) if self.is_sqlite else _postgresql(url, settings)
 
@@ -121,6 +126,8 @@ def _told_apart() -> Iterator[None]:
     except DBAPIError as error:
         if _is_full(error):
             raise _full() from error
+        if _is_damaged(error):
+            raise Unavailable("DATABASE_DAMAGED", "the database is damaged; whoever runs it must restore it") from error
         if error.connection_invalidated or _is_outage(error):
             raise _unavailable() from error
         if _state(error) == NOT_TEXT:
@@ -155,6 +162,12 @@ def _full() -> Unavailable:
 def _is_full(error: DBAPIError) -> bool:
     """Whether there is no room for what the database was told; it may answer what it is asked all the same."""
     return _state(error) == FULL or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _is_damaged(error: DBAPIError) -> bool:
+    """Whether what is kept cannot be read, or never was a database."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return _state(error) in DAMAGED or (code is not None and code & 0xFF in SQLITE_DAMAGED)
 
 
 def _is_outage(error: DBAPIError) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
-from kit.errors import ConfigError
+from kit.errors import ConfigError, Unavailable
 from services.inference.database.database import Database
 
 if TYPE_CHECKING:
@@ -29,10 +29,18 @@ async def prepare(database: Database, migrate: bool | None) -> None:
         database: The database.
         migrate: Whether it may be changed; None: on SQLite, which is nobody else's.
     Raises:
-        ConfigError: It is older than the code and may not be changed, or newer.
+        ConfigError: It is older than the code and may not be changed, or newer; or it is damaged, or no database.
         Unavailable: It does not answer.
     """
-    found, known = await version(database), _known()
+    try:
+        found, known = await version(database), _known()
+    except Unavailable as error:
+        if error.reason != "DATABASE_DAMAGED":
+            raise
+        raise ConfigError(
+            f"the database {database.place} cannot be read ({database.trouble}): restore it from a backup "
+            "(`millrace restore`), or move it away to begin anew"
+        ) from None
     if found == known[-1]:
         return
     if found is not None and found not in known:

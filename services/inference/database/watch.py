@@ -17,6 +17,7 @@ from services.inference.database.migrating import prepare
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 2.0
+_PROBLEMS = {"DATABASE_FULL": "the disk of the database is full", "DATABASE_DAMAGED": "the database is damaged"}
 
 
 class DatabaseWatch:
@@ -80,8 +81,7 @@ class DatabaseWatch:
                 self.ready.set()
         except Unavailable as error:
             is_up = False
-            is_full = error.reason == "DATABASE_FULL"
-            problem = "the disk of the database is full" if is_full else "the database does not answer"
+            problem = _PROBLEMS.get(error.reason, "the database does not answer")
         self._report("dependency/database", is_up)
         if is_up and self._was_up is False:
             log.info("the database answers again")
