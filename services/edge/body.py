@@ -71,7 +71,7 @@ class BodyReader(Generic[T]):
             document = _decode_plain(raw)
             return self._decode(msgspec.json.encode(self._without_refused(document)))
         except msgspec.ValidationError as second:
-            raise self._fault(second, document) from None
+            raise fault_of(second, self._model, document, self._hints) from None
         except RecursionError:
             raise Fault.invalid(_TOO_DEEP) from None
 
@@ -84,21 +84,31 @@ class BodyReader(Generic[T]):
                 raise Fault.invalid(f"Not supported: {instead}", name, "unsupported_parameter")
         return {key: value for key, value in document.items() if key not in self._refused}
 
-    def _fault(self, error: msgspec.ValidationError, document: Any) -> Fault:
-        """The fault that a validation error stands for."""
-        match = _WHERE.match(str(error))
-        assert match is not None
-        what, path = match["what"], (match["path"] or "").lstrip(".")
-        if unknown := _UNKNOWN.match(what):
-            return Fault.invalid("Unknown field.", _join(path, unknown["name"]), "unknown_parameter")
-        if missing := _MISSING.match(what):
-            return Fault.invalid("This field is required.", _join(path, missing["name"]), "missing_required_parameter")
-        if value := _VALUE.match(what):
-            what = f"Invalid value {_shortened(value['value'])}"
-            if choices := allowed(self._model, path, document):
-                what += f"; expected one of {', '.join(choices)}"
-        hint = self._hints.get(path.partition("[")[0]) if ", got `" in what else None
-        return Fault.invalid(f"{what}. {hint}" if hint else f"{what}.", path or None, "invalid_value")
+
+def fault_of(
+    error: msgspec.ValidationError, model: type, document: Any, hints: Mapping[str, str] | None = None
+) -> Fault:
+    """The fault that a validation error stands for.
+
+    Args:
+        error: What msgspec says.
+        model: The struct that was to be read.
+        document: What it was to be read from.
+        hints: What to do instead of giving a field another type.
+    """
+    match = _WHERE.match(str(error))
+    assert match is not None
+    what, path = match["what"], (match["path"] or "").lstrip(".")
+    if unknown := _UNKNOWN.match(what):
+        return Fault.invalid("Unknown field.", _join(path, unknown["name"]), "unknown_parameter")
+    if missing := _MISSING.match(what):
+        return Fault.invalid("This field is required.", _join(path, missing["name"]), "missing_required_parameter")
+    if value := _VALUE.match(what):
+        what = f"Invalid value {_shortened(value['value'])}"
+        if choices := allowed(model, path, document):
+            what += f"; expected one of {', '.join(choices)}"
+    hint = (hints or {}).get(path.partition("[")[0]) if ", got `" in what else None
+    return Fault.invalid(f"{what}. {hint}" if hint else f"{what}.", path or None, "invalid_value")
 
 
 def _number(literal: str) -> int | float:

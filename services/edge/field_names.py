@@ -39,6 +39,8 @@ _RULES = tuple(
         (r"^texts", "input"),
         (r"^dimension_count", "dimensions"),
         (r"^(key|user)\.", ""),
+        (r"^safety\.profile\b", "X-Millrace-Safety-Profile"),
+        (r"^page_token\b", "after"),
         (r"^end_user_id", "user"),
         (r"^output_format", "response_format"),
         (r"^(tools\[\d+\])\.(name|description|strict)", r"\1.function.\2"),

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from services.edge.body import fault_of
 from services.edge.exchange import Exchange
 from services.edge.fault import Fault
 
@@ -30,5 +31,4 @@ def read(exchange: Exchange, model: type[T]) -> T:
     try:
         return msgspec.convert(given, model, strict=False)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$.")
-        raise Fault.invalid(f"{what}.", path.rstrip("`") or None) from None
+        raise fault_of(error, model, given) from None

@@ -22,6 +22,8 @@ CHAT, COMPLETION, RESPONSE = "/v1/chat/completions", "/v1/completions", "/v1/res
         ("texts[5]", "input[5]"),
         ("dimension_count", "dimensions"),
         ("request_id", "request_id"),
+        ("safety.profile", "X-Millrace-Safety-Profile"),
+        ("page_token", "after"),
         ("spec", None),
     ],
 )

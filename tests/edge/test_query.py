@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     after: str = ""
     deep: bool = False
+    order: Literal["asc", "desc"] = "desc"
 
 
 def exchange(url_query: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = (), **scope: Any) -> Exchange:
@@ -51,7 +52,8 @@ def test_a_query_is_read_into_its_struct(text: bytes, asked: Asked) -> None:
         (b"limit=0", "limit"),
         (b"limit=x", "limit"),
         (b"limit=1.5", "limit"),
-        (b"unknown=1", None),
+        (b"unknown=1", "unknown"),
+        (b"order=up", "order"),
         (b"limit=1&limit=2", None),
         (b"after=%FF", None),
         (b"\xff=1", None),
@@ -64,6 +66,13 @@ def test_a_query_that_is_wrong_is_refused(text: bytes, param: str | None) -> Non
         query.read(exchange(text), Asked)
 
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_a_wrong_choice_in_a_query_is_told_the_right_ones() -> None:
+    """As in a body."""
+    with pytest.raises(Fault, match="order: Invalid value 'up'; expected one of asc, desc") as caught:
+        query.read(exchange(b"order=up"), Asked)
+    assert caught.value.code == "invalid_value"
 
 
 @pytest.mark.parametrize("text", [b"api_key=x", b"a=1&apikey=", b"Access-Token=x", b"q=mr_" + b"x" * 49])

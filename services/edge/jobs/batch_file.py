@@ -49,7 +49,7 @@ class RequestLine(Struct, forbid_unknown_fields=True):
     body: Raw
 
 
-_decode = msgspec.json.Decoder(RequestLine).decode
+_LINE = BodyReader(RequestLine)
 
 
 async def works(data: bytes, endpoint: str, exchange: Exchange) -> list[job_pb2.JobWork]:
@@ -82,9 +82,9 @@ async def works(data: bytes, endpoint: str, exchange: Exchange) -> list[job_pb2.
 
 def _line(text: bytes, number: int, endpoint: str) -> RequestLine:
     try:
-        line = _decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad(number, str(error)) from None
+        line = _LINE.read(text)
+    except Fault as fault:
+        raise _bad(number, fault.message.removesuffix(".")) from None
     if "\0" in line.custom_id:
         raise _bad(number, "custom_id must not hold the character NUL")
     if line.url != endpoint:

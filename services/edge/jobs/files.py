@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 KIND = "batch"  # of the jobs that batches are
 PURPOSES = ("batch", "user_data")
+_TTL_S_MIN, _TTL_S_MAX = 3_600, 30 * 24 * 3_600  # as inference has it
 _FORM = b"multipart/form-data"
 
 
@@ -190,9 +191,11 @@ def _object(kept: stored_file_pb2.StoredFile) -> FileObject:
 
 
 def _ttl(seconds: object) -> Duration:
-    if not isinstance(seconds, str) or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 9:
-        raise Fault.invalid("Expected 3600 to 2592000 seconds.", "expires_after[seconds]")
-    return Duration(seconds=int(seconds))
+    """How long a file is to be kept; bounded here too, for a call refused while it is written may lose its reason."""
+    is_number = isinstance(seconds, str) and seconds.isascii() and seconds.isdigit() and len(seconds) <= 9
+    if not is_number or not _TTL_S_MIN <= int(str(seconds)) <= _TTL_S_MAX:
+        raise Fault.invalid(f"Expected {_TTL_S_MIN} to {_TTL_S_MAX} seconds.", "expires_after[seconds]")
+    return Duration(seconds=int(str(seconds)))
 
 
 async def _chunks(given: UploadFile) -> AsyncIterator[bytes]:

@@ -175,7 +175,7 @@ class LedgerEndpoints:
         asked = query.read(exchange, UsageQuery)
         names = [name.strip() for name in asked.group_by.split(",") if name.strip()]
         if unknown := [name for name in names if name not in _GROUPS]:
-            raise Fault.invalid(f"group_by has {unknown[0]!r}; it may have {', '.join(_GROUPS)}.", "group_by")
+            raise Fault.invalid(f"It has {unknown[0]!r}; it may have {', '.join(_GROUPS)}.", "group_by")
         request = GetUsageRequest(
             start_time=_timestamp(asked.start_time),
             end_time=_timestamp(asked.end_time),

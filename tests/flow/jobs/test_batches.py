@@ -167,7 +167,8 @@ async def test_batches_are_listed_from_the_newest(client: openai.AsyncOpenAI, ht
         ((line("a"), "text"), "Line 2"),
         ((line("a"), line("a")), "comes twice"),
         ((line("a", url="/v1/embeddings"),), "endpoint"),
-        (({**line("a"), "method": "GET"},), "Line 1"),
+        (({**line("a"), "method": "GET"},), "Line 1: method: Invalid value 'GET'; expected one of POST"),
+        (({"custom_id": "a"},), "Line 1: method: This field is required"),
         ((line("a"), line("b\0")), "Line 2: custom_id"),
     ],
 )
