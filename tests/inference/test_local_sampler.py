@@ -26,7 +26,7 @@ class Sampler:
 
     def draw(self, logits: torch.Tensor) -> int:
         """The next token."""
-        (token_id,) = draw(logits[None], [self._draw])
+        (token_id,) = draw([logits], [self._draw])
         return token_id
 
 
@@ -53,7 +53,7 @@ def test_greedy_takes_the_first_of_equals() -> None:
     logits[0, [40_000, 50_256]] = logits[1, [7, 8]] = 1.0
     alone = [Draw(Sampling(), Defaults(), frozenset(), ()) for _ in logits]
 
-    assert draw(logits, alone) == logits.argmax(dim=-1).tolist() == [40_000, 7, 0]
+    assert draw([*logits], alone) == logits.argmax(dim=-1).tolist() == [40_000, 7, 0]
 
 
 def test_temperature_1_draws_as_the_model_says() -> None:
@@ -160,7 +160,7 @@ def test_cuts_of_a_large_vocabulary(cut: dict[str, Any]) -> None:
     kept = kept_by_definition(LARGE, **cut)
     draws = [Draw(Sampling(temperature=1.0, seed=at, **cut), Defaults(), frozenset(), ()) for at in range(500)]
 
-    drawn = set(draw(LARGE.expand(500, -1), draws))
+    drawn = set(draw([LARGE] * 500, draws))
 
     assert drawn <= kept
     assert len(drawn) > min(len(kept), 500) / 4
@@ -184,5 +184,5 @@ def test_rows_do_not_know_each_other() -> None:
 
     together, alone = made(), made()
     for _ in range(4):
-        drawn = draw(logits, together)
-        assert drawn == [draw(logits[at : at + 1], [one])[0] for at, one in enumerate(alone)]
+        drawn = draw([*logits], together)
+        assert drawn == [draw([row], [one])[0] for row, one in zip(logits, alone, strict=True)]

@@ -128,9 +128,8 @@ class Batch:
         drawing = list(zip(rows, firsts, strict=False))
         ahead = 0
         while drawing:
-            at = [first + ahead for _, first in drawing]
             answers = [self._answers[row.sequence] for row, _ in drawing]
-            chosen = logits if len(at) == len(logits) else logits[at]
+            chosen = [logits[first + ahead] for _, first in drawing]
             token_ids = draw(chosen, [answer.draw for answer in answers])
             self._metrics.completion_tokens.inc(len(token_ids) - token_ids.count(NOT_DRAWN))
             now = time.monotonic()

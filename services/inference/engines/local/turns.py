@@ -185,7 +185,7 @@ class _Decoding:
         else:
             logits = [self._reader.read([row.last_id], row.state) for row in self._rows]
         events: list[EngineEvent] = []
-        drawn = draw(torch.stack(logits), [row.answer.draw for row in self._rows])
+        drawn = draw(logits, [row.answer.draw for row in self._rows])
         for row, row_logits, token_id in zip(self._rows, logits, drawn, strict=True):
             events += row.answer.add(self._model, row_logits, token_id)
             row.last_id = token_id
