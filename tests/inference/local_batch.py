@@ -87,7 +87,7 @@ class Bench:
         self.scheduler = Scheduler(
             self.cache_tokens,
             self.row_count_max,
-            lambda decode_count, _: decode_count + self.prefill_tokens,
+            lambda decode_count, *_: decode_count + self.prefill_tokens,
             reuses_prefixes=self.reuses_prefixes,
             growth_token_count=self.growth_tokens,
             draft_count=lambda _, shares: min(len(shares), self.draft_tokens),

@@ -107,7 +107,7 @@ def test_a_long_text_is_looked_through_from_its_end() -> None:
 def scheduler(count_max: int = 99, **options: object) -> Scheduler:
     """One whose steps compute so many guesses."""
     return Scheduler(
-        1024, 8, lambda decodes, _: decodes + 64, draft_count=lambda _, shares: min(count_max, len(shares)), **options
+        1024, 8, lambda decodes, *_: decodes + 64, draft_count=lambda _, shares: min(count_max, len(shares)), **options
     )  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from services.inference.engines.local.pace import (
     PREFILL_TOKENS_MIN,
     PROMPT_STEP_GRAIN,
     STEP_TOKENS_MAX,
+    WAVE_PIECES_MAX,
     WAVE_STRETCH_MAX,
     WAVE_TOKENS_MIN,
     Pace,
@@ -16,6 +17,8 @@ from services.inference.engines.local.pace import (
 )
 
 STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
+# Tokens of prompts that are read for long.
+MANY = 100_000
 
 
 def pace() -> Pace:
@@ -23,7 +26,7 @@ def pace() -> Pace:
     return Pace(STEP_S, ROW_S, TOKEN_S, stretch=1.5)
 
 
-def took(decode_count: int, prompt_count: int, row_s: float = ROW_S, token_s: float = TOKEN_S) -> float:
+def took(decode_count: int, prompt_count: float, row_s: float = ROW_S, token_s: float = TOKEN_S) -> float:
     """Seconds of a step on a machine that keeps to figures of its own."""
     return STEP_S + decode_count * row_s + prompt_count * token_s
 
@@ -41,25 +44,28 @@ def test_pace_is_measured_from_three_steps() -> None:
 
 def test_a_prompt_stretches_running_answers_by_half() -> None:
     """Beside eight answers a prompt gets what makes their step 1.5 times as long."""
-    count = pace().step_token_count(8, 9) - 8
+    count = pace().step_token_count(8, 9, MANY) - 8
 
     assert took(8, count) == pytest.approx(1.5 * took(9, 0), abs=TOKEN_S)
 
 
 def test_many_who_wait_may_stretch_a_step_further() -> None:
     """Where three wait for each that decodes a step may take three times as much longer; alone, prompts take it all."""
-    count = pace().step_token_count(8, 32) - 8
+    cheap = Pace(STEP_S, ROW_S, TOKEN_S / 2, stretch=1.5)
 
-    assert took(8, count) <= 2.5 * took(32, 0) < took(8, count + PROMPT_STEP_GRAIN)
-    assert pace().step_token_count(0, 32) == STEP_TOKENS_MAX
+    count = cheap.step_token_count(8, 32, MANY) - 8
+
+    assert count > WAVE_TOKENS_MIN
+    assert took(8, count / 2) <= 2.5 * took(32, 0) < took(8, (count + PROMPT_STEP_GRAIN) / 2)
+    assert pace().step_token_count(0, 32, MANY) == STEP_TOKENS_MAX
 
 
 def test_a_wave_is_read_in_large_pieces() -> None:
-    """Where eight and half as many wait as run, a step has 128 tokens of prompts; it is never stretched too far."""
-    cheap, dear = (Pace(STEP_S, ROW_S, times * TOKEN_S, stretch=1.5) for times in (1, 10))
+    """Where eight and half as many wait as run, a step has 256 tokens of prompts; it is never stretched too far."""
+    cheap, dear = (Pace(STEP_S, ROW_S, times * TOKEN_S, stretch=1.5) for times in (0.5, 10))
 
-    assert cheap.step_token_count(16, 24) - 16 == WAVE_TOKENS_MIN
-    count = dear.step_token_count(16, 24) - 16
+    assert cheap.step_token_count(16, 24, MANY) - 16 == WAVE_TOKENS_MIN
+    count = dear.step_token_count(16, 24, MANY) - 16
     assert took(16, 10 * count) <= WAVE_STRETCH_MAX * took(24, 0) < took(16, 10 * (count + PROMPT_STEP_GRAIN))
 
 
@@ -67,8 +73,18 @@ def test_a_few_prompts_are_no_wave() -> None:
     """Four long prompts beside eight answers stretch their steps by half, however large pieces a wave would get."""
     dear = Pace(STEP_S, ROW_S, 2 * TOKEN_S, stretch=1.5)
 
-    assert took(8, 2 * (dear.step_token_count(8, 12) - 8)) <= 1.5 * took(12, 0)
-    assert took(1, 2 * (dear.step_token_count(1, 3) - 1)) <= 3 * took(3, 0)
+    assert took(8, 2 * (dear.step_token_count(8, 12, MANY) - 8)) <= 1.5 * took(12, 0)
+    assert took(1, 2 * (dear.step_token_count(1, 3, MANY) - 1)) <= 3 * took(3, 0)
+
+
+def test_what_is_over_soon_is_a_wave() -> None:
+    """Two prompts that four pieces hold are read as fast as a wave; a single one is not, nor is what takes longer."""
+    cheap, little = Pace(STEP_S, ROW_S, TOKEN_S / 2, stretch=1.5), WAVE_PIECES_MAX * WAVE_TOKENS_MIN
+
+    assert WAVE_TOKENS_MIN - PROMPT_STEP_GRAIN < cheap.step_token_count(30, 32, little) - 30 <= WAVE_TOKENS_MIN
+    usual = cheap.step_token_count(30, 32, little + 1)
+    assert took(30, (usual - 30) / 2) <= 1.5 * took(32, 0)
+    assert cheap.step_token_count(31, 32, little) == cheap.step_token_count(31, 32, MANY)
 
 
 def test_dear_prompts_get_fewer_tokens() -> None:
@@ -78,7 +94,7 @@ def test_dear_prompts_get_fewer_tokens() -> None:
     learned.observe(8, 8, alone)
 
     for _ in range(20):
-        count = learned.step_token_count(8, 8) - 8
+        count = learned.step_token_count(8, 8, MANY) - 8
         times.append(alone + count * 0.0008)
         learned.observe(8, 8 + count, times[-1])
 
@@ -92,23 +108,23 @@ def test_dear_answers_do_not_make_prompts_dear() -> None:
     learned = pace()
     for _ in range(10):
         learned.observe(8, 8, took(8, 0))
-    before = learned.step_token_count(16, 32)
+    before = learned.step_token_count(16, 32, MANY)
     for decode_count in range(9, 32):
         learned.observe(decode_count, decode_count + 20, took(decode_count, 20, row_s=4 * ROW_S))
 
-    assert learned.step_token_count(16, 32) == before
+    assert learned.step_token_count(16, 32, MANY) == before
 
 
 def test_slow_answers_give_prompts_more_time() -> None:
     """Where decoding takes twice what was measured, prompts may take twice as long beside it."""
     learned = pace()
-    before = learned.step_token_count(8, 8)
+    before = learned.step_token_count(8, 8, MANY)
 
     for _ in range(40):
         learned.observe(8, 8, 2 * took(8, 0))
 
     assert learned.slowness == pytest.approx(2, rel=0.01)
-    assert learned.step_token_count(8, 8) - 8 >= 2 * (before - 8) - PROMPT_STEP_GRAIN
+    assert learned.step_token_count(8, 8, MANY) - 8 >= 2 * (before - 8) - PROMPT_STEP_GRAIN
 
 
 def test_one_odd_step_does_not_rule() -> None:
@@ -155,7 +171,7 @@ def test_the_price_of_guesses_is_learned_and_forgotten() -> None:
 
 def test_large_steps_come_in_few_sizes() -> None:
     """A size that is new is dear: with prompts they are multiples of 16 tokens, with guesses of 4."""
-    with_prompts = {pace().step_token_count(count, count + 5) for count in range(1, 24)}
+    with_prompts = {pace().step_token_count(count, count + 5, MANY) for count in range(1, 24)}
     with_guesses = {count + pace().draft_count(count, [0.9] * 40) for count in range(9, 24)}
 
     assert {size % PROMPT_STEP_GRAIN for size in with_prompts if size > 2 * PROMPT_STEP_GRAIN} == {0}

@@ -21,7 +21,7 @@ def sequence(count: int = 10, answer: int = 10, first: int = 0, **options: objec
 
 def scheduler(token_count: int = 1024, row_count_max: int = 8, prefill: int = 16, **options: object) -> Scheduler:
     """A scheduler whose steps read so many tokens of prompts."""
-    return Scheduler(token_count, row_count_max, lambda decodes, _: decodes + prefill, **options)  # type: ignore[arg-type]
+    return Scheduler(token_count, row_count_max, lambda decodes, *_: decodes + prefill, **options)  # type: ignore[arg-type]
 
 
 def step(one: Scheduler) -> Plan:
@@ -82,6 +82,19 @@ def test_decodes_come_first_and_prompts_in_pieces() -> None:
         assert {row.sequence for row in plan.rows if row.count == 1} >= set(running)
         assert plan.token_count <= len(running) + 1 + 16
     assert [row.count for plan in plans for row in plan.rows if row.sequence is long][:7] == [16] * 6 + [4]
+
+
+def test_the_pace_hears_what_is_still_to_be_read() -> None:
+    """It is told how many decode, how many run or wait, and how many tokens of prompts nobody has read yet."""
+    told: list[tuple[int, ...]] = []
+    one = Scheduler(1024, 2, lambda *counts: told.append(counts) or counts[0] + 16)  # type: ignore[func-returns-value]
+    for count in (8, 40, 30):
+        one.add(sequence(count))
+
+    step(one)
+    step(one)
+
+    assert told == [(0, 2, 78), (1, 2, 62)]
 
 
 def test_higher_priority_joins_first() -> None:

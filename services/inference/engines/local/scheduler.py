@@ -84,7 +84,7 @@ class Scheduler:
         self,
         token_count: int,
         row_count_max: int,
-        step_token_count: Callable[[int, int], int],
+        step_token_count: Callable[[int, int, int], int],
         *,
         reuses_prefixes: bool = True,
         growth_token_count: int = GROWTH_TOKENS,
@@ -95,8 +95,8 @@ class Scheduler:
         Args:
             token_count: Positions of the cache.
             row_count_max: Sequences that run at once.
-            step_token_count: Tells from the count of those that decode, and of all that run or wait (not more than
-                can run), how many tokens a step may compute.
+            step_token_count: Tells from the count of those that decode, of all that run or wait (not more than can
+                run), and of all tokens of prompts that are still to be read, how many tokens a step may compute.
             reuses_prefixes: Whether sequences that begin alike share the work.
             growth_token_count: Positions that a sequence gets beyond its tokens when it joins.
             draft_count: Tells from the count of those that decode, and from how likely each guess is, the likeliest
@@ -151,7 +151,8 @@ class Scheduler:
         self._plan_decodes(plan)
         decode_count = len(plan.rows)
         in_play = min(self._active_count() + len(self.waiting), self._row_count_max)
-        budget = self._step_token_count(decode_count, in_play) - decode_count
+        unread = sum(count for one in (*self.running, *self.waiting) if (count := one.pending_count) > 1)
+        budget = self._step_token_count(decode_count, in_play, unread) - decode_count
         budget = self._plan_prefills(plan, budget)
         self._admit(plan, budget)
         if self._draft_count is not None and len(plan.rows) == decode_count:
