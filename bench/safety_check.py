@@ -5,10 +5,11 @@
 Starts the real service as a process of its own, with a profile `everything` in which every embedded detector runs, both
 ways, and calls it over gRPC: latency is end to end and processor time is that of the service alone. Texts are
 new in every call, for what was seen before costs nothing; that is measured apart. A stream is sent once as fast as it
-goes, for its processor time, and once at the pace of a fast model, for what its first release waits: in a burst a
-release waits for all tokens before it to be sent and read, which no model makes at once. A process that rests between
-tokens pays more for each: it is woken, and finds its caches cold. So the paced streams are also sent several at once,
-and "gathered": as the inference service sends them, which gathers what cannot matter yet.
+goes, for its processor time, and at the pace of models: short answers for what their first release waits (in a burst it
+waits for all tokens before it to be sent and read, which no model makes at once), and whole ones, one or several at
+once, for their processor time. A process that rests between tokens pays more for each: it is woken, and finds its
+caches cold. "Gathered" is how the inference service sends tokens, which gathers what cannot matter yet; a short answer
+costs more a token than a long one, for each call is opened, and its last passage is judged before it is complete.
 """
 
 import argparse
@@ -38,9 +39,9 @@ if TYPE_CHECKING:  # Exists for type checkers only.
 
 READY_S = 60
 # The first release comes behind 160 to 320 characters; 250 tokens a second are more than most models make.
-PACED_TOKENS, PACE_S = 80, 0.004
-# Streams at once, and seconds between the tokens of each: few of fast models, and more at the pace of large ones.
-CROWDS = ((4, 0.004, 6), (10, 0.04, 2))
+SHORT_TOKENS, PACE_S = 80, 0.004
+# Streams at once, seconds between tokens of each, and rounds: few of fast models, more at the pace of large ones.
+CROWDS = ((1, 0.004, 5), (4, 0.004, 2), (10, 0.04, 1))
 # In place of a number of tokens a message: as many as the inference service finds it worth.
 GATHERED = 0
 Request = pb.StreamCheckOutputRequest
@@ -93,11 +94,13 @@ async def main() -> None:
                 for batch in (1, 10):
                     figures.append(await _stream(channel, process.pid, profile, arguments.tokens, batch, 10))
                 for batch in (1, 10, GATHERED):
-                    figures.append(await _stream(channel, process.pid, profile, PACED_TOKENS, batch, 15, PACE_S))
+                    figures.append(await _stream(channel, process.pid, profile, SHORT_TOKENS, batch, 15, PACE_S))
                 for batch in (1, GATHERED):
                     for crowd, pace_s, rounds in CROWDS:
-                        paced = await _stream(channel, process.pid, profile, PACED_TOKENS, batch, rounds, pace_s, crowd)
-                        figures.append(paced)
+                        many = await _stream(
+                            channel, process.pid, profile, arguments.tokens, batch, rounds, pace_s, crowd
+                        )
+                        figures.append(many)
             figures.append({"kind": "memory", "resident_mib": resident_mib(process.pid)})
             await channel.close()
         finally:
@@ -163,6 +166,7 @@ async def _stream(
         "kind": "stream",
         "profile": profile,
         "streams": crowd,
+        "tokens": tokens,
         "tokens_per_s": round(1 / pace_s) if pace_s else "burst",
         "tokens_per_message": batch or "gathered",
         "first_release_p50_ms": round(statistics.median(added_ms), 2),
