@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import asyncio
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -31,6 +32,7 @@ _STATUS: dict[int, answer.Status] = {
     job_pb2.JOB_STATE_RUNNING: "in_progress",
     job_pb2.JOB_STATE_CANCELLED: "cancelled",
 }
+CANCEL_S = 4.0  # another replica learns of it when it renews its lease, after three seconds
 _NO_JOBS = frozenset({"ROLE_NOT_ALLOWED", "ENDPOINT_NOT_ALLOWED"})
 # Steps of an answer of which nothing has come yet.
 _BEFORE = frozenset({"started", "attempt", "cache", "safety"})
@@ -156,10 +158,14 @@ class ResponseEndpoints:
         return await self._response(exchange, job_id)
 
     async def cancel(self, exchange: Exchange, _: None) -> Response:
-        """POST /v1/responses/{response_id}/cancel."""
+        """POST /v1/responses/{response_id}/cancel: answers with what has become of it, as OpenAI does."""
         job_id = self._id(exchange)
         await self._item(exchange, job_id)
         await self._inference.cancel_job(exchange, job_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_S), aclosing(self._inference.follow_job(exchange, job_id)) as events:
+                async for _event in events:
+                    pass
         return await self._response(exchange, job_id)
 
     async def delete(self, exchange: Exchange, _: None) -> Deleted:

@@ -192,16 +192,17 @@ async def test_a_stream_is_taken_up_again(client: openai.AsyncOpenAI, upstream: 
 
 
 async def test_a_response_can_be_cancelled(client: openai.AsyncOpenAI, upstream: OpenAIUpstream) -> None:
-    """The upstream's work ends with it."""
+    """The upstream's work ends with it, and the answer says that it has; cancelled again, it stays as it is."""
     upstream.replies["gpt"] = Reply(stall_after=1)
     started = await client.responses.create(model="gpt", input="hi", background=True)
     asked = await upstream.next()
-    await client.responses.cancel(started.id)
-    done = await ended(client, started)
+    cancelled = await client.responses.cancel(started.id)
     async with asyncio.timeout(10):
         await asked.hung_up.wait()
 
-    assert done.status == "cancelled"
+    assert cancelled.status == "cancelled"
+    assert (await client.responses.cancel(started.id)).status == "cancelled"
+    assert (await client.responses.retrieve(started.id)).status == "cancelled"
 
 
 @pytest.mark.parametrize("stream", [False, True])
