@@ -187,6 +187,24 @@ async def test_close_ends_open_streams(directory: Path) -> None:
     assert closed.value.reason == "SHUTTING_DOWN"
 
 
+async def test_close_does_not_wait_for_a_step_that_hangs(directory: Path) -> None:
+    """Nobody knows whether it ever ends, and what else a service closes comes after it."""
+    engine, has_begun, may_end = LocalEngine(str(directory)), threading.Event(), threading.Event()
+    await engine.warm()
+    engine._worker.watch = StepWatch(stuck_s=0.3)
+    engine._ready().work.step = lambda: has_begun.set() or may_end.wait(30)  # type: ignore[method-assign, func-returns-value]
+    asking = asyncio.create_task(collect(engine, raw()))
+    assert await asyncio.to_thread(has_begun.wait, 30)
+    closing = asyncio.create_task(engine.close())
+    done, _ = await asyncio.wait({closing}, timeout=10)
+    may_end.set()
+    await closing
+
+    assert done
+    with pytest.raises(MillraceError):
+        await asking
+
+
 async def test_idle_model_sleeps(tiny: LocalEngine) -> None:
     """Between requests the thread waits for work, and holds no memory of the last one."""
     await collect(tiny, raw(max_tokens=3))

@@ -16,6 +16,9 @@ from services.inference.engines.local.step_watch import StepWatch
 
 logger = logging.getLogger(__name__)
 
+# Between two looks whether a step that is waited for hangs.
+LOOK_S = 0.5
+
 
 class Work(Protocol):
     """What is done with requests, in steps."""
@@ -90,14 +93,14 @@ class Worker:
     def close(self, reason: Exception) -> None:
         """Ends the thread after the step in hand and waits for it; the readers of open requests get the reason.
 
-        A thread that is still preparing is not waited for: loading a model takes minutes and cannot be interrupted. It
-        ends by itself, or with the process.
+        A thread that is still preparing is not waited for: loading a model takes minutes and cannot be interrupted. Nor
+        is one that hangs within a step. They end by themselves, or with the process.
         """
         with self._changed:
             self._is_closing = True
             self._tell()
-        if self._thread.is_alive() and self._is_prepared:
-            self._thread.join()
+        while self._thread.is_alive() and self._is_prepared and not self.watch.is_stuck:
+            self._thread.join(LOOK_S)
         for job in (*self._jobs, *self._arrived):
             job.fail(reason)
             job.leave()
