@@ -45,6 +45,7 @@ class GuardedStore:
         self._shared, self._on_loss, self._local = shared, on_loss, local
         self._owed: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
         self._uncharged: deque[tuple[Claim, tuple[int, ...]]] = deque(maxlen=OWED_COUNT_MAX)
+        self._charging = asyncio.Lock()
         self._lost_count, self._say_at = 0, 0.0
 
     async def take(self, claim: Claim) -> tuple[Standing, ...]:
@@ -97,6 +98,7 @@ class GuardedStore:
         share = tuple(amount // self._shared.replica_count for amount in claim.amounts)
         await self._local.floor(msgspec.structs.replace(claim, amounts=share))
         with suppress(StoreLost):
+            await self._charge()  # what others know of holds it already: charged afterwards, it would count twice
             await self._shared.floor(claim)
 
     async def tend(self, slots: Collection[str]) -> None:
@@ -105,10 +107,15 @@ class GuardedStore:
         for _ in range(len(self._owed)):
             # Never what this process holds: a claim that Redis was too late for may run here, let in by this one.
             await self._end_shared(*self._owed.popleft())
-        while self._uncharged:
-            await self._shared.charge(*self._uncharged[0])
-            self._uncharged.popleft()
+        await self._charge()
         await self._shared.tend(slots)
+
+    async def _charge(self) -> None:
+        """Charges what was let in here while Redis was away."""
+        async with self._charging:
+            while self._uncharged:
+                await self._shared.charge(*self._uncharged[0])
+                self._uncharged.popleft()
 
     async def _end_shared(self, claim: Claim, used: tuple[int, ...]) -> bool:
         try:

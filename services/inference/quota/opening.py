@@ -84,8 +84,12 @@ class Opening:
         return await self._store.take(claim)
 
     def forget(self) -> None:
-        """Has every budget looked at anew: their counts may be old ones."""
-        self._due_s = dict.fromkeys(self._due_s, 0.0)
+        """Has every budget looked at anew, for their counts may be old ones; a little later.
+
+        What every process let in by itself meanwhile is charged by then. The ledger knows of it, so that what is
+        charged after the look would count twice.
+        """
+        self._due_s = dict.fromkeys(self._due_s, self._clock() + SECOND_LOOK_S)
 
     async def close(self) -> None:
         """Stops."""

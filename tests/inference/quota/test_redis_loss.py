@@ -366,3 +366,26 @@ async def test_a_charge_whose_answer_is_lost_is_made_once(make: Make, own_redis:
                     await store.tend(())
 
     assert (await store.take(claim((day, 0))))[0].remaining == 1_000 - 100 - 250
+
+
+async def test_what_the_ledger_knows_of_is_not_charged_on_top_of_it(make: Make, own_redis: RedisServer) -> None:
+    """The ledger's word on a budget holds what was let in while Redis was away, too: that is charged before."""
+    store = await make()
+    day = tokens(1_000)
+    before = claim((day, 200))
+    assert all(one.fits for one in await store.take(before))
+    await store.end(before, (200,))
+    own_redis.freeze()
+    for _ in range(3):
+        await fits(store, (limit(5), 1))
+    assert await change(store) is False
+    local = claim((day, 300))
+    assert all(one.fits for one in await store.take(local))
+    await store.end(local, (250,))
+    own_redis.thaw()
+    assert await change(store) is True
+
+    await store.floor(claim((day, 450)))
+    await store.tend(())
+
+    assert (await store.take(claim((day, 0))))[0].remaining == 1_000 - 450
