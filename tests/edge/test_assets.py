@@ -66,6 +66,16 @@ async def test_nothing_else_is_served(edge, name):
     assert (await edge.get(f"/assets/any/{name}")).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_ask_for_nothing_that_is_not_there(edge, path):
+    """What a page names is served, and it names its icon: browsers ask for /favicon.ico otherwise, and log a 404."""
+    page = (await edge.get(path)).text
+    named = re.findall(r'(?:href|src)="(/assets/[^"]+)"', page)
+
+    assert re.search(r'<link rel="icon" href="/assets/', page)
+    assert [(await edge.get(one)).status_code for one in named] == [200] * len(named)
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/assets/any/app.js"])
 async def test_pages_run_nothing_from_elsewhere(edge, path):
     """The policy allows this origin alone, nothing inline, and no text as markup."""
