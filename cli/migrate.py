@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from kit.config import load
+from kit.errors import Unavailable
 from services.inference.config import InferenceSettings
 from services.inference.database.database import Database
 from services.inference.database.migrating import upgrade, version
@@ -15,7 +16,7 @@ def migrate() -> int:
 
     Raises:
         ConfigError: A setting is bad.
-        Unavailable: The database does not answer.
+        Unavailable: The database does not answer; says where it was looked for, and why.
     """
     before, after = asyncio.run(_migrate())
     print(f"the database is at version {after}" + (" already" if before == after else f" (was: {before or 'empty'})"))
@@ -28,5 +29,7 @@ async def _migrate() -> tuple[str | None, str | None]:
         before = await version(database)
         await upgrade(database)
         return before, await version(database)
+    except Unavailable as error:  # an operator may know where it is and what it said, callers of a service may not
+        raise Unavailable(error.reason, f"{database.place}: {error.message} ({database.trouble})") from error
     finally:
         await database.close()

@@ -32,3 +32,29 @@ def test_a_database_that_cannot_be_used_is_named(
     told = capsys.readouterr().err
     assert "MILLRACE_INFERENCE_DATABASE_URL" in told
     assert "secret@" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "trouble"),
+    [
+        ("postgresql+asyncpg://user:secret@127.0.0.1:1/name", "user:***@127.0.0.1:1/name", "connect call failed"),
+        ("sqlite+aiosqlite:///{folder}/text.sqlite3", "text.sqlite3", "file is not a database"),
+    ],
+)
+def test_a_database_that_does_not_do_is_told_with_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    place: str,
+    trouble: str,
+) -> None:
+    """Where it was looked for, without its password, and what it said: a retry alone mends neither."""
+    (tmp_path / "text.sqlite3").write_text("no database, but long enough to look like the head of one " * 100)
+    monkeypatch.setenv("MILLRACE_INFERENCE_DATABASE_URL", url.format(folder=tmp_path))
+
+    assert main(["migrate"]) != 0
+    told = capsys.readouterr().err
+    assert place in told
+    assert trouble in told.lower()
+    assert "secret" not in told
