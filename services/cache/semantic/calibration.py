@@ -17,9 +17,12 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from services.cache.semantic import features, logistic
 from services.cache.semantic.logistic import Floats
+
+Numbers = npt.NDArray[np.int64]
 
 # Labels kept: those that were likely to fit teach most about the threshold and are rare, so they stay longer.
 NEAR_MAX: Final = 3000
@@ -29,6 +32,10 @@ FAR_PROBABILITY: Final = 0.25
 GIVEN_MAX: Final = 2000
 # Labels among which each of those is shared out, the nearest by probability: fewer weigh unevenly, more blur.
 ALIKE: Final = 20
+# The present, by whose mix of scores wrong answers are counted: that share of the lookups, and at least so many. For
+# what is kept grows, and later lookups are surer.
+PRESENT_SHARE: Final = 1 / 3
+PRESENT_MIN: Final = 100
 # Before that many labels nothing is fitted; a fit then serves until there are so many more, or such a share more.
 FIT_MIN: Final = 60
 REFIT_EVERY: Final = 40
@@ -43,6 +50,8 @@ COUNTED_Z: Final = 0.5244  # 70 %
 FOUNDED_Z: Final = 1.0364  # 85 %
 # How far the model is trusted before wrong answers were counted: as if it had foretold that many of them, rightly.
 TRUST: Final = 1.0
+# No answer is surer than that: a model that is surer has seen too little.
+DOUBT_MIN: Final = 1e-6
 # Labels, by their effective number, below which no bound is believed.
 EVIDENCE_MIN: Final = 20.0
 # Above every probability: nothing is accepted.
@@ -215,17 +224,28 @@ def fit(sample: Sample, start: Fitted) -> Fitted:
     scores = _unseen(seen, fits, coefficients)
     given = np.stack([given.seen for given in sample.given]) @ coefficients if sample.given else np.empty(0)
     given_bounds = np.array([given.error_max for given in sample.given])
+    given_numbers = np.array([given.number for given in sample.given])
+    numbers = np.array([label.number for label in sample.labels])
     drawn = np.array([label.drawn for label in sample.labels], bool)
     bounds = np.array([label.error_max for label in sample.labels])
     curves = {}
     for bound in np.unique(bounds[drawn]).tolist():
         asked = drawn & (bounds == bound)
+        passed = given_bounds == bound
+        since = _present(numbers[asked], given_numbers[passed], sample.each)
         weights = np.ones(len(scores))
-        weights[asked] += sample.each * _shares(scores[asked], given[given_bounds == bound])
-        order = np.flatnonzero(asked | ~drawn)
+        weights[asked] = _shares(scores[asked], scores[asked & (numbers >= since)])
+        weights[asked] += sample.each * _shares(scores[asked], given[passed & (given_numbers >= since)])
+        order = np.flatnonzero((asked | ~drawn) & (weights > 0))
         order = order[np.argsort(-scores[order], kind="stable")]
         curves[bound] = _curve(logistic.sigmoid(scores[order]), fits[order], weights[order])
     return Fitted(coefficients, curves)
+
+
+def _present(labels: Numbers, given: Numbers, each: int) -> int:
+    """The number of the label with which the present begins, by the numbers of labels and of given lookups."""
+    numbers = np.concatenate([labels, np.repeat(given, each)])
+    return int(np.sort(numbers)[-min(len(numbers), max(PRESENT_MIN, round(PRESENT_SHARE * len(numbers))))])
 
 
 def _unseen(seen: Floats, fits: Floats, coefficients: Floats) -> Floats:
@@ -260,14 +280,14 @@ def _rounded(kept: Iterable[Label | Given]) -> list[list[float]]:
 
 
 def _shares(scores: Floats, given: Floats) -> Floats:
-    """How many lookups that were given each label stands for, besides itself; by the scores of both.
+    """How many of some lookups each label stands for, by the scores of both.
 
     Whether an answer fits does not depend on when or whether it was compared, given its score. So a label needs not
     stand for one over the probability with which it was chosen at its moment, which leaps as the threshold moves: each
-    given lookup is shared out among the labels nearest to it in score, so that a label stands for its part of all
-    lookups of the time like it, as if chosen with their mean probability (the balance heuristic of multiple importance
-    sampling, Veach and Guibas 1995; as weights of strata, Holt and Smith 1979). A label's score is that of a model
-    that has not seen it, as no model has seen the given ones: its own would lie on the side of its outcome.
+    lookup is shared out among the labels nearest to it in score, so that a label stands for its part of all lookups
+    like it, as if chosen with their mean probability (the balance heuristic of multiple importance sampling, Veach and
+    Guibas 1995; as weights of strata, Holt and Smith 1979). A label's score is that of a model that has not seen it,
+    as no model has seen the given ones: its own would lie on the side of its outcome.
     """
     order = np.argsort(-scores, kind="stable")
     # The middle of those that are equal, so that which of them was first has no say.
@@ -284,16 +304,18 @@ def _curve(probabilities: Floats, fits: Floats, weights: Floats) -> Curve:
     """Bounds on wrong answers among the first of the labels, by model and by count, and the evidence for each.
 
     The model foretells a share; wrong answers that were counted correct it. Their rate over what was foretold has a
-    Gamma posterior (Poisson counts, prior Gamma(TRUST, TRUST)), whose upper quantile multiplies the share. Where a
-    part of the answers is wrong without a sign, no model foretells it: so the count by itself has a say too.
+    Gamma posterior (Poisson counts, prior Gamma(TRUST, TRUST)), whose upper quantile multiplies the share. Of weighted
+    counts the unit is the mean weight of those that are wrong, here as foretold (Fay and Feuer 1997): sure answers that
+    stand for many each say little of how surely the share is known. Where a part of the answers is wrong without a
+    sign, no model foretells it: so the count by itself has a say too.
     """
     total = np.cumsum(weights)
     evidence = total**2 / np.cumsum(weights**2)
-    foretold_share = np.cumsum(weights * (1 - probabilities)) / total
-    wrong = np.cumsum(weights * (1 - fits)) / total * evidence
-    foretold = foretold_share * evidence
-    bounds = foretold_share * gamma_quantile(wrong + TRUST, CONFIDENCE_Z) / (foretold + TRUST)
-    counted, surely = (gamma_quantile(wrong + 1, z) / evidence for z in (COUNTED_Z, FOUNDED_Z))
+    doubts = np.maximum(1 - probabilities, DOUBT_MIN)
+    foretold, wrong = np.cumsum(weights * doubts), np.cumsum(weights * (1 - fits))
+    each = np.cumsum(weights**2 * doubts) / foretold
+    bounds = foretold / total * gamma_quantile(wrong / each + TRUST, CONFIDENCE_Z) / (foretold / each + TRUST)
+    counted, surely = (gamma_quantile(wrong / total * evidence + 1, z) / evidence for z in (COUNTED_Z, FOUNDED_Z))
     founded = np.minimum.accumulate(np.where(evidence >= EVIDENCE_MIN, surely, np.inf))
     return Curve(probabilities, bounds, counted, founded, evidence)
 
