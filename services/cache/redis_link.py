@@ -28,6 +28,8 @@ CONNECTIONS_MAX: Final = 64
 # Timeouts or failures in a row that open the breaker, and the time between trials to close it.
 FAILURES_MAX: Final = 3
 PROBE_INTERVAL_S: Final = 0.5
+# Between looks at a Redis of which nobody asks anything; one that died would be called healthy until somebody does.
+WATCH_INTERVAL_S: Final = 2.0
 # Added to a deadline that has passed, to read what has come: when this process itself was held up, its timers are due
 # before it has looked at its sockets, and Redis would be blamed for it. What leaves only then needs a moment as well.
 LAST_LOOK_S: Final = 0.01
@@ -70,6 +72,16 @@ class RedisLink:
             await self._ping()
         except StoreUnavailable:
             self.trip()
+
+    async def watch(self, interval_s: float = WATCH_INTERVAL_S) -> None:
+        """Goes on trying Redis, so that its loss is known while nobody asks; until cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                if self._breaker.closed:
+                    await self.open()
+            except Exception:  # what redis-py should never raise must not end the watch
+                log.exception("Redis could not be tried")
 
     def trip(self) -> None:
         """Asks Redis no more until it is known to answer."""

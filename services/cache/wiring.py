@@ -66,6 +66,7 @@ class CacheService:
         self.tasks.add(asyncio.create_task(self.metrics.keep_measuring()))
         if link is not None:
             server.set_serving(REDIS_HEALTH, link.available)
+            self.tasks.add(asyncio.create_task(link.watch()))
 
     async def close(self) -> None:
         """Closes the store."""

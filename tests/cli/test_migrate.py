@@ -37,7 +37,7 @@ def test_a_database_that_cannot_be_used_is_named(
 @pytest.mark.parametrize(
     ("url", "place", "trouble"),
     [
-        ("postgresql+asyncpg://user:secret@127.0.0.1:1/name", "user:***@127.0.0.1:1/name", "connect call failed"),
+        ("postgresql+asyncpg://user:secret@127.0.0.1:1/name", "user:***@127.0.0.1:1/name", "errno 111"),
         ("sqlite+aiosqlite:///{folder}/text.sqlite3", "text.sqlite3", "file is not a database"),
     ],
 )
