@@ -115,7 +115,7 @@ class Ending:
 
     def is_wanted(self, logits: torch.Tensor, is_allowed: np.ndarray) -> bool:
         """Whether the likeliest token, by logits of shape (vocabulary,), is an end that may not come yet."""
-        (token_id,) = likeliest([logits])
+        (token_id,), _ = likeliest([logits])
         return token_id in self._end_ids and not is_allowed[token_id]
 
     def narrow(self, is_allowed: np.ndarray, is_wanted: bool) -> None:

@@ -8,6 +8,7 @@ the same answer whatever runs beside it.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections.abc import Sequence
@@ -132,15 +133,13 @@ def draw(rows: Sequence[torch.Tensor], draws: Sequence[Draw]) -> list[int]:
 
     Rows whose largest is no number get NOT_DRAWN: their sequences cannot go on, the others do.
     """
-    token_ids = likeliest(rows)
-    are_computed = _are_numbers(rows, token_ids)
+    token_ids, are_computed = likeliest(rows)
     changed = {at: rows[at].clone() for at, one in enumerate(draws) if are_computed[at] and one.adjusts(token_ids[at])}
     for at, row in changed.items():
         draws[at].adjust(row)
-    rows = [changed.get(at, row) for at, row in enumerate(rows)]
-    for at, token_id in zip(changed, likeliest(list(changed.values())), strict=True):
-        token_ids[at] = token_id
-    can_draw = _are_numbers(rows, token_ids) if changed else are_computed
+    rows, can_draw = [changed.get(at, row) for at, row in enumerate(rows)], list(are_computed)
+    for at, token_id, is_number in zip(changed, *likeliest(list(changed.values())), strict=True):
+        token_ids[at], can_draw[at] = token_id, is_number
     for cuts in (False, True):
         chosen = [at for at, one in enumerate(draws) if one.temperature > 0 and one.cuts == cuts and can_draw[at]]
         if chosen:
@@ -155,19 +154,17 @@ def draw(rows: Sequence[torch.Tensor], draws: Sequence[Draw]) -> list[int]:
     return token_ids
 
 
-def likeliest(rows: Sequence[torch.Tensor]) -> list[int]:
-    """The first of the largest of each row. On a processor numpy finds it 17 times as fast as torch."""
+def likeliest(rows: Sequence[torch.Tensor]) -> tuple[list[int], list[bool]]:
+    """Of each row the first of its largest, and whether that is a number: NaN counts as the largest of all.
+
+    On a processor numpy finds it 17 times as fast as torch.
+    """
     if not rows or rows[0].device.type == "cpu":
-        return [int(row.numpy().argmax()) for row in rows]
-    token_ids: list[int] = torch.stack(list(rows)).argmax(-1).tolist()
-    return token_ids
-
-
-def _are_numbers(rows: Sequence[torch.Tensor], token_ids: list[int]) -> list[bool]:
-    """Of each row whether the logit of its token is one: NaN counts as the largest of all."""
-    logits = torch.stack([row[token_id] for row, token_id in zip(rows, token_ids, strict=True)])
-    found: list[bool] = logits.isfinite().tolist()
-    return found
+        numbers = [row.numpy() for row in rows]
+        places = [int(each.argmax()) for each in numbers]
+        return places, [math.isfinite(each[at]) for each, at in zip(numbers, places, strict=True)]
+    largest = torch.stack(list(rows)).max(-1)
+    return largest.indices.tolist(), largest.values.isfinite().tolist()
 
 
 def _draw(logits: torch.Tensor, draws: Sequence[Draw], cuts: bool) -> list[int]:
