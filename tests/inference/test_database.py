@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from importlib import import_module
@@ -155,6 +156,21 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"file/x\.sqlite3"):
         open_database(f"sqlite+aiosqlite:///{tmp_path}/file/x.sqlite3")
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    """At the start and by name, and not as a database that does not answer."""
+    with pytest.raises(ConfigError, match=f"{tmp_path}: Is a directory"):
+        open_database(f"sqlite+aiosqlite:///{tmp_path}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """As the cache's and the ledger's are: whoever runs it must see to that."""
+    path = tmp_path / "x.sqlite3"
+    path.touch(mode=0o400)
+    with pytest.raises(ConfigError, match=r"x\.sqlite3: Permission denied"):
+        open_database(f"sqlite+aiosqlite:///{path}")
 
 
 async def test_a_frozen_postgresql_is_unavailable_in_time(postgres: PostgresServer) -> None:

@@ -9,6 +9,8 @@ retries.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -238,10 +240,17 @@ def _make_private(path: Path) -> None:
     """Makes the file where there is none: it will have prompts and hashes of passwords, which are no matter for others.
 
     What SQLite keeps beside a file it keeps as private as that.
+
+    Raises:
+        OSError: It is there and cannot be used, by this user at least: waiting would not mend that.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         path.touch(mode=0o600)
+    elif path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    elif not os.access(path, os.R_OK | os.W_OK):  # not by opening it: closing it again would end SQLite's own locks
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _write_ahead(cursor: Any) -> None:
