@@ -155,7 +155,7 @@ async def _stream(
     crowd: int = 1,
 ) -> dict[str, object]:
     """Streams answers, so many at once, for their processor time and how long their first releases take."""
-    rng = random.Random(tokens + batch + rounds)
+    rng = random.Random(f"{profile} {tokens} {batch} {rounds} {pace_s} {crowd}")
     before = cpu_s(pid)
     added_ms: list[float] = []
     for _ in range(rounds):
