@@ -14,7 +14,8 @@ import pytest
 from kit.errors import Code, MillraceError
 from services.inference.attempts.failure import is_targets_fault, may_pass
 from services.inference.engines.local.engine import LocalEngine
-from services.inference.engines.local.outbox import PENDING_COUNT_MAX
+from services.inference.engines.local.job import Job
+from services.inference.engines.local.outbox import PENDING_COUNT_MAX, Bell, Outbox
 from services.inference.engines.local.step_watch import StepWatch
 from services.inference.engines.local.worker import Worker
 from services.inference.generation import Delta, EngineCompleted, Prompt, Sampling
@@ -84,6 +85,72 @@ async def test_slow_reader_pauses_its_own_decode_only(embedded: LocalEngine) -> 
     assert PENDING_COUNT_MAX <= len(delta.logprobs) < PENDING_COUNT_MAX + 4
     assert isinstance(rest[-1], EngineCompleted)
     assert rest[-1].usage.completion_token_count == 600
+
+
+class Steps:
+    """Work that notes how many requests there are at each step, and has nothing more to do after it."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.stepped = threading.Event()
+        self._jobs: list[Job] = []
+
+    def add(self, job: Job) -> None:
+        """Takes a request on."""
+        self._jobs.append(job)
+
+    def drop(self, job: Job) -> None:
+        """Forgets it."""
+
+    def step(self) -> bool:
+        """Notes; what wakes the thread before anything has come is no step."""
+        if self._jobs:
+            self.counts.append(len(self._jobs))
+            self.stepped.set()
+        return False
+
+
+@pytest.fixture
+async def sleeping() -> AsyncIterator[tuple[Worker, Steps]]:
+    """A thread that has nothing to do."""
+    worker, work = Worker("asleep"), Steps()
+    worker.start(lambda: work)
+    await until(lambda: worker.is_idle)
+    yield worker, work
+    worker.close(RuntimeError("over"))
+
+
+def job(worker: Worker) -> Job:
+    """A request for a token."""
+    return Job("tiny", [1], Sampling(max_tokens=1), Outbox(Bell(asyncio.get_running_loop()), worker.wake), 2)
+
+
+async def test_who_is_on_the_way_is_in_the_first_step(
+    sleeping: tuple[Worker, Steps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that wakes up begins when the second of two who ask at once is ready as well."""
+    worker, work = sleeping
+    monkeypatch.setattr("services.inference.engines.local.worker.GATHER_S", 30)
+
+    with worker.expecting():
+        worker.add(job(worker))
+        await asyncio.sleep(0.05)
+        assert work.counts == []
+        worker.add(job(worker))
+    assert await asyncio.to_thread(work.stepped.wait, 10)
+
+    assert work.counts[0] == 2
+
+
+async def test_who_is_on_the_way_is_not_waited_for_long(sleeping: tuple[Worker, Steps]) -> None:
+    """One whose prompt takes long to read, or who is refused in the end, does not keep another from its step."""
+    worker, work = sleeping
+
+    with worker.expecting():
+        worker.add(job(worker))
+        assert await asyncio.to_thread(work.stepped.wait, 10)
+
+    assert work.counts == [1]
 
 
 async def test_full_queue_is_refused_at_once(directory: Path) -> None:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from services.inference.engines.local.job import Job
 from services.inference.engines.local.step_watch import StepWatch
 
 logger = logging.getLogger(__name__)
+
+# A thread that wakes up waits for so long at most for requests that are on their way: those who ask at once are read in
+# one step. Else the first has one for itself, for which the others wait; eight callers of a GPT-2 in int8 get 9 % more
+# tokens a second, and the last of them a first token after 126 ms in place of 181.
+GATHER_S = 0.005
 
 # Between two looks whether a step that is waited for hangs.
 LOOK_S = 0.5
@@ -49,6 +56,7 @@ class Worker:
         self._has_news = False
         self._jobs: set[Job] = set()
         self._arrived: list[Job] = []
+        self._expected_count = 0
         self._is_closing = False
         self._is_idle = False
         self._is_prepared = False
@@ -73,6 +81,18 @@ class Worker:
         """
         self._prepare, self._after_step = prepare, after_step
         self._thread.start()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While the block runs a request is made ready: a thread that wakes up waits for it a little."""
+        with self._changed:
+            self._expected_count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected_count -= 1
+                self._changed.notify()
 
     def add(self, job: Job) -> None:
         """Lets a request take part from the next step on."""
@@ -162,3 +182,6 @@ class Worker:
             while not self._has_news:
                 self._changed.wait()
             self._is_idle = False
+            end_s = time.monotonic() + GATHER_S
+            while self._expected_count and (left_s := end_s - time.monotonic()) > 0:
+                self._changed.wait(left_s)
