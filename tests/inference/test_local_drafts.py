@@ -142,6 +142,20 @@ def test_the_likeliest_guesses_of_all_are_computed() -> None:
     assert (plan.token_count, plan.draft_count) == (2, 3)
 
 
+def test_guesses_for_slow_answers_come_first() -> None:
+    """Of two that are as likely the one for the answer that has had fewer tokens a step is computed."""
+    one = scheduler(2)
+    fast, slow = (Sequence([*ids] * 4, 20, 100) for ids in ((1, 2, 3, 4, 5), (6, 7, 8, 9, 10)))
+    one.complete(begin(one, fast, slow))
+    fast.token_ids += [2, 3, 4]
+    fast.computed_count += 2
+    slow.token_ids += [7]
+
+    drafts = {row.sequence: row.draft_ids for row in one.schedule().rows}
+
+    assert drafts == {fast: (), slow: (8, 9)}
+
+
 def test_nothing_is_guessed_beside_prompts() -> None:
     """What a prompt costs those who run is bounded as it is."""
     one = scheduler()

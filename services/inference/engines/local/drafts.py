@@ -33,13 +33,16 @@ class Guess:
     likelihoods: list[float]
 
 
-NOTHING = Guess([], [])
-
-
 class Drafter:
-    """Looks through one answer and its prompt."""
+    """Looks through one answer and its prompt.
+
+    Attributes:
+        speed: Tokens that the answer got in each step since its first guess.
+    """
 
     def __init__(self) -> None:
+        self.speed = 1.0
+        self._begun_at = self._step_count = 0
         self._latest: dict[int | tuple[int, ...], int] = {}  # where a token, or some in a row, ended last
         self._entered_count = 0
         self._rates = list(PRIOR_RATES)
@@ -51,10 +54,13 @@ class Drafter:
         self._learn(token_ids)
         self._enter(token_ids)
         count = len(token_ids)
+        self._begun_at = self._begun_at or count
+        self._step_count += 1
+        self.speed = (count - self._begun_at + 1) / self._step_count
         at = self._latest.get(tuple(token_ids[-LONG:]), self._latest.get(token_ids[-1], -1))
         self._guess = []
         if at < 0:
-            return NOTHING
+            return Guess([], [])
         self._guessed_at, self._match = count, _match(token_ids, at)
         likelihoods, likely = [], 1.0
         for ahead in range(GUESS_MAX):

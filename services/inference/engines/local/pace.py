@@ -99,20 +99,20 @@ class Pace:
         token_count = whole if whole >= decode_count + PREFILL_TOKENS_MIN else decode_count + prompt_count
         return min(token_count, max(STEP_TOKENS_MAX, decode_count))
 
-    def draft_count(self, decode_count: int, likelihoods: Iterable[float]) -> int:
+    def draft_count(self, decode_count: int, worths: Iterable[float]) -> int:
         """How many guesses a step computes: as long as one more makes more tokens a second.
 
         Args:
             decode_count: Sequences that get a token in this step.
-            likelihoods: That a guess is right, for each, falling.
+            worths: How many tokens more each guess counts for, falling: how likely it is right, or more of it or less.
         """
         begin_s = took_s = self._decode_s(decode_count)
         draft_s = self._draft_s()
         made, count = float(decode_count), 0
-        for likely in likelihoods:
-            if likely * took_s <= made * draft_s or took_s + draft_s > DRAFT_STRETCH * begin_s:
+        for worth in worths:
+            if worth * took_s <= made * draft_s or took_s + draft_s > DRAFT_STRETCH * begin_s:
                 break
-            made, took_s, count = made + likely, took_s + draft_s, count + 1
+            made, took_s, count = made + worth, took_s + draft_s, count + 1
         return max(_whole(decode_count + count, DRAFT_STEP_GRAIN) - decode_count, 0)
 
     def observe(self, decode_count: int, token_count: int, seconds: float, draft_count: int = 0) -> None:

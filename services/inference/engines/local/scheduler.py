@@ -21,6 +21,10 @@ from services.inference.engines.local.sequence import Sequence
 
 # Positions taken beyond the prompt at first: most answers need no second place.
 GROWTH_TOKENS = 64
+# How many times as likely a guess for the slowest answer counts; for one that is twice as fast, a quarter of that.
+# By turns with all guesses alike, a GPT-2 in int8: 32 answers that begin at once are over 14 % sooner, 8 answers 4 %,
+# and on average they end as soon.
+URGENCY_MAX = 1.5
 
 Ids = tuple[int, ...]
 
@@ -99,7 +103,7 @@ class Scheduler:
                 run), and of all tokens of prompts that are still to be read, how many tokens a step may compute.
             reuses_prefixes: Whether sequences that begin alike share the work.
             growth_token_count: Positions that a sequence gets beyond its tokens when it joins.
-            draft_count: Tells from the count of those that decode, and from how likely each guess is, the likeliest
+            draft_count: Tells from the count of those that decode, and from how much each guess is worth, the best
                 first, how many guesses a step without prompts computes; None: nothing is guessed.
         """
         self.extents = Extents(token_count)
@@ -306,10 +310,18 @@ class Scheduler:
 
 
 def _with_drafts(rows: list[Row], draft_count: Callable[[int, list[float]], int]) -> list[Row]:
-    """Adds guesses to rows that decode, the likeliest of all, as many as pay."""
-    guesses = [_guess(row.sequence) for row in rows]
-    ranked = sorted(((share, at) for at, guess in enumerate(guesses) for share in guess.likelihoods), reverse=True)
-    count = draft_count(len(rows), [share for share, _ in ranked]) if ranked else 0
+    """Adds guesses to rows that decode, those of all that are worth most, as many as pay.
+
+    Steps become fewer only if every answer gets on: so a guess counts for less where the answer is ahead.
+    """
+    drafters = [_drafter(row.sequence) for row in rows]
+    guesses = [_guess(row.sequence, drafter) for row, drafter in zip(rows, drafters, strict=True)]
+    slowest = min((drafter.speed for drafter in drafters), default=1.0)
+    urgencies = [URGENCY_MAX * (slowest / drafter.speed) ** 2 for drafter in drafters]
+    ranked = sorted(
+        ((urgencies[at] * share, at) for at, guess in enumerate(guesses) for share in guess.likelihoods), reverse=True
+    )
+    count = draft_count(len(rows), [worth for worth, _ in ranked]) if ranked else 0
     taken = Counter(at for _, at in ranked[:count])
     return [
         replace(row, draft_ids=tuple(guess.token_ids[: taken[at]])) if taken[at] else row
@@ -317,11 +329,16 @@ def _with_drafts(rows: list[Row], draft_count: Callable[[int, list[float]], int]
     ]
 
 
-def _guess(sequence: Sequence) -> Guess:
+def _drafter(sequence: Sequence) -> Drafter:
+    """Whoever guesses for a sequence."""
+    sequence.drafter = sequence.drafter or Drafter()
+    return sequence.drafter
+
+
+def _guess(sequence: Sequence, drafter: Drafter) -> Guess:
     """Guesses how a sequence goes on, as far as its place and its end allow; the last token needs no guess."""
     assert sequence.extent
-    sequence.drafter = sequence.drafter or Drafter()
-    guess = sequence.drafter.guess(sequence.token_ids)
+    guess = drafter.guess(sequence.token_ids)
     count = len(sequence.token_ids)
     room = max(0, min(sequence.extent.size - count, sequence.token_count_max - count - 1))
     return Guess(guess.token_ids[:room], guess.likelihoods[:room])
