@@ -62,6 +62,14 @@ async def change(store: Guarded) -> bool:
         return await store.changes.get()
 
 
+async def lose(store: Guarded, redis: RedisServer) -> None:
+    """Freezes Redis, and asks until its breaker is open."""
+    redis.freeze()
+    for _ in range(3):
+        await fits(store, (limit(5), 1))
+    assert await change(store) is False
+
+
 async def test_a_frozen_redis_costs_one_deadline_then_nothing(
     make: Make, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,10 +153,7 @@ async def test_what_ends_while_redis_is_away_is_charged_when_it_is_back(make: Ma
     day = tokens(1_000)
     taken = claim((day, 600), (at_once(1), 1))
     assert all(one.fits for one in await store.take(taken))
-    own_redis.freeze()
-    for _ in range(3):
-        await fits(store, (limit(5), 1))
-    assert await change(store) is False
+    await lose(store, own_redis)
     local = claim((day, 300))
     assert all(one.fits for one in await store.take(local))
 
@@ -345,10 +350,7 @@ async def test_a_charge_whose_answer_is_lost_is_made_once(make: Make, own_redis:
     store = await make()
     day = tokens(1_000)
     for used in (100, 250):  # the first has Redis know the script
-        own_redis.freeze()
-        for _ in range(3):
-            await fits(store, (limit(5), 1))
-        assert await change(store) is False
+        await lose(store, own_redis)
         local = claim((day, 300))
         assert all(one.fits for one in await store.take(local))
         await store.end(local, (used,))
@@ -375,10 +377,7 @@ async def test_what_the_ledger_knows_of_is_not_charged_on_top_of_it(make: Make, 
     before = claim((day, 200))
     assert all(one.fits for one in await store.take(before))
     await store.end(before, (200,))
-    own_redis.freeze()
-    for _ in range(3):
-        await fits(store, (limit(5), 1))
-    assert await change(store) is False
+    await lose(store, own_redis)
     local = claim((day, 300))
     assert all(one.fits for one in await store.take(local))
     await store.end(local, (250,))
