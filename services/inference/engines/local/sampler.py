@@ -67,8 +67,7 @@ class Draw:
         self._presence, self._frequency = sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
         self._bias_ids = torch.tensor(list(sampling.logit_bias), dtype=torch.long)
         self._bias = torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32)
-        self._ends = end_ids
-        self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long)
+        self._end_ids = end_ids
         self._min_tokens = sampling.min_tokens or 0
         self._constraint = constraint
         self._counts: dict[int, int] = {}
@@ -83,7 +82,7 @@ class Draw:
         Without a temperature it matters that the end is held back only where it is what would be taken.
         """
         penalises = self._presence or self._frequency or self._repetition != 1.0
-        holds_back = self._holds_end and (self.temperature > 0 or likeliest_id in self._ends)
+        holds_back = self._holds_end and (self.temperature > 0 or likeliest_id in self._end_ids)
         return bool(penalises or len(self._bias) or holds_back or self._constraint is not None)
 
     @property
@@ -101,7 +100,7 @@ class Draw:
         if len(self._bias):
             logits[self._bias_ids.to(device)] += self._bias.to(device)
         if self._holds_end:
-            logits[self._end_ids.to(device)] = -torch.inf
+            logits[torch.tensor(list(self._end_ids), device=device)] = -torch.inf
         if self._seen and self._repetition != 1.0:
             at = torch.tensor(list(self._seen), device=device)
             found = logits[at]
