@@ -26,6 +26,7 @@ from services.inference.engines.local.runner import Runner
 from services.inference.engines.local.scheduler import Copy, Plan, Row
 from services.inference.engines.local.sequence import Sequence
 from services.inference.engines.local.serving import serve
+from services.inference.engines.local.traced_node import UnknownOperation
 from tests.fakes.tiny_gpt2 import END_ID, write_tiny, write_tiny_of
 from tests.inference.local_batch import Bench
 
@@ -174,15 +175,24 @@ def test_what_is_not_written_is_refused(
     node = traced.call_function(target, (given, *arguments), options)
     node.meta["val"] = target(source, *arguments, **options)
 
-    with pytest.raises(graph_ops.UnknownOperation, match="with such arguments is not known"):
+    with pytest.raises(UnknownOperation, match="with such arguments is not known"):
         graph_ops.Graph({"given": source}, {}, int8=False).add(node)
+
+
+def test_little_is_reshaped(tmp_path: Path) -> None:
+    """A GPT-2 has four values of a layer in another shape, of fourteen that its own code asks for."""
+    network: Any = compile_tiny(tmp_path, "gpt2", int8=False).network
+
+    graph = network._request.get_compiled_model().get_runtime_model()
+    count = sum(node.get_rt_info()["layerType"].value == "Reshape" for node in graph.get_ops())
+    assert count <= 4 * network.config.num_hidden_layers + 3
 
 
 def test_other_blocks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the runtime keeps keys and values in blocks of another size than ours, it is not used."""
     monkeypatch.setattr(paged_cache, "BLOCK_TOKENS", 16)
 
-    with pytest.raises(graph_ops.UnknownOperation, match="blocks of 32 positions, not of 16"):
+    with pytest.raises(UnknownOperation, match="blocks of 32 positions, not of 16"):
         compile_tiny(tmp_path, "llama", int8=False)
 
 
@@ -309,6 +319,7 @@ sys.addaudithook(lambda event, _: opened.append(event) if event in ("socket.conn
 from services.inference.engines.local.compiled import Compiled
 from services.inference.engines.local.model import load
 from services.inference.engines.local.serving import serve
+from services.inference.engines.local.traced_node import UnknownOperation
 model = load({str(network)!r})
 serve(model, 1, 1)
 assert isinstance(model.network, Compiled)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
 
 from services.inference.engines.local.pace import (
@@ -16,7 +18,7 @@ from services.inference.engines.local.pace import (
     measure,
 )
 
-STEP_S, ROW_S, TOKEN_S = 0.010, 0.001, 0.0005
+STEP_S, ROW_S, TOKEN_S, CHANGE_S = 0.010, 0.001, 0.0005, 0.004
 # Tokens of prompts that are read for long.
 MANY = 100_000
 
@@ -31,15 +33,21 @@ def took(decode_count: int, prompt_count: float, row_s: float = ROW_S, token_s: 
     return STEP_S + decode_count * row_s + prompt_count * token_s
 
 
-def test_pace_is_measured_from_three_steps() -> None:
-    """What a step costs, each answer in it and each token of a prompt come from three, the fastest of each."""
-    noise = iter([9.0, 0.0, 5.0] * 3)
+def test_pace_is_measured_from_a_few_steps() -> None:
+    """What a step costs, each answer in it, each token of a prompt, and another size: of each the fastest of three."""
+    noise, last = cycle([9.0, 0.0, 5.0, 0.0, 0.0]), [0]
+
+    def step(count: int, seconds: float) -> float:
+        seconds += next(noise) + (CHANGE_S if count != last[0] else 0)
+        last[0] = count
+        return seconds
 
     found = measure(
-        lambda tokens: took(1, tokens - 1) + next(noise), lambda row_count, _: took(row_count, 0) + next(noise)
+        lambda tokens: step(tokens, took(1, tokens - 1)), lambda row_count, _: step(row_count, took(row_count, 0))
     )
 
     assert (found.step_s, found.row_s, found.token_s) == pytest.approx((STEP_S, ROW_S, TOKEN_S))
+    assert found.change_s == pytest.approx(CHANGE_S)
 
 
 def test_a_prompt_stretches_running_answers_by_half() -> None:
@@ -145,6 +153,41 @@ def test_guesses_are_computed_as_long_as_they_pay() -> None:
     assert many == 0
     assert 0 < pace().draft_count(32, [0.9] * 40) <= pace().draft_count(32, [0.99] * 40)
     assert pace().draft_count(1, [0.01] * 40) == 0
+
+
+def test_steps_keep_their_size_where_another_costs_more() -> None:
+    """Guesses that pay a little less, or a little more, are taken or left, for another size would cost four of them."""
+    sticky = Pace(STEP_S, ROW_S, TOKEN_S, change_s=CHANGE_S)
+    worths = [0.9] * 6 + [0.5] * 20
+    free = pace().draft_count(8, worths)
+
+    for last in (free - 2, free + 2):
+        sticky.observe(8, 8, took(8 + last, 0), last)
+        assert sticky.draft_count(8, worths) == last
+    sticky.observe(8, 8, took(8, 0))
+    assert sticky.draft_count(8, [1.0] * 20) > 4
+
+
+def test_another_size_is_not_taken_for_slowness() -> None:
+    """Steps whose size changes each time take longer by what that was measured to take: nothing is learned from it."""
+    steady = Pace(STEP_S, ROW_S, TOKEN_S, change_s=CHANGE_S)
+    for _ in range(20):
+        for count in (8, 16):
+            steady.observe(count, count, took(count, 0) + CHANGE_S)
+
+    assert steady.slowness == pytest.approx(1)
+
+
+def test_what_another_size_costs_is_learned() -> None:
+    """A machine was held up when it was measured: forty changes that cost nothing show that they cost far less."""
+    wrong = Pace(STEP_S, ROW_S, TOKEN_S, change_s=10 * CHANGE_S)
+    for _ in range(20):
+        wrong.observe(8, 8, took(8, 0))
+        for _ in range(5):
+            wrong.observe(16, 16, took(16, 0))
+
+    assert wrong.change_s < 10 * CHANGE_S / 4
+    assert wrong.slowness == pytest.approx(1, abs=0.1)
 
 
 def test_guesses_make_a_step_at_most_twice_as_long() -> None:

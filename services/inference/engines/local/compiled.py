@@ -22,10 +22,11 @@ from torch.export import Dim, ExportedProgram, export
 
 from kit import huge_pages
 from services.inference.engines.local import attention, paged_cache
-from services.inference.engines.local.graph_ops import CACHES, Graph, given
+from services.inference.engines.local.graph_ops import CACHES, Graph
 from services.inference.engines.local.loading import Progress
 from services.inference.engines.local.openvino_runtime import compile_model, openvino, ops, parameter
 from services.inference.engines.local.paged_cache import PagedCache, PagedStep
+from services.inference.engines.local.traced_node import given
 
 TRACED_TOKENS = 24
 # Numbers of a token that one scale rounds to 8 bits. By itself the runtime takes 32: steps of a GPT-2 of 124M are

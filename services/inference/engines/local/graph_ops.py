@@ -6,7 +6,6 @@ refuses, and the model is then computed by torch.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,17 @@ import torch
 from torch.fx import Node
 
 from services.inference.engines.local import int8_products
-from services.inference.engines.local.openvino_runtime import cache_parameter, ops, paged_attention, parameter
+from services.inference.engines.local.openvino_runtime import cache_parameter, ops, output, paged_attention, parameter
+from services.inference.engines.local.traced_node import (
+    UnknownOperation,
+    arguments_of,
+    given,
+    heads_of,
+    kind_of,
+    operation,
+    refuse,
+    shape_of,
+)
 
 # Of paged attention, in the operator's own order: what a step says, and the features that are not asked for.
 STEP_INPUTS = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "max_context_len")
@@ -41,10 +50,6 @@ UNUSED = (
 )
 
 
-class UnknownOperation(Exception):
-    """The model does something that is not known here."""
-
-
 class Graph:
     """One graph as it is written."""
 
@@ -65,9 +70,9 @@ class Graph:
         Raises:
             UnknownOperation: Nothing here does.
         """
-        write = WRITERS.get(_target(node))
+        write = WRITERS.get(operation(node))
         if write is None:
-            raise UnknownOperation(f"{_target(node)} is not known")
+            raise UnknownOperation(f"{operation(node)} is not known")
         made = write(self, node)
         if made is not None:
             self._values[node.name] = made
@@ -85,24 +90,28 @@ class Graph:
         array = np.asarray(numbers)
         return self._keep(f"{array.dtype} {array.shape} {array.tolist()}", lambda: array)
 
-    def product(self, rows: Node, weight: Node, bias: Node | None, *, is_turned: bool) -> Any:
+    def product(self, node: Node, rows: Node, weight: Node, bias: Node | None, *, is_turned: bool) -> Any:
         """Rows, shape (..., inputs), with a weight of shape (inputs, outputs), or (outputs, inputs) if turned."""
         matrix = self._weights[weight.name].detach()
-        self.input_counts.add(matrix.shape[1 if is_turned else 0])
+        width = matrix.shape[1 if is_turned else 0]
+        self.input_counts.add(width)
+        value = self.value(rows)
+        # Rows are rows, however many dimensions say so.
+        value = before if _sizes(before := _before(value))[-1:] == [width] else value
         if self._int8:
-            made = self._int8_product(rows, weight.name, matrix if is_turned else matrix.t())
+            made = self._int8_product(rows.name, value, weight.name, matrix if is_turned else matrix.t())
         else:
-            made = ops.matmul(self.value(rows), self.value(weight), False, is_turned)
-        return made if bias is None else ops.add(made, self.value(bias))
+            made = ops.matmul(value, self.value(weight), False, is_turned)
+        return self.reshaped(made if bias is None else ops.add(made, self.value(bias)), shape_of(node))
 
     def attention(self, node: Node) -> Any:
         """Attention of one layer, which keeps its keys and values in parameters of the graph."""
         query, key, value, index, scaling = given(node)
-        _refuse(node, scaling is None)
+        refuse(node, scaling is None)
         caches = []
         for kind in ("key", "value"):
             name = f"{CACHES}.{kind}.{index}"
-            _refuse(node, name in self.parameters)
+            refuse(node, name in self.parameters)
             self.parameters[name] = cache_parameter(name)
             caches.append(self.parameters[name])
         made = paged_attention(
@@ -115,26 +124,36 @@ class Graph:
                 self.parameters[STEP_INPUTS[-1]],
                 *(self.constant(numbers) for numbers in UNUSED),
             ],
-            _heads(key),
-            _heads(value),
+            heads_of(key),
+            heads_of(value),
         )
-        return ops.reshape(made, self.constant(np.array(_shape(node))), False)
+        return self.reshaped(made, shape_of(node))
+
+    def reshaped(self, value: Any, sizes: list[int]) -> Any:
+        """A value in another shape, of which one size at most is -1; itself, or what it was before, where that has it.
+
+        A step with another number of tokens gives every operator its shape anew: so there are few.
+        """
+        before = _before(value)
+        if _sizes(before) == sizes:
+            return before
+        return ops.reshape(before, self.constant(np.array(sizes)), False)
 
     def _rows(self, node: Node) -> Any:
         """What meets in attention, shape (1, heads, tokens, width), as rows: (tokens, heads * width)."""
-        heads, width = _heads(node)
+        heads, width = heads_of(node)
         if str(node.target) == "aten.transpose.int" and node.args[1:] == (1, 2):  # as it lay before
             turned = self.value(given(node)[0])
         else:
             turned = ops.transpose(self.value(node), self.constant(np.array([0, 2, 1, 3])))
-        return ops.reshape(turned, self.constant(np.array([-1, heads * width])), False)
+        return self.reshaped(turned, [-1, heads * width])
 
-    def _int8_product(self, rows: Node, name: str, matrix: torch.Tensor) -> Any:
+    def _int8_product(self, rows_name: str, rows: Any, name: str, matrix: torch.Tensor) -> Any:
         """Rows with a weight of shape (outputs, inputs), both in 8 bits."""
         weight = self._once(f"{name} in 8 bits", lambda: int8_products.weight(matrix))
         if not int8_products.is_tiled(matrix):  # the runtime rounds the rows
-            return ops.matmul(self.value(rows), weight, False, True)
-        rounded, scales = self._once(f"{rows.name} in 8 bits", lambda: int8_products.rounded(self.value(rows)))
+            return ops.matmul(rows, weight, False, True)
+        rounded, scales = self._once(f"{rows_name} in 8 bits", lambda: int8_products.rounded(rows))
         return ops.multiply(ops.matmul(rounded, weight, False, True), scales)
 
     def _keep(self, name: str, make: Callable[[], Any]) -> Any:
@@ -154,9 +173,9 @@ def _operator(make: Callable[..., Any]) -> Write:
 
     def write(graph: Graph, node: Node) -> Any:
         values = given(node)
-        is_float = any(isinstance(value, Node) and _kind(value).is_floating_point for value in values)
-        makes_float = _kind(node).is_floating_point or any(isinstance(value, float) for value in values)
-        _refuse(node, bool(node.kwargs) or (makes_float and not is_float))
+        is_float = any(isinstance(value, Node) and kind_of(value).is_floating_point for value in values)
+        makes_float = kind_of(node).is_floating_point or any(isinstance(value, float) for value in values)
+        refuse(node, bool(node.kwargs) or (makes_float and not is_float))
         return make(*(graph.value(value, np.float32 if is_float else np.int32) for value in values))
 
     return write
@@ -166,8 +185,8 @@ def _function(make: Callable[[Any], Any]) -> Write:
     """An operation on one value of broken numbers and nothing else."""
 
     def write(graph: Graph, node: Node) -> Any:
-        (value,) = _arguments(node, None)
-        _refuse(node, not _kind(value).is_floating_point)
+        (value,) = arguments_of(node, None)
+        refuse(node, not kind_of(value).is_floating_point)
         return make(graph.value(value))
 
     return write
@@ -188,87 +207,87 @@ def _embedding(graph: Graph, node: Node) -> Any:
 
 def _linear(graph: Graph, node: Node) -> Any:
     rows, weight, *bias = given(node)
-    return graph.product(rows, weight, bias[0] if bias else None, is_turned=True)
+    return graph.product(node, rows, weight, bias[0] if bias else None, is_turned=True)
 
 
 def _addmm(graph: Graph, node: Node) -> Any:
-    bias, rows, weight = _arguments(node, None, None, None)
-    return graph.product(rows, weight, bias, is_turned=False)
+    bias, rows, weight = arguments_of(node, None, None, None)
+    return graph.product(node, rows, weight, bias, is_turned=False)
 
 
 def _reshape(graph: Graph, node: Node) -> Any:
-    return ops.reshape(graph.value(given(node)[0]), graph.constant(np.array(_shape(node))), False)
+    return graph.reshaped(graph.value(given(node)[0]), shape_of(node))
 
 
 def _transpose(graph: Graph, node: Node) -> Any:
     value, one, other = given(node)
-    order = list(range(len(_shape(node))))
+    order = list(range(len(shape_of(node))))
     order[one], order[other] = order[other], order[one]
     return ops.transpose(graph.value(value), graph.constant(np.array(order)))
 
 
 def _split(graph: Graph, node: Node) -> Any:
-    value, _, at = _arguments(node, None, None, 0)
+    value, _, at = arguments_of(node, None, None, 0)
     sizes = [part.shape[at] for part in node.meta["val"]]
-    _refuse(node, not all(isinstance(size, int) for size in sizes))
+    refuse(node, not all(isinstance(size, int) for size in sizes))
     return ops.variadic_split(
         graph.value(value), graph.constant(np.int64(at)), graph.constant(np.array(sizes))
     ).outputs()
 
 
 def _part(graph: Graph, node: Node) -> Any:
-    value, number = _arguments(node, None, None)
+    value, number = arguments_of(node, None, None)
     parts = graph.value(value)
-    _refuse(node, not (isinstance(parts, list) and isinstance(number, int)))
+    refuse(node, not (isinstance(parts, list) and isinstance(number, int)))
     return parts[number]
 
 
 def _at(graph: Graph, node: Node) -> Any:
-    value, axis, number = _arguments(node, None, None, None)
-    _refuse(node, not isinstance(number, int))
+    value, axis, number = arguments_of(node, None, None, None)
+    refuse(node, not isinstance(number, int))
     return ops.gather(graph.value(value), graph.constant(np.int32(number)), graph.constant(np.int32(axis)))
 
 
 def _repeat(graph: Graph, node: Node) -> Any:
     """Each of the last dimension so many times, one beside the other."""
-    value, count, axis = _arguments(node, None, None, None)
-    sizes = _shape(value)
-    _refuse(node, axis not in (-1, len(sizes) - 1) or sizes[-1] < 0 or not isinstance(count, int))
+    value, count, axis = arguments_of(node, None, None, None)
+    sizes = shape_of(value)
+    refuse(node, axis not in (-1, len(sizes) - 1) or sizes[-1] < 0 or not isinstance(count, int))
     sources = graph.constant(np.repeat(np.arange(sizes[-1]), count))
     return ops.gather(graph.value(value), sources, graph.constant(np.int32(-1)))
 
 
 def _same(graph: Graph, node: Node) -> Any:
     source = given(node)[0]
-    is_same = _kind(source) == _kind(node)
-    _refuse(node, not is_same and _kind(node) != torch.float32)
+    is_same = kind_of(source) == kind_of(node)
+    refuse(node, not is_same and kind_of(node) != torch.float32)
     return graph.value(source) if is_same else ops.convert(graph.value(source), np.float32)
 
 
 def _slice(graph: Graph, node: Node) -> Any:
-    value, *numbers = _arguments(node, None, 0, None, None, 1)
-    _refuse(node, not all(isinstance(number, int) for number in numbers))
+    value, *numbers = arguments_of(node, None, 0, None, None, 1)
+    refuse(node, not all(isinstance(number, int) for number in numbers))
     axes, begins, ends, steps = (graph.constant(np.array([number])) for number in numbers)
     return ops.slice(graph.value(value), begins, ends, steps, axes)
 
 
 def _cat(graph: Graph, node: Node) -> Any:
-    values, axis = _arguments(node, None, 0)
+    values, axis = arguments_of(node, None, 0)
     made = [graph.value(value) for value in values]
-    if _target(node) == "aten.stack.default":
+    if operation(node) == "aten.stack.default":
         made = [ops.unsqueeze(value, graph.constant(np.int32(axis))) for value in made]
     return ops.concat(made, axis)
 
 
 def _mean(graph: Graph, node: Node) -> Any:
-    value, axes, keeps = _arguments(node, None, None, False)
-    _refuse(node, not axes)
+    value, axes, keeps = arguments_of(node, None, None, False)
+    refuse(node, not axes)
     return ops.reduce_mean(graph.value(value), graph.constant(np.array(axes)), keeps)
 
 
 def _layer_norm(graph: Graph, node: Node) -> Any:
-    value, shape, weight, bias, epsilon, _ = _arguments(node, None, None, None, None, 1e-5, True)
-    _refuse(node, len(shape) != 1)
+    value, shape, weight, bias, epsilon, _ = arguments_of(node, None, None, None, None, 1e-5, True)
+    refuse(node, len(shape) != 1)
     made = ops.mvn(graph.value(value), graph.constant(np.array([-1])), True, epsilon, "inside_sqrt")
     made = made if weight is None else ops.multiply(made, graph.value(weight))
     return made if bias is None else ops.add(made, graph.value(bias))
@@ -277,7 +296,7 @@ def _layer_norm(graph: Graph, node: Node) -> Any:
 def _gelu(graph: Graph, node: Node) -> Any:
     (value,), options = given(node), dict(node.kwargs)
     kind = str(options.pop("approximate", "none"))
-    _refuse(node, kind not in ("none", "tanh") or bool(options))
+    refuse(node, kind not in ("none", "tanh") or bool(options))
     return ops.gelu(graph.value(value), "tanh" if kind == "tanh" else "erf")
 
 
@@ -285,7 +304,7 @@ def _select(graph: Graph, node: Node) -> Any:
     """Rows of the second dimension by their numbers: what a model keeps to make logits of."""
     value, indices = given(node)
     is_known = isinstance(indices, list) and len(indices) == 2 and indices[0] is None
-    _refuse(node, not is_known)
+    refuse(node, not is_known)
     return ops.gather(graph.value(value), graph.value(indices[1]), graph.constant(np.int32(1)))
 
 
@@ -295,7 +314,7 @@ def _nothing(graph: Graph, node: Node) -> None:
 
 def _unread(graph: Graph, node: Node) -> None:
     """What a model makes and has no use for in a step: a mask, where positions are given."""
-    _refuse(node, bool(node.users))
+    refuse(node, bool(node.users))
 
 
 WRITERS: dict[str, Write] = {
@@ -355,39 +374,14 @@ WRITERS: dict[str, Write] = {
 }
 
 
-def _target(node: Node) -> str:
-    return str(getattr(node.target, "__name__", "")) if node.target is operator.getitem else str(node.target)
+def _before(value: Any) -> Any:
+    """What a value was before it was reshaped."""
+    before = output(value)
+    while (node := before.get_node()).get_type_name() == "Reshape":
+        before = node.input_value(0)
+    return before
 
 
-def given(node: Node) -> Any:
-    """Its arguments; torch's type for them promises nothing."""
-    return node.args
-
-
-def _arguments(node: Node, *defaults: Any) -> Any:
-    """Its arguments, of which so many are read, with defaults for those that it was not given; no others."""
-    _refuse(node, bool(node.kwargs) or len(node.args) > len(defaults))
-    return (*node.args, *defaults[len(node.args) :])
-
-
-def _refuse(node: Node, is_unknown: bool) -> None:
-    if is_unknown:
-        raise UnknownOperation(f"{_target(node)} with such arguments is not known")
-
-
-def _kind(value: Any) -> torch.dtype:
-    """Of the numbers that a value has."""
-    return value.meta["val"].dtype  # type: ignore[no-any-return]
-
-
-def _shape(node: Node) -> list[int]:
-    """Of a value, -1 where it depends on the step."""
-    sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
-    _refuse(node, sizes.count(-1) > 1)
-    return sizes
-
-
-def _heads(node: Node) -> tuple[int, int]:
-    """How many heads, and how wide, of shape (1, heads, tokens, width)."""
-    _, count, _, width = node.meta["val"].shape
-    return count, width
+def _sizes(value: Any) -> list[int]:
+    """Of what the graph makes, -1 where it depends on the step."""
+    return [size.get_length() if size.is_static else -1 for size in value.get_partial_shape()]

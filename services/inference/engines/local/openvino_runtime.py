@@ -34,7 +34,7 @@ with _without(TELEMETRY):
     from openvino import opset13 as ops
     from openvino.op import Parameter, _PagedAttentionExtension
 
-__all__ = ["cache_parameter", "compile_model", "openvino", "ops", "paged_attention", "parameter"]
+__all__ = ["cache_parameter", "compile_model", "openvino", "ops", "output", "paged_attention", "parameter"]
 
 
 # Once and for as long as the process lives, made where no two threads can make it: the runtime gives the thread that
@@ -65,13 +65,13 @@ def cache_parameter(name: str) -> Any:
 
 def paged_attention(inputs: Sequence[Any], key_heads: tuple[int, int], value_heads: tuple[int, int]) -> Any:
     """Attention over keys and values in blocks; of both how many heads there are, and how wide."""
-    made = _PagedAttentionExtension([_output(one) for one in inputs])
+    made = _PagedAttentionExtension([output(one) for one in inputs])
     known = made.get_rt_info()
     known["num_k_heads"], known["k_head_size"] = key_heads
     known["num_v_heads"], known["v_head_size"] = value_heads
     return made.output(0)
 
 
-def _output(made: Any) -> Any:
+def output(made: Any) -> Any:
     """What an operator makes, of which most make one thing."""
     return made.output(0) if isinstance(made, openvino.Node) else made

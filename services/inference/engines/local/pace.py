@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 # How much longer a step may take because of prompts. Double is what a reader of running text should never notice; the
 # rest is for what the figures leave out: attention, and a busy machine. With 1.7, 2,000 tokens made it 2.3 times, with
@@ -33,7 +34,7 @@ DRAFT_PRICE_MIN = 0.25
 # therefore have whole multiples of these, as far as that is ours to choose: what begins and ends is as long as it is.
 DRAFT_STEP_GRAIN, PROMPT_STEP_GRAIN = 4, 16
 # Steps that are timed: one token, which is bound by reading weights; a prompt, by computing; and answers that get their
-# next token, of which each reads all its keys and values. The smallest cache holds them.
+# next token, of which each reads all its keys and values, after one token and once more. The smallest cache holds them.
 PROMPT_TOKENS = 64
 DECODE_COUNT, DECODE_LENGTH = 8, 64
 SAMPLE_COUNT = 3
@@ -59,6 +60,8 @@ class Pace:
         slowness: What steps that only decode take, in parts of what was measured.
         prompt_token_s: Of each token of a prompt, as seen in service; 0: as measured.
         draft_price: Of each guess, in parts of a sequence or of a token of a prompt, whichever is dearer.
+        change_s: Of a step that has not as many tokens as the one before: where the network is one graph, all its
+            operators are given their shapes anew.
     """
 
     step_s: float
@@ -68,7 +71,9 @@ class Pace:
     slowness: float = 1.0
     prompt_token_s: float = 0.0
     draft_price: float = 1.0
+    change_s: float = 0.0
     _known_count: int = 0
+    _last_count: int = 0
 
     def step_token_count(self, decode_count: int, in_play_count: int, unread_count: int) -> int:
         """Tokens that a step may compute: the running answers', and as many of prompts as the stretch allows.
@@ -100,20 +105,22 @@ class Pace:
         return min(token_count, max(STEP_TOKENS_MAX, decode_count))
 
     def draft_count(self, decode_count: int, worths: Iterable[float]) -> int:
-        """How many guesses a step computes: as long as one more makes more tokens a second.
+        """How many guesses a step computes: as many as make most tokens a second.
 
         Args:
             decode_count: Sequences that get a token in this step.
             worths: How many tokens more each guess counts for, falling: how likely it is right, or more of it or less.
         """
-        begin_s = took_s = self._decode_s(decode_count)
-        draft_s = self._draft_s()
-        made, count = float(decode_count), 0
-        for worth in worths:
-            if worth * took_s <= made * draft_s or took_s + draft_s > DRAFT_STRETCH * begin_s:
-                break
-            made, took_s, count = made + worth, took_s + draft_s, count + 1
-        return max(_whole(decode_count + count, DRAFT_STEP_GRAIN) - decode_count, 0)
+        begin_s, draft_s = self._decode_s(decode_count), self._draft_s()
+        count_max = int((DRAFT_STRETCH - 1) * begin_s / draft_s)
+        rates = [
+            made / (begin_s + count * draft_s + self._change_s(decode_count + count))
+            for count, made in enumerate(accumulate(islice(worths, count_max), initial=float(decode_count)))
+        ]
+        token_count = decode_count + rates.index(max(rates))
+        if token_count != self._last_count:
+            token_count = max(_whole(token_count, DRAFT_STEP_GRAIN), decode_count)
+        return token_count - decode_count
 
     def observe(self, decode_count: int, token_count: int, seconds: float, draft_count: int = 0) -> None:
         """Learns from a step that took so long.
@@ -121,26 +128,33 @@ class Pace:
         One in which nobody decodes is bound by nothing and teaches nothing. Nor does one with prompts where more decode
         than have ever been seen to decode alone: what those cost would be taken for the prompts' price.
         """
+        change_s = self._change_s(token_count + draft_count)
+        self._last_count = token_count + draft_count
         if decode_count == 0:
             return
-        prompt_count, expected_s = token_count - decode_count, self._decode_s(decode_count)
-        if draft_count:
+        prompt_count, decode_s = token_count - decode_count, self._decode_s(decode_count)
+        if prompt_count == 0:
             draft_s = draft_count * self._draft_s()
-            # Which of the two took longer than expected is not known: each has its share in it.
-            surprise, share = _surprise(seconds, expected_s + draft_s), draft_s / (expected_s + draft_s)
-            self.slowness *= 1 + LEARNING * (1 - share) * surprise
-            self.draft_price = max(self.draft_price * (1 + LEARNING * share * surprise), DRAFT_PRICE_MIN)
-        elif prompt_count == 0:
-            self.slowness *= 1 + LEARNING * _surprise(seconds, expected_s)
-            self.draft_price += FORGETTING * (1 - self.draft_price)
-            self._known_count = max(self._known_count, decode_count)
+            expected_s = decode_s + draft_s + change_s
+            # Which of them took longer than expected is not known: each has its share in it.
+            surprise = LEARNING * _surprise(seconds, expected_s) / expected_s
+            self.slowness *= 1 + decode_s * surprise
+            self.change_s *= 1 + change_s * surprise
+            if draft_count:
+                self.draft_price = max(self.draft_price * (1 + draft_s * surprise), DRAFT_PRICE_MIN)
+            else:
+                self.draft_price += FORGETTING * (1 - self.draft_price)
+                self._known_count = max(self._known_count, decode_count)
         elif decode_count <= self._known_count:
             known_s = self.prompt_token_s or self.token_s
-            seen_s = min(max((seconds - expected_s) / prompt_count, self.token_s), SURPRISE_MAX * known_s)
+            seen_s = min(max((seconds - decode_s) / prompt_count, self.token_s), SURPRISE_MAX * known_s)
             self.prompt_token_s = known_s + LEARNING * (seen_s - known_s)
 
     def _decode_s(self, count: int) -> float:
         return self.slowness * (self.step_s + count * self.row_s)
+
+    def _change_s(self, token_count: int) -> float:
+        return self.slowness * self.change_s if token_count != self._last_count else 0.0
 
     def _draft_s(self) -> float:
         return self.slowness * self.draft_price * max(self.row_s, self.token_s)
@@ -165,7 +179,12 @@ def measure(read: Callable[[int], float], decode: Callable[[int, int], float]) -
     """
     one = min(read(1) for _ in range(SAMPLE_COUNT))
     prompt = min(read(PROMPT_TOKENS) for _ in range(SAMPLE_COUNT))
-    many = min(decode(DECODE_COUNT, DECODE_LENGTH) for _ in range(SAMPLE_COUNT))
+    changed, many = [], []
+    for _ in range(SAMPLE_COUNT):
+        read(1)
+        changed.append(decode(DECODE_COUNT, DECODE_LENGTH))
+        many.append(decode(DECODE_COUNT, DECODE_LENGTH))
     token_s = max((prompt - one) / (PROMPT_TOKENS - 1), 1e-7)
-    row_s = max((many - one) / (DECODE_COUNT - 1), 1e-7)
-    return Pace(max(one - row_s, 0.0), row_s, token_s)
+    row_s = max((min(many) - one) / (DECODE_COUNT - 1), 1e-7)
+    change_s = max(min(changed) - min(many), 0.0)
+    return Pace(max(one - row_s, 0.0), row_s, token_s, change_s=change_s)

@@ -18,9 +18,9 @@ import torch
 
 from services.inference.engines.local import huge_pages
 from services.inference.engines.local.extents import EXTENT_TOKENS_MIN
-from services.inference.engines.local.graph_ops import UnknownOperation
 from services.inference.engines.local.openvino_runtime import openvino
 from services.inference.engines.local.scheduler import Row
+from services.inference.engines.local.traced_node import UnknownOperation
 
 # What the runtime's paged attention takes on processors; other versions may take others.
 BLOCK_TOKENS = 32
