@@ -137,6 +137,23 @@ def test_a_tenant_that_returns_gets_no_credit() -> None:
     assert 4 <= order.count("back") <= 6
 
 
+def test_guesses_that_are_right_count_as_served() -> None:
+    """Of two tenants whose prompts are as long the one whose answers came in fewer steps has had no less."""
+    one = scheduler(row_count_max=2, prefill=64)
+    quoting, telling = sequence(8, 20, tenant="quoting"), sequence(8, 20, first=100, tenant="telling")
+    for each in (quoting, telling):
+        one.add(each)
+    step(one)
+    for _ in range(3):
+        one.accept(quoting)
+        quoting.token_ids.append(7)
+    for tenant in ("quoting", "telling"):
+        one.add(sequence(8, 1, tenant=tenant))
+    one.remove(quoting)
+
+    assert step(one).rows[-1].sequence.tenant == "telling"
+
+
 def test_last_in_rank_gives_way() -> None:
     """When the cache is full the latest and least important sequence loses its place, and is computed again."""
     one = scheduler(token_count=2 * EXTENT_TOKENS_MIN, growth_token_count=0, prefill=64)

@@ -163,7 +163,7 @@ class Batch:
         """Whether the token that was drawn is the one that was guessed: then it is computed, and gives the next."""
         if row.draft_ids[ahead : ahead + 1] != (token_id,) or row.sequence not in self._answers:
             return False
-        row.sequence.computed_count += 1
+        self._scheduler.accept(row.sequence)
         self._metrics.accepted_tokens.inc()
         return True
 
