@@ -12,7 +12,7 @@ import re
 ASKED = {
     "/v1/chat/completions": "messages",
     "/v1/completions": "prompt[]",
-    "/v1/responses": "input",
+    **dict.fromkeys(("/v1/responses", "/v1/responses/input_tokens"), "input"),
     "/v1/embeddings": "input",
     "/v1/moderations": "input",
     **dict.fromkeys(("/chat", "/chat/stream", "/chat/smart", "/chat/safe", "/chat/limited", "/chat-async"), "message"),

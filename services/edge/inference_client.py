@@ -99,6 +99,12 @@ class InferenceClient:
         request = pb.ModerateRequest(request_id=exchange.request_id, texts=texts)
         return await self._call(exchange, self._stub.Moderate, request)
 
+    async def count_tokens(self, exchange: Exchange, spec: generation_pb2.GenerationSpec) -> int:
+        """Counts the tokens of a prompt."""
+        request = pb.CountTokensRequest(request_id=exchange.request_id, spec=spec)
+        answer: pb.CountTokensResponse = await self._call(exchange, self._stub.CountTokens, request)
+        return answer.prompt_token_count
+
     async def report_false_hit(self, exchange: Exchange, request: pb.ReportFalseHitRequest) -> bool:
         """Reports a cached answer that did not fit; false where its entry was gone."""
         request.request_id = exchange.request_id

@@ -66,6 +66,26 @@ async def test_chat(client: openai.AsyncOpenAI) -> None:
         assert raw.headers["x-request-id"]
 
 
+async def test_input_tokens_are_counted(client: openai.AsyncOpenAI) -> None:
+    """A local model counts what it is then billed for, a conversation and instructions included; upstreams cannot."""
+    asked: Any = {"model": "millrace-embedded", "input": "What is Millrace?", "instructions": "Be brief."}
+    counted = await client.responses.input_tokens.count(**asked)
+    first = await client.responses.create(**asked)
+    assert first.usage
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", first.usage.input_tokens)
+
+    more: Any = {"model": "millrace-embedded", "input": "And its cache?", "previous_response_id": first.id}
+    second = await client.responses.create(**more, store=False)
+    assert second.usage
+    assert (await client.responses.input_tokens.count(**more)).input_tokens == second.usage.input_tokens
+    with pytest.raises(openai.InternalServerError, match="cannot count tokens; a local model can") as refused:
+        await client.responses.input_tokens.count(model="fake", input="hi")
+    assert refused.value.status_code == 501
+    with pytest.raises(openai.BadRequestError) as unknown:
+        await client.responses.input_tokens.count(**asked, personality="friendly")
+    assert unknown.value.param == "personality"
+
+
 async def test_stream_with_usage(client: openai.AsyncOpenAI) -> None:
     """A stream ends with its finish and then its usage; the text is that of the whole answer."""
     stream = await client.chat.completions.create(

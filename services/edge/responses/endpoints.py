@@ -64,6 +64,13 @@ class InputList(Struct):
     object: Literal["list"] = "list"
 
 
+class InputTokens(Struct):
+    """How many tokens of the model a request's input is, with its instructions and tools."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+
+
 class ResponseEndpoints:
     """Makes responses, and tells of those that are kept.
 
@@ -98,6 +105,12 @@ class ResponseEndpoints:
         generation = await self._inference.generate(exchange, asked)
         provenance.set_all(exchange, generation)
         return answer.answered(response, generation)
+
+    async def count_input(self, exchange: Exchange, body: ResponseRequest) -> InputTokens:
+        """POST /v1/responses/input_tokens; what says how to answer does not count."""
+        items, before = input_items(body), await self._before(exchange, body.previous_response_id)
+        spec = generation_spec(body, [*before, *items])
+        return InputTokens(await self._inference.count_tokens(exchange, spec))
 
     async def _before(self, exchange: Exchange, previous: str | None) -> list[Raw]:
         """The conversation that a response continues."""

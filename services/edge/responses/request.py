@@ -22,6 +22,7 @@ REFUSED = {
     "conversation": "use `previous_response_id`, or send the items.",
     "max_tool_calls": "no tools are run here; calls are handed to you.",
     "moderation": "use the header `x-millrace-safety-profile`.",
+    "personality": "say it in `instructions`.",
     "prompt": "send the items themselves.",
     "prompt_cache_options": "use `Cache-Control: no-cache` or `no-store`.",
 }

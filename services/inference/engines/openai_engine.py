@@ -122,7 +122,7 @@ class OpenAIEngine:
         return vectors, Usage(answer.usage.prompt_tokens)
 
     async def count_tokens(self, prompt: Prompt) -> int:
-        """Refuses: the API has no way to ask."""
+        """Refuses: chat completions have no way to ask."""
         raise Unimplemented(
             "COUNT_TOKENS_UNSUPPORTED", f"upstream {self._label} cannot count tokens; a local model can"
         )
