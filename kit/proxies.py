@@ -10,7 +10,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 
+from pydantic import Field, SecretStr, field_validator
 from yarl import URL
+
+from kit.config import ServeSettings
 
 NONE = "none"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -63,6 +66,34 @@ class Proxies:
 
 
 DIRECT = Proxies()
+
+
+class OutwardSettings(ServeSettings):
+    """Settings of a service that calls what is outside."""
+
+    https_proxy: SecretStr | None = Field(
+        default=None,
+        description="Proxy to what is outside, over https, as http://user:password@host:3128; `none`: go directly.",
+        json_schema_extra={"standard": "HTTPS_PROXY https_proxy"},
+    )
+    no_proxy: str = Field(
+        default="",
+        description="Hosts, with all below them, and networks that are reached directly, comma separated.",
+        json_schema_extra={"standard": "NO_PROXY no_proxy"},
+    )
+
+    @field_validator("https_proxy")
+    @classmethod
+    def _is_a_proxy(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            parse(url.get_secret_value())
+        return url
+
+    @property
+    def way_out(self) -> Proxies:
+        """What stands before what is outside."""
+        https = parse(self.https_proxy.get_secret_value()) if self.https_proxy else None
+        return Proxies(https, self.no_proxy.replace(",", " ").split())
 
 
 def _is_here(host: str) -> bool:

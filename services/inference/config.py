@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from kit import proxies
-from kit.config import DialSettings, ServeSettings
+from kit.config import DialSettings
+from kit.proxies import OutwardSettings
 from services.inference.access.settings import AccessSettings
 from services.inference.database.settings import DatabaseSettings
 from services.inference.jobs.settings import JobSettings
@@ -37,7 +37,7 @@ class SafetyDialSettings(DialSettings):
     keepalive_timeout_s: float = Field(default=2.0, ge=1, description="Seconds that a probe may stay unanswered.")
 
 
-class InferenceSettings(ServeSettings):
+class InferenceSettings(OutwardSettings):
     """What can be set about inference; models and routes are in the models file."""
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_INFERENCE_")
@@ -51,16 +51,6 @@ class InferenceSettings(ServeSettings):
     jobs: JobSettings = JobSettings()
     quotas: QuotaSettings = QuotaSettings()
     access: AccessSettings = AccessSettings()
-    https_proxy: SecretStr | None = Field(
-        default=None,
-        description="Proxy to upstreams and JWKS over https, as http://user:password@host:3128; `none`: go directly.",
-        json_schema_extra={"standard": "HTTPS_PROXY https_proxy"},
-    )
-    no_proxy: str = Field(
-        default="",
-        description="Hosts, with all below them, and networks that are reached directly, comma separated.",
-        json_schema_extra={"standard": "NO_PROXY no_proxy"},
-    )
     environment: Literal["development", "production"] = Field(
         default="development", description="`production` refuses to start where calls need no credential."
     )
@@ -111,21 +101,8 @@ class InferenceSettings(ServeSettings):
     )
     torch_threads: int = Field(default=0, ge=0, description="Threads of torch; 0 takes what the machine has.")
 
-    @field_validator("https_proxy")
-    @classmethod
-    def _is_a_proxy(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            proxies.parse(url.get_secret_value())
-        return url
-
     @model_validator(mode="after")
     def _production_asks_who_calls(self) -> Self:
         if self.environment == "production" and self.access.mode == "open":
             raise ValueError("ENVIRONMENT=production needs ACCESS_MODE=required: anybody could call")
         return self
-
-    @property
-    def way_out(self) -> proxies.Proxies:
-        """What stands before upstreams."""
-        https = proxies.parse(self.https_proxy.get_secret_value()) if self.https_proxy else None
-        return proxies.Proxies(https, self.no_proxy.replace(",", " ").split())

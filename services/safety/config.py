@@ -3,10 +3,10 @@
 from pydantic import Field, FilePath
 from pydantic_settings import SettingsConfigDict
 
-from kit.config import ServeSettings
+from kit.proxies import OutwardSettings
 
 
-class SafetySettings(ServeSettings):
+class SafetySettings(OutwardSettings):
     """What the safety service can be told."""
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_SAFETY_")

@@ -75,7 +75,7 @@ def build(
     personal_data = PersonalData(load_recognisers())
     learned = assemble(settings.encoder_threads)
     folder = Folder()
-    backends = BackendPool(environ)
+    backends = BackendPool(environ, settings.way_out)
 
     def detectors_for(policies: Policies) -> Mapping[str, Detector]:
         return {

@@ -8,7 +8,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from kit.config import ConfigError
+from kit.config import ConfigError, load
 from kit.errors import Unavailable
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.safety import wiring
@@ -16,6 +16,7 @@ from services.safety.backends.assembly import BackendPool
 from services.safety.backends.document import OpenAIModerationDocument
 from services.safety.backends.scored import Scored
 from services.safety.config import SafetySettings
+from tests.fakes.http_proxy import HttpProxy
 from tests.fakes.moderation_upstream import KEY, ModerationUpstream
 from tests.safety.conftest import Serve
 from tests.safety.messages import prompt
@@ -59,6 +60,27 @@ async def test_a_text_seen_before_is_not_asked_again(detector: Scored, upstream:
     assert upstream.asked == [["calm", "I will stab you"], ["new"]]
     assert again[0] == first[1]
     assert again[0]["violence"] == 0.97
+
+
+@pytest.mark.parametrize(("direct", "asked"), [("", ["CONNECT api.company.invalid:443 HTTP/1.1"]), (".invalid", [])])
+async def test_it_is_reached_through_the_proxy(direct: str, asked: list[str]) -> None:
+    """As HTTPS_PROXY and NO_PROXY say: no resolver knows the name. A proxy that refuses is a failure like others."""
+    proxy = HttpProxy(refusal=403)
+    await proxy.start()
+    settings = load(SafetySettings, {"HTTPS_PROXY": proxy.url, "NO_PROXY": direct})
+    pool = BackendPool({"MODERATION_KEY": KEY}, settings.way_out)
+    spec = OpenAIModerationDocument(
+        backend="openai_moderation", base_url="https://api.company.invalid/v1", api_key_env="MODERATION_KEY"
+    )
+    made = pool.detector("endpoint", spec, PLACE)
+    assert isinstance(made, Scored)
+
+    with pytest.raises(Unavailable, match="the moderation endpoint failed"):
+        await made.scores(["hello"])
+
+    assert proxy.asked == asked
+    await pool.close()
+    await proxy.stop()
 
 
 async def test_long_texts_go_in_several_requests(detector: Scored, upstream: ModerationUpstream) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import aiohttp
+from yarl import URL
 
 from kit.errors import ConfigError
+from kit.proxies import DIRECT, Proxies
 from services.safety.backends.document import (
     BackendSpec,
     ClassifierDocument,
@@ -32,10 +34,11 @@ class BackendPool:
 
     Args:
         environ: Where keys are looked up.
+        proxies: What stands before endpoints.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
+    def __init__(self, environ: Mapping[str, str], proxies: Proxies = DIRECT) -> None:
+        self._environ, self._proxies = environ, proxies
         self._made: WeakValueDictionary[str, Scored | Spotted] = WeakValueDictionary()
         self._session: aiohttp.ClientSession | None = None
 
@@ -63,7 +66,8 @@ class BackendPool:
     def _make(self, name: str, spec: BackendSpec, place: str) -> Scored | Spotted:
         match spec:
             case OpenAIModerationDocument():
-                scorer = OpenAIModerationScorer(spec, _key(spec, self._environ, place), self._connections)
+                key, proxy = _key(spec, self._environ, place), self._proxies.before(URL(spec.base_url))
+                scorer = OpenAIModerationScorer(spec, key, self._connections, proxy)
                 return Scored(name, spec.categories, scorer, place)
             case ClassifierDocument():
                 return Scored(name, spec.categories, HuggingFaceScorer(spec), place)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from kit.errors import MillraceError, Unavailable
 from services.safety.backends.document import MODERATION_CATEGORIES, OpenAIModerationDocument
@@ -24,15 +25,19 @@ _TIMEOUT = aiohttp.ClientTimeout(total=60.0)
 
 
 class OpenAIModerationScorer:
-    """The endpoint; see `scored.Scorer`."""
+    """The endpoint, through an HTTP proxy if there is one; see `scored.Scorer`."""
 
     def __init__(
-        self, spec: OpenAIModerationDocument, api_key: str, session: Callable[[], aiohttp.ClientSession]
+        self,
+        spec: OpenAIModerationDocument,
+        api_key: str,
+        session: Callable[[], aiohttp.ClientSession],
+        proxy: URL | None = None,
     ) -> None:
         self._url = spec.base_url.rstrip("/") + "/moderations"
         self._model = spec.model
         self._headers = {"Authorization": f"Bearer {api_key}"}
-        self._session = session
+        self._session, self._proxy = session, proxy
 
     async def warm(self) -> None:
         """See `Scorer.warm`. Whether the endpoint answers is for each check to find out."""
@@ -54,7 +59,9 @@ class OpenAIModerationScorer:
         inputs = [text.encode("utf-8", "replace").decode() for text in texts]
         try:
             body = {"model": self._model, "input": inputs}
-            async with self._session().post(self._url, json=body, headers=self._headers, timeout=_TIMEOUT) as answer:
+            async with self._session().post(
+                self._url, json=body, headers=self._headers, timeout=_TIMEOUT, proxy=self._proxy
+            ) as answer:
                 if answer.status != 200:
                     raise _failed(f"it answered {answer.status}")
                 return _scores(await answer.json(content_type=None), len(texts))
