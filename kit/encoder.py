@@ -12,10 +12,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,7 @@ from kit.sentence_model import Precision, SentenceModel, find, not_loadable
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 # What one turn takes at most: about 40 ms of the default model on one core, so that a short text never waits long
 # behind long ones. Tokens are not known before the turn; English has four characters in one.
@@ -85,7 +88,7 @@ def load(name: str, threads: int, precision: Precision = "float32") -> Loaded:
         network.tokenizer.no_truncation()
         network.tokenizer.no_padding()
         for text in WARM_UP:
-            _run(network, [text])
+            _computed(network, [network.tokenizer.encode(text)])
     except MillraceError:
         raise
     except Exception as error:  # whatever keeps a model from loading is told to who waits for it
@@ -121,7 +124,7 @@ class Encoder:
         More than one thread gains little on short texts, and loses much where the cores are busy.
         """
         self._load = partial(load, model, threads)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._thread = _Worker("encoder")
         self._loaded: Loaded | None = None
         self._loading: asyncio.Future[Loaded] | None = None
         self._jobs: deque[_Job] = deque()
@@ -150,7 +153,8 @@ class Encoder:
             FailedPrecondition: MODEL_NOT_LOADABLE or MODEL_NOT_GENUINE.
         """
         if self._loading is None:
-            self._loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+            self._loading = asyncio.get_running_loop().create_future()
+            self._thread.do(self._load, partial(_settle, self._loading))
         self._loaded = await asyncio.shield(self._loading)
 
     async def encode(self, texts: Sequence[str]) -> Floats:
@@ -177,8 +181,8 @@ class Encoder:
         """Refuses who waits, and frees the model after the turn in hand."""
         self._is_closed = True
         while self._jobs:
-            _settle(self._jobs.popleft(), _shutting_down())
-        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+            _settle(self._jobs.popleft().done, _shutting_down())
+        await self._thread.close()
         self._loaded = None
 
     def _ready(self) -> Loaded:
@@ -200,26 +204,68 @@ class Encoder:
         if not self._is_busy:
             self._is_busy = True
             loop.call_soon(self._start_turn)  # at the tick's end, with what else came in it
-        return await asyncio.gather(*(job.done for job in jobs))
+        return [await jobs[0].done] if len(jobs) == 1 else await asyncio.gather(*(job.done for job in jobs))
 
     def _start_turn(self) -> None:
         jobs = _next_turn(self._jobs)
         self._is_busy = bool(jobs) and not self._is_closed
         if self._is_busy:
-            turn = asyncio.get_running_loop().run_in_executor(
-                self._thread, _run, self._ready()[1], [job.text for job in jobs]
+            network, encodings = self._ready()[1], list[Encoding]()
+            # Tokens of so little text are made sooner than a thread gets the interpreter to make them, which it would
+            # have to wrest from the loop several times; what fails here fails there as well, and is told.
+            if sum(len(job.text) for job in jobs) <= TURN_CHARACTERS_MAX:
+                with suppress(BaseException):
+                    encodings = _encodings(network, jobs)
+            self._thread.do(
+                lambda: _computed(network, encodings or _encodings(network, jobs)), partial(self._end_turn, jobs)
             )
-            turn.add_done_callback(partial(self._end_turn, jobs))
 
-    def _end_turn(self, jobs: list[_Job], turn: asyncio.Future[list[Encoded | None]]) -> None:
-        error = _shutting_down() if turn.cancelled() else turn.exception()
+    def _end_turn(self, jobs: list[_Job], outcome: list[Encoded | None] | BaseException) -> None:
         for row, job in enumerate(jobs):
-            _settle(job, error or turn.result()[row] or self._too_long(job))
+            _settle(job.done, outcome if isinstance(outcome, BaseException) else outcome[row] or self._too_long(job))
         self._start_turn()
 
     def _too_long(self, job: _Job) -> InvalidArgument:
         problem = f"is longer than the {self.token_max} tokens that the model reads"
         return InvalidArgument(f"texts[{job.index}]", problem, reason="CONTEXT_LENGTH_EXCEEDED")
+
+
+class _Worker:
+    """A thread that does one thing after another, and tells the event loop what came of each.
+
+    An executor does more than that, and holds the interpreter for it when the loop has just been woken.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._todo: SimpleQueue[_Task | None] = SimpleQueue()
+        self._thread = Thread(target=self._live, name=name, daemon=True)
+
+    def do(self, work: Callable[[], T], then: Callable[[T | BaseException], object]) -> None:
+        """Has work done in the thread, and the loop that runs now told its result or error."""
+        if not self._thread.ident:
+            self._thread.start()
+        self._todo.put((asyncio.get_running_loop(), work, then))
+
+    async def close(self) -> None:
+        """Ends the thread after what it was given."""
+        self._todo.put(None)
+        if self._thread.ident:
+            await asyncio.to_thread(self._thread.join)
+
+    def _live(self) -> None:
+        while task := self._todo.get():
+            loop, work, then = task
+            outcome: Any
+            try:
+                outcome = work()
+            except BaseException as error:  # a panic of the tokenizer is no Exception
+                outcome = error
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(then, outcome)
+            del task, work, then, outcome  # texts are kept no longer than needed
+
+
+_Task = tuple[asyncio.AbstractEventLoop, Callable[[], Any], Callable[[Any], object]]
 
 
 def _next_turn(jobs: deque[_Job]) -> list[_Job]:
@@ -236,21 +282,24 @@ def _next_turn(jobs: deque[_Job]) -> list[_Job]:
     return turn
 
 
-def _settle(job: _Job, outcome: Encoded | BaseException) -> None:
-    if job.done.done():  # its caller has left
+def _settle(done: asyncio.Future[T], outcome: T | BaseException) -> None:
+    if done.done():  # its caller has left
         return
     if isinstance(outcome, BaseException):
-        job.done.set_exception(outcome)
+        done.set_exception(outcome)
     else:
-        job.done.set_result(outcome)
+        done.set_result(outcome)
 
 
-def _run(network: Network, texts: list[str]) -> list[Encoded | None]:
+def _encodings(network: Network, jobs: Sequence[_Job]) -> list[Encoding]:
+    return [network.tokenizer.encode(_readable(job.text)) for job in jobs]
+
+
+def _computed(network: Network, encodings: Sequence[Encoding]) -> list[Encoded | None]:
     """Encodes the texts of one turn, in the thread; None stands for one that is too long."""
-    encodings = [network.tokenizer.encode(_readable(text)) for text in texts]
     fitting = [encoding for encoding in encodings if len(encoding) <= network.token_max]
     if not fitting:
-        return [None] * len(texts)
+        return [None] * len(encodings)
     vectors, states = network.run([encoding.ids for encoding in fitting])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     results = iter(zip(vectors, states, fitting, strict=True))

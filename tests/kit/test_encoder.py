@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from kit import minilm
 from kit.encoder import QUEUE_TEXTS_MAX, TURN_TEXTS_MAX, Encoder, Floats, Loaded, load
@@ -250,6 +250,49 @@ async def test_a_failed_turn_fails_its_callers_only(slow: Encoder, network: Netw
     with pytest.raises(RuntimeError, match="broken"):
         await slow.encode(["a"])
     network.error = None
+
+    assert (await slow.encode(["b"])).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("text", "on_loop"), [("short", True), ("word " * 300, False)])
+async def test_tokens_of_little_text_are_made_at_once(
+    slow: Encoder, network: Network, monkeypatch: pytest.MonkeyPatch, text: str, on_loop: bool
+) -> None:
+    """Those of a long text would keep the loop from everybody else, and are left to the thread."""
+    makers: list[int] = []
+    tokenizer = network.tokenizer
+
+    class Noting:
+        def encode(self, text: str) -> Encoding:
+            makers.append(threading.get_ident())
+            return tokenizer.encode(text)
+
+    monkeypatch.setattr(network, "tokenizer", Noting())
+    network.may_go.release()
+    await slow.encode([text])
+
+    assert [maker == threading.get_ident() for maker in makers] == [on_loop]
+
+
+class Panic(BaseException):
+    """As a library in Rust raises one."""
+
+
+async def test_a_panic_of_the_tokenizer_is_told(
+    slow: Encoder, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends neither the thread nor the wait, and the next text is encoded."""
+    tokenizer = network.tokenizer
+
+    class Panicking:
+        def encode(self, text: str) -> Encoding:
+            raise Panic
+
+    monkeypatch.setattr(network, "tokenizer", Panicking())
+    with pytest.raises(Panic):
+        await slow.encode(["a"])
+    monkeypatch.setattr(network, "tokenizer", tokenizer)
+    network.may_go.release()
 
     assert (await slow.encode(["b"])).shape == (1, 2)
 
