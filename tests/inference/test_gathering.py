@@ -68,7 +68,20 @@ def test_what_waits_is_looked_at_anew_when_more_is_known() -> None:
     assert not gathering.tell(Awaited(0, "text", 40, 80, ".", 1.0))
     assert not gathering.take([piece("x" * 29)])
     assert not gathering.take([piece(".")])
-    assert gathering.take([piece(".")])
+    assert not gathering.take([piece(".")])
+    assert gathering.take([piece(" ")])
+
+
+def test_a_stop_waits_for_what_follows_once_something_was_judged() -> None:
+    """Before, safety begins to read at the stop; later only the character behind it tells that a sentence ends."""
+    assert told(AWAITED).take([piece("x" * 35 + ".")])
+    for stop, follows in ((".", " so"), ('."', " So"), (".", '"'), (".", " So.")):
+        later = told(AWAITED, Awaited(0, "text", 30, 60, ".\n", 1.0))
+        assert not later.take([piece("x" * 35 + stop)])
+        assert later.take([piece(follows)])
+    for text in (".\n", ". So", ". S.", ".\n)"):
+        later = told(AWAITED, Awaited(0, "text", 30, 60, ".\n", 1.0))
+        assert later.take([piece("x" * 35 + text)])
 
 
 @given(st.lists(st.sampled_from(TOKENS), min_size=40, max_size=400))

@@ -14,6 +14,8 @@ from services.inference.screening.safety_port import OutputPiece
 
 # A stop is mostly told from a point by what follows: a few code points, where a quotation ends with the sentence.
 _BEHIND_STOP = 3
+# What may stand between the stop and the blank that ends a sentence.
+_CLOSERS = ".!?…\"'”’)]"
 
 
 class Awaited(msgspec.Struct, frozen=True):
@@ -28,11 +30,16 @@ class Awaited(msgspec.Struct, frozen=True):
 
 
 class _Part(msgspec.Struct):
-    """How far a part has come, where its last stop ends that may matter, and what is awaited of it."""
+    """How far a part has come, where its last stop ends that may matter, and what is awaited of it.
+
+    Attributes:
+        was_judged: Whether some of it was. Before, safety begins at a stop what the character behind it completes.
+    """
 
     arrived: int = 0
     stopped: int | None = None
     awaited: Awaited | None = None
+    was_judged: bool = False
 
     def matters(self, text: str) -> bool:
         """Takes text; whether it may let safety judge more."""
@@ -40,11 +47,24 @@ class _Part(msgspec.Struct):
         awaited = self.awaited
         if awaited is None or self.arrived >= awaited.most_through:
             return True
-        last = max(map(text.rfind, awaited.stops), default=-1)
-        if last >= 0 and begin + last >= awaited.least_through:
-            self.stopped = begin + last + 1
-            return True
-        return self.stopped is not None and begin < self.stopped + _BEHIND_STOP
+        is_behind = self.stopped is not None and begin < self.stopped + _BEHIND_STOP
+        if (last := _last_stop(text, awaited, begin)) is None:
+            return is_behind
+        self.stopped = last + 1
+        # One that ends the text matters with what follows; most others, with what has followed.
+        ends = self.was_judged and _last_stop(text.rstrip(_CLOSERS), awaited, begin) is None
+        return is_behind or not ends
+
+    def tell(self, awaited: Awaited) -> None:
+        """Takes what is awaited from now on: more than before when something was judged."""
+        self.was_judged |= self.awaited is not None and awaited.least_through > self.awaited.least_through
+        self.awaited = awaited
+
+
+def _last_stop(text: str, awaited: Awaited, begin: int) -> int | None:
+    """Where in its part the last stop of a text is, if it may matter."""
+    last = max(map(text.rfind, awaited.stops), default=-1)
+    return begin + last if last >= 0 and begin + last >= awaited.least_through else None
 
 
 class Gathering:
@@ -68,7 +88,7 @@ class Gathering:
         """Takes what is awaited from now on; whether what waits must be sent because of it."""
         self.gather_s = awaited.gather_s
         part = self._part(awaited.choice_index, awaited.kind)
-        part.awaited = awaited
+        part.tell(awaited)
         waiting = [one for one in self._waiting if (one.choice_index, one.kind) == (awaited.choice_index, awaited.kind)]
         part.arrived -= sum(len(one.text) for one in waiting)
         return sum(part.matters(one.text) for one in waiting) > 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import grpc
@@ -144,7 +145,7 @@ class SafetyStream:
                 end_of_part=one.end_of_part,
                 end_of_choice=one.end_of_choice,
             )
-            for one in pieces
+            for one in _joined(pieces)
         ]
         for first in range(0, len(deltas), 256):
             await self._write(deltas[first : first + 256])
@@ -185,6 +186,19 @@ class SafetyStream:
         for late in self._late:
             late.cancel()
         self._call.cancel()
+
+
+def _joined(pieces: Sequence[OutputPiece]) -> Iterator[OutputPiece]:
+    """Joins neighbours of one part: tokens that were gathered are one text, and each delta costs both sides."""
+    for (choice_index, kind, tool_call_index, ends), run in groupby(pieces, _part_and_end):
+        if ends:
+            yield from run
+        else:
+            yield OutputPiece(choice_index, kind, "".join([one.text for one in run]), tool_call_index)
+
+
+def _part_and_end(one: OutputPiece) -> tuple[int, str, int, bool]:
+    return one.choice_index, one.kind, one.tool_call_index, one.end_of_part or one.end_of_choice
 
 
 def _failure(error: grpc.aio.AioRpcError) -> MillraceError:
