@@ -20,7 +20,7 @@ from services.safety.checking import Screened, Text, check, stretches
 from services.safety.detectors.detector import Detector
 from services.safety.policy import Direction, Profile, Rule, Verdict
 from services.safety.reading import Stretch, looks_like_json
-from services.safety.run import State
+from services.safety.run import State, duties
 from services.safety.screening import Finding, Screening
 
 # Presidio gives phone numbers 0.4 and nothing useful less; names are learned, and surer than that when they are right.
@@ -62,7 +62,7 @@ class Anonymiser:
             Unavailable: A detector did not finish.
         """
         profile = Profile("redact", "", 0, {Direction.INPUT: self._rules(categories)})
-        screening = Screening(profile, Direction.INPUT, self._detectors, self._pool)
+        screening = Screening(profile, Direction.INPUT, duties(profile, Direction.INPUT, self._detectors), self._pool)
         screened = await check(screening, [Text(text, is_json=looks_like_json(text)) for text in texts])
         if any(run.state in (State.FAILED, State.TIMED_OUT) for run in screening.runs):
             raise Unavailable("DETECTOR_UNAVAILABLE", "the texts could not be read in time; send fewer or shorter ones")

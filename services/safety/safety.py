@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kit.process import resident_mib
 from services.safety.anonymising import Anonymiser
 from services.safety.checking import Screened, Text, check
-from services.safety.detectors.detector import AwaitedCursor, Detector, Warmed
+from services.safety.detectors.detector import Detector, Warmed, is_awaited
 from services.safety.judging import JUDGEMENTS_MAX, Judgements
 from services.safety.policy import Direction, Policies, Profile
 from services.safety.recent import Recent
+from services.safety.run import Duty, duties
 from services.safety.screening import Screening
 
 _log = logging.getLogger(__name__)
@@ -25,10 +26,19 @@ _WARM_UP = (
 )
 
 
-class _InForce(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _InForce:
     policies: Policies
     detectors: Mapping[str, Detector]
-    judgements: Judgements
+    judgements: Judgements = field(default_factory=lambda: Recent(JUDGEMENTS_MAX))
+    _duties: dict[tuple[str, Direction], Sequence[Duty]] = field(default_factory=dict)
+
+    def duties(self, profile: Profile, direction: Direction) -> Sequence[Duty]:
+        """What a profile wants of the detectors, worked out for its first call."""
+        key = profile.name, direction
+        if (found := self._duties.get(key)) is None:
+            found = self._duties[key] = duties(profile, direction, self.detectors)
+        return found
 
     @property
     def needed(self) -> dict[str, Detector]:
@@ -57,7 +67,7 @@ class Safety:
     ) -> None:
         self.anonymiser = anonymiser
         self._detectors_for = detectors_for
-        self._in_force = _InForce(policies, detectors_for(policies), Recent(JUDGEMENTS_MAX))
+        self._in_force = _InForce(policies, detectors_for(policies))
         self._pool = pool
 
     @property
@@ -86,7 +96,7 @@ class Safety:
             kit.errors.MillraceError: A model that they need cannot be loaded; nothing has changed.
         """
         detectors = await asyncio.to_thread(self._detectors_for, policies)
-        coming = _InForce(policies, detectors, Recent(JUDGEMENTS_MAX))
+        coming = _InForce(policies, detectors)
         await _warm(coming.needed)
         self._in_force = coming
         self.announce()
@@ -97,9 +107,10 @@ class Safety:
         Raises:
             kit.errors.InvalidArgument: There is no such profile.
         """
-        policies, detectors, _ = self._in_force
+        policies = self._in_force.policies
         found = policies.profile(profile)
-        return Screening(found, direction, detectors, self._pool, policy_version=policies.version)
+        wanted = self._in_force.duties(found, direction)
+        return Screening(found, direction, wanted, self._pool, policy_version=policies.version)
 
     async def check(self, screening: Screening, texts: Iterable[Text]) -> list[Screened]:
         """Judges whole texts; what is in force remembers what it said of them."""
@@ -124,6 +135,6 @@ async def _warm(detectors: Mapping[str, Detector]) -> None:
             await detector.warm()
         else:
             cursor = detector.cursor(detector.categories)
-            assert not isinstance(cursor, AwaitedCursor), "what is awaited is warmed"
+            assert not is_awaited(cursor), "what is awaited is warmed"
             await asyncio.to_thread(cursor.scan, _WARM_UP, 0, True)
     _log.info("detectors ready", extra={"detectors": sorted(detectors), "resident_mib": resident_mib()})

@@ -15,13 +15,22 @@ import logging
 import math
 import operator
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.safety.detectors.detector import ALWAYS, AwaitedCursor, Cursor, Deliberate, Detector, Match, Wakes
+from services.safety.detectors.detector import (
+    ALWAYS,
+    AwaitedCursor,
+    Cursor,
+    Deliberate,
+    Detector,
+    Match,
+    Wakes,
+    is_awaited,
+)
 from services.safety.policy import Direction, Profile, Verdict
-from services.safety.run import Run, State
+from services.safety.run import Duty, Run, State
 
 # A detector sees long texts in pieces, so that a deadline or a block ends all work and other calls get their turn.
 _PIECE_CODE_POINTS = 4096
@@ -90,16 +99,15 @@ class Screening:
         self,
         profile: Profile,
         direction: Direction,
-        detectors: Mapping[str, Detector],
+        duties: Sequence[Duty],
         pool: concurrent.futures.Executor,
         clock: Callable[[], float] = time.perf_counter,
         policy_version: str = "",
     ) -> None:
-        rules = {rule.detector: rule for rule in profile.rules[direction]}
         self.profile = profile
         self.direction = direction
         self.policy_version = policy_version
-        self.runs = [Run(detector, rules.get(name)) for name, detector in detectors.items()]
+        self.runs = [Run(duty, duty.detector, duty.rule) for duty in duties]
         self.finding_count = 0
         self.verdict = Verdict.ALLOW
         self.blocks_all = False  # whether a detector failed that the policy does not do without
@@ -218,7 +226,7 @@ class Lane:
         self._readers: list[tuple[Run, Cursor]] = []
         self._models: list[_Model] = []
         for run in screening.runs:
-            if wanted := run.wanted(retrieved):
+            if wanted := run.duty.wanted(retrieved):
                 self._open(run, wanted)
         self._context = max((run.detector.context for run, _ in self._readers), default=0)
         self._text = ""
@@ -234,8 +242,8 @@ class Lane:
         """Begins a detector's reading of the text; a failure ends its run and is never raised."""
         try:
             cursor = _cursor(run.detector, wanted, self._screening.direction)
-            if isinstance(cursor, AwaitedCursor):  # asks the cursor, which may fail at that, too
-                self._models.append(_Model(run, cursor, run.holds(self._retrieved)))
+            if is_awaited(cursor):
+                self._models.append(_Model(run, cursor, run.duty.holds(self._retrieved)))
             else:
                 self._readers.append((run, cursor))
         except Exception as error:  # As in `Screening.scan`.

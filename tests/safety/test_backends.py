@@ -16,7 +16,7 @@ from services.safety.backends.document import (
     SpacyDocument,
     TokenClassifierDocument,
 )
-from services.safety.detectors.detector import AwaitedCursor, Detector, Match, Warmed
+from services.safety.detectors.detector import Detector, Match, Warmed, is_awaited
 from services.safety.detectors.folding import Folder
 from services.safety.detectors.lexicon import Lexicon
 from services.safety.detectors.pii import PersonalData
@@ -123,7 +123,7 @@ async def read(detector: Detector, pieces: list[str], categories: tuple[str, ...
         text += piece
         final = number == len(pieces)
         before = cursor.safe
-        if isinstance(cursor, AwaitedCursor):
+        if is_awaited(cursor):
             work = cursor.begin(text[kept:], kept, final)
             found = await work if work is not None else []
         else:

@@ -12,6 +12,7 @@ from services.safety import wiring
 from services.safety.detectors.detector import ALWAYS, Wakes
 from services.safety.holding import HoldTimer, Waiting
 from services.safety.policy import Direction
+from services.safety.run import duties
 from services.safety.screening import Screening
 from services.safety.stream import (
     Awaited,
@@ -54,7 +55,8 @@ def stream(embedded: wiring.SafetyService, clock: Clock) -> OutputStream:
     pool = concurrent.futures.ThreadPoolExecutor(1)
     detectors = {name: embedded.safety.detectors[name] for name in ("forbidden_terms", "pii")}
     profile = embedded.safety.policies.profile("strict")
-    return OutputStream(Screening(profile, Direction.OUTPUT, detectors, pool, clock), 1, clock)
+    wanted = duties(profile, Direction.OUTPUT, detectors)
+    return OutputStream(Screening(profile, Direction.OUTPUT, wanted, pool, clock), 1, clock)
 
 
 def text(events: list[Event]) -> str:

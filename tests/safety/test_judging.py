@@ -12,7 +12,7 @@ from services.safety.detectors.detector import Detector, Match
 from services.safety.judging import FINDINGS_MAX, Judgements
 from services.safety.policy import Direction, Profile, Rule, Verdict
 from services.safety.recent import Recent
-from services.safety.run import State
+from services.safety.run import State, duties
 from services.safety.screening import Screening
 from tests.fakes.detectors import FakeDetector, FakeModel, failing
 
@@ -50,7 +50,8 @@ def screening(
 ) -> Screening:
     rules = tuple(Rule(each.name, 0.3, action, {}, fails_open=True, deadline_s=5) for each in detectors)
     profile = Profile("test", "", 0, dict.fromkeys(Direction, rules))
-    return Screening(profile, direction, {each.name: each for each in detectors}, ThreadPoolExecutor(1))
+    wanted = duties(profile, direction, {each.name: each for each in detectors})
+    return Screening(profile, direction, wanted, ThreadPoolExecutor(1))
 
 
 def told(one: Screening, screened: list[Screened]) -> Any:

@@ -11,7 +11,7 @@ from millrace.safety.v1 import safety_service_pb2 as pb
 from millrace.safety.v1 import verdict_pb2 as verdict
 from services.inference.generation import ChoiceFinished, Delta, FinishReason
 from services.inference.screening.restoring import WayBack
-from services.safety.detectors.detector import AwaitedCursor
+from services.safety.detectors.detector import is_awaited
 from tests.safety.messages import answer, deltas, prompt, random_chunks, released, screen
 from tests.safety.test_stream import PIECES, expected
 
@@ -109,7 +109,7 @@ def test_no_text_crashes_a_detector(embedded: "SafetyService", text: str) -> Non
     for name in ("pii", "forbidden_terms", "injection_phrases"):
         detector = embedded.safety.detectors[name]
         cursor = detector.cursor(detector.categories)
-        assert not isinstance(cursor, AwaitedCursor)
+        assert not is_awaited(cursor)
         matches = cursor.scan(text, 0, True)
 
         assert cursor.safe == len(text)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,6 @@ class Cursor(Protocol):
         ...
 
 
-@runtime_checkable
 class AwaitedCursor(Protocol):
     """A reading whose work is done elsewhere, by a model or a service, and awaited."""
 
@@ -78,6 +80,11 @@ class AwaitedCursor(Protocol):
         `text` may begin behind `safe`, where it left before: what a cursor has not judged, it keeps itself.
         """
         ...
+
+
+def is_awaited(cursor: Cursor | AwaitedCursor) -> TypeIs[AwaitedCursor]:
+    """Tells the two kinds of cursors apart; asking for the whole protocol takes 15 us of each lane and detector."""
+    return hasattr(cursor, "begin")
 
 
 @runtime_checkable
