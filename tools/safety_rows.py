@@ -22,7 +22,7 @@ import yaml
 from kit import bert_onnx, minilm
 from kit.sentence_model import find
 from services.safety.learned.classifier import WINDOW_PASSAGES
-from services.safety.learned.features import Floats, Hints, Tally, tallies
+from services.safety.learned.features import Floats, Hints, Tally, count, tallies
 from services.safety.learned.heads import PRECISION, pooled
 from services.safety.learned.passages import passages
 
@@ -124,8 +124,8 @@ class Numbers:
         self._encode(sorted(new, key=lambda passage: (len(passage), passage)))
         for row, parts in zip(rows, cut, strict=True):
             row.vector = pooled([self._known[_key(part)] for part in parts])
-            counted = Tally.total([tallies(part, self._hints).whole for part in parts]).counted
-            row.hints, row.buckets, row.weights = counted.hints, counted.buckets, counted.weights
+            counted = count([Tally.total([tallies(part, self._hints).whole for part in parts])])
+            row.hints, row.buckets, row.weights = counted.hints[0], counted.buckets, counted.weights
 
     def _encode(self, texts: Sequence[str]) -> None:
         limit = self._network.token_max

@@ -41,10 +41,11 @@ def test_a_score_is_the_sum_of_its_parts():
     heads = Heads(
         ("harm",), np.ones((3, 1), np.float32), sparse, np.ones(2 * BUCKET_COUNT, np.float32), np.float32([-8])
     )
-    counted = Counted(np.array([3, BUCKET_COUNT + 5], np.uint16), np.float32([7, 9]), 1, np.float32([0.5]))
+    buckets = np.array([3, BUCKET_COUNT + 5] * 2, np.uint16)
+    counted = Counted(buckets, np.float32([7, 9] * 2), np.arange(5), np.float32([[0.5], [0.5]]))
     vectors = np.float32([[0.5, 1], [0.5, 1]])
 
-    told = heads.tell([counted, counted], [0, 2])
+    told = heads.tell(counted, [0, 2])
 
     assert heads.scores(vectors, told)[:, 0] == pytest.approx([0.5, 0.1192], abs=1e-4)
 
@@ -60,7 +61,7 @@ def test_anchors_have_a_say_as_great_as_they_are_near():
 
 def test_the_likeliest_category_meets_the_head_that_knows_whether():
     """Only the top category moves, a quarter of the way to the probability that there is any harm."""
-    logits = np.log(np.array([0.2, 0.6, 0.9]) / (1 - np.array([0.2, 0.6, 0.9])))
+    logits = np.log(np.array([[0.2, 0.6, 0.9]]) / (1 - np.array([[0.2, 0.6, 0.9]])))
 
-    assert probabilities(logits, 2) == pytest.approx([0.2, 0.675, 0.9])
-    assert probabilities(logits, -1) == pytest.approx([0.2, 0.6, 0.9])
+    assert probabilities(logits, 2) == pytest.approx(np.array([[0.2, 0.675, 0.9]]))
+    assert probabilities(logits, -1) == pytest.approx(np.array([[0.2, 0.6, 0.9]]))

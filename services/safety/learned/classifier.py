@@ -20,9 +20,9 @@ import numpy as np
 
 from services.safety.detectors.detector import Match, Wakes
 from services.safety.learned.backwards import turned
-from services.safety.learned.features import Floats, Tally
+from services.safety.learned.features import Floats, Tallies, Tally, count
 from services.safety.learned.heads import Heads, pooled
-from services.safety.learned.passages import PASSAGE_MAX, Pieces, sentence_spans
+from services.safety.learned.passages import PASSAGE_MAX, Pieces
 from services.safety.learned.reading import INLINE_PASSAGES, Reader, Reading, handed_over, work_of
 
 # How many passages a window reaches over: about 400 words. The heads were trained on as much.
@@ -172,7 +172,7 @@ class ClassifierCursor:
         sentences: list[list[_Told]] = []
         for left, passage in zip(range(len(passages))[::-1], passages, strict=True):
             tallies = self._reader.tallies(passage)
-            sentences.append(self._sentences(passage, tallies.sentences, self.safe == 0 and not windows))
+            sentences.append(self._sentences(passage, tallies, self.safe == 0 and not windows))
             self._tallies.append(tallies.whole)
             is_whole = (is_end and not left) or len(self._tallies) == self._tallies.maxlen
             windows.append(_Told(passage, Tally.total(self._tallies), 0.0 if is_whole else self._doubt))
@@ -181,12 +181,12 @@ class ClassifierCursor:
         ]
         return _Passages(windows, sentences, backwards, self._tell([*windows, *chain.from_iterable(sentences)]))
 
-    def _sentences(self, passage: str, tallies: Sequence[Tally], is_first: bool) -> list[_Told]:
+    def _sentences(self, passage: str, tallies: Tallies, is_first: bool) -> list[_Told]:
         """The sentences of a passage, unless none is judged by itself or the passage is one and judged as it is."""
-        if self._suspicion > 1 or (is_first and len(tallies) == 1):
+        if self._suspicion > 1 or (is_first and len(tallies.sentences) == 1):
             return []
-        spans = sentence_spans(passage)
-        return [_Told(passage[start:end], tally, 0.0) for (start, end), tally in zip(spans, tallies, strict=True)]
+        each = zip(tallies.spans, tallies.sentences, strict=True)
+        return [_Told(passage[start:end], tally, 0.0) for (start, end), tally in each]
 
     def _judge_in_place(self, known: _Passages, readings: list[Reading]) -> tuple[Floats, list[list[_Told]]]:
         """Scores the window that ends with each passage, and says what of the passage is judged by itself.
@@ -225,7 +225,7 @@ class ClassifierCursor:
         return matches
 
     def _tell(self, texts: Sequence[_Told]) -> Floats:
-        return self._heads.tell([one.tally.counted for one in texts], [one.doubt for one in texts])
+        return self._heads.tell(count([one.tally for one in texts]), [one.doubt for one in texts])
 
     def _scores(self, vectors: Sequence[Floats], told: Floats) -> Floats:
         """The probabilities of each category that is wanted, shape (texts, categories)."""

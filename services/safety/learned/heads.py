@@ -13,6 +13,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,42 +95,46 @@ class Heads:
             logits += self.anchors.logits(vectors)
         return probabilities(logits, self.whether)
 
-    def tell(self, counted: Sequence[Counted], doubts: Sequence[float]) -> Floats:
+    def tell(self, counted: Counted, doubts: Sequence[float]) -> Floats:
         """Returns the part of the log odds that needs no vector, shape (texts, categories).
 
         Args:
-            counted: What was counted in each text.
+            counted: What was counted in the texts.
             doubts: By how much the log odds of each are lowered.
         """
-        hints = np.stack([each.hints for each in counted])
-        logits = hints @ self.dense[-hints.shape[1] :] + self.bias - np.array(doubts, np.float32)[:, None]
-        for row, each in enumerate(counted):
-            values = each.weights * self.rarity.take(each.buckets)
-            for kind in (values[: each.word_bucket_count], values[each.word_bucket_count :]):
-                if squares := float(kind @ kind):
-                    kind /= squares**0.5
-            logits[row] += values @ self.sparse.take(each.buckets, axis=0)
+        logits = counted.hints @ self.dense[-counted.hints.shape[1] :] + self.bias
+        logits -= np.array(doubts, np.float32)[:, None]
+        values = counted.weights * self.rarity.take(counted.buckets)
+        places = counted.places.tolist()
+        for begin, end in pairwise(places):
+            kind = values[begin:end]
+            if squares := float(kind @ kind):
+                kind /= squares**0.5
+        for row, (begin, end) in enumerate(zip(places[::2], places[2::2], strict=False)):
+            logits[row] += values[begin:end] @ self.sparse.take(counted.buckets[begin:end], axis=0)
         return np.asarray(logits, np.float32)
 
 
 def probabilities(logits: Floats, whether: int) -> Floats:
-    """Turns logits into probabilities, shape (..., categories).
+    """Turns logits into probabilities, shape (texts, categories).
 
     Each category's own head knows its harm. One more, taught by the rows of all, knows whether there is any: the most
     likely category goes some way to meet it, so that the highest score of a text ranks texts by whether they do harm.
     """
     result = np.asarray(1 / (1 + np.exp(-np.clip(logits, -LOGIT_MAX, LOGIT_MAX))), np.float32)
     if whether >= 0:
-        others = np.where(np.arange(result.shape[-1]) == whether, -1.0, result)
-        top = others.argmax(axis=-1)[..., None]
-        own = np.take_along_axis(result, top, -1)
-        met = own + WHETHER_SHARE * (result[..., whether : whether + 1] - own)
-        np.put_along_axis(result, top, met, -1)
+        others = result.copy()
+        others[:, whether] = -1
+        rows, top = np.arange(len(result)), others.argmax(axis=1)
+        own = result[rows, top]
+        result[rows, top] = own + WHETHER_SHARE * (result[:, whether] - own)
     return result
 
 
 def pooled(vectors: Sequence[Floats]) -> Floats:
     """The vector of several passages: their mean."""
+    if len(vectors) == 1:
+        return vectors[0]
     return np.asarray(np.mean(np.stack(vectors), axis=0), np.float32)
 
 
