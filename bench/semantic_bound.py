@@ -27,11 +27,11 @@ import numpy.typing as npt
 
 from bench import semantic_sets
 from bench.semantic_sets import LabelledSet
+from services.cache.semantic.candidates import unopposed
 from services.cache.semantic.encoding import Floats
 from services.cache.semantic.estimate import wilson
 from services.cache.semantic.features import Frequencies, Surroundings, describe
-from services.cache.semantic.guards import objection
-from services.cache.semantic.matcher import NEIGHBOURS, TRIED_MAX
+from services.cache.semantic.matcher import NEIGHBOURS
 from services.cache.semantic.verifier import Outcome, Verifier
 from services.cache.semantic.words import Words, parse
 
@@ -109,10 +109,9 @@ class Replay:
         """Whether a hit is right; None for a miss, which is learned from."""
         near = self._known.neighbours(question, self._stored)
         ours, groups = self._words(question), self._known.labelled.groups
-        for at, (entry, _) in enumerate(near[:TRIED_MAX]):
+        for at in unopposed(ours, [self._words(entry) for entry, _ in near]):
+            entry = near[at][0]
             theirs = self._words(entry)
-            if objection(ours, theirs):
-                continue
             around = Surroundings([cosine for _, cosine in near], [self._meanings[other] for other, _ in near])
             seen = describe(ours, theirs, self._frequencies, around, at)
             decision = self._verifier.decide(seen, self._error_max, restated=ours.tokens == theirs.tokens)

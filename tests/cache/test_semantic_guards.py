@@ -19,6 +19,11 @@ Which vegetables are good for rabbits? | Which vegetables aren't good for rabbit
 How do I get the engine to start? | How do I prevent the engine from starting?
 Is it legal to record a phone call in Texas? | Is it illegal to record a phone call in Texas?
 How can I log in with a password? | How can I log in without a password?
+Which ships have crossed the strait? | Which ships have yet to cross the strait?
+How do I let my dog roam? | How do I forbid my dog to roam?
+Can I open the vault? | Am I unable to open the vault?
+Can I use a lamp to dry the paint? | Can I dry the paint if I do not use a lamp?
+Is the lactose free cheese ripe? | Is the cheese ripe?
 Who is allowed to vote in the election? | Who is no longer allowed to vote in the election?
 """
 NUMBERED = """
@@ -43,6 +48,7 @@ Where is parcel 1234567890123? | Where is parcel 1234567890124?
 Is 1,5 kg of flour enough? | Is 15 kg of flour enough?
 Is 1.000 euros a lot? | Is 1 euro a lot?
 Who read pages 2,3? | Who read pages 23?
+We have one parrot and a balcony | We have several parrots and a balcony
 Is $2500 a month enough? | Is $25000 a month enough?
 """
 CALCULATED = """
@@ -74,6 +80,8 @@ Which pin fits the lock? | Which pine fits the lock?
 Is my suite ready? | Is my suit ready?
 Are the two suites pressed? | Are the two suits pressed?
 Show me the news | Show me the new
+Can I get my parcel through here? | Can I get my parcel through there?
+thank you | goodbye
 Meet me at a quarter past six | Meet me at a quarter to six
 """
 SWAPPED_ENTITY = """
@@ -87,6 +95,8 @@ Can I park in Lower Manhattan on Sunday? | Can I park in Staten Island on Sunday
 How do I learn C++ quickly? | How do I learn C# quickly?
 foods with vitamin A | foods with vitamin B
 courses in IT | courses in HR
+What is IT? | What is it?
+Did Omar feed his goat? | Did Lena feed her goat?
 Niger population | Nigeria population
 hotels Rome | hotels Oslo
 Who directed Fire and Ice? | Who directed Dust and Gold?
@@ -102,6 +112,9 @@ Can I evict my landlord? | Can my landlord evict me?
 Can I lend to my brother? | Can my brother lend to me?
 Am I allowed to text my boss? | Is my boss allowed to text me?
 Can my wife add me to her plan? | Can I add my wife to my plan?
+Foxes or owls: who starves if foxes hunt? | Owls or foxes: who starves if owls hunt?
+Should I knead the dough before supper? | Should I have supper before kneading the dough?
+trains from march to may | trains from may to march
 Is A bigger than B? | Is B bigger than A?
 Copy column C into column D | Copy column D into column C
 They want to lend the museum a painting | The museum wants to lend them a painting
@@ -150,6 +163,9 @@ Why was I charged an extra fee by the machine? | The machine charged me an extra
 Where can I buy a car? | Where Can I Buy A Car?
 What is 10 minus 4? | What is 10 - 4?
 Is the branch quite far? | Is the branch far?
+I have yet to receive my parcel | I have not received my parcel
+Is smoking prohibited on board? | Is smoking banned on board?
+May I bring it in May? | may I bring it in may
 Is vitamin A good for me? | is vitamin a good for me
 """
 EDITED = NEGATED + NUMBERED + CALCULATED + OPPOSITE + SWAPPED_ENTITY + EXCHANGED + ASKED_OTHERWISE + ADDED

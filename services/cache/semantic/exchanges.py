@@ -7,7 +7,8 @@ those that join equals and those that stand for persons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Final
 
@@ -16,6 +17,8 @@ from services.cache.semantic.words import Words, is_content
 # Share of content in common, in any order, from which an exchange of two words counts.
 SWAPPED_RATIO: Final = 0.8
 COMMUTING: Final = frozenset("and or between & vs versus".split())
+# What stands between two things that are not equal, and is known by their sides.
+JOINTS: Final = frozenset("before after than until since because if while unless over without causes instead".split())
 # Who speaks or is spoken of, but for possessives: `my card, can you` and `can you, my card` are one.
 PERSONS: Final = {
     word: words.split()[0]
@@ -41,7 +44,42 @@ SKIPPED: Final = frozenset("a an the my your our their his its this that these t
 
 def exchanged(ours: Words, theirs: Words) -> bool:
     """Whether two words of content, two names or two persons have taken each other's place."""
-    return _contents_exchanged(ours, theirs) or _persons_exchanged(ours, theirs) or _roles_exchanged(ours, theirs)
+    return (
+        _contents_exchanged(ours, theirs)
+        or _swapped(ours.stems, theirs.stems)
+        or _crossed(ours, theirs)
+        or _persons_exchanged(ours, theirs)
+        or _roles_exchanged(ours, theirs)
+    )
+
+
+def _swapped(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether all is the same but for two words, each where the other was: `if X hits Y, is X hurt`."""
+    if len(ours) != len(theirs) or Counter(ours).keys() != Counter(theirs).keys():
+        return False
+    places = [at for at, (mine, other) in enumerate(zip(ours, theirs, strict=True)) if mine != other]
+    if len(places) < 2 or len({frozenset((ours[at], theirs[at])) for at in places}) > 1:
+        return False
+    between = set(ours[places[0] + 1 : places[1]]) - SKIPPED
+    return len(places) > 2 or not between <= COMMUTING
+
+
+def _crossed(ours: Words, theirs: Words) -> bool:
+    """Whether two things have changed sides of what orders them: `eat before I sleep`, `sleep before I eat`."""
+    for joint in JOINTS.intersection(ours.tokens).intersection(theirs.tokens):
+        (left, right), (left_there, right_there) = _sides(ours, joint), _sides(theirs, joint)
+        if left & right_there and right & left_there and left | right == left_there | right_there:
+            return True
+    return False
+
+
+def _sides(words: Words, joint: str) -> tuple[set[str], set[str]]:
+    """The words of content before and behind a word."""
+    at = words.tokens.index(joint)
+    told = [is_content(token) for token in words.tokens]
+    left = {stem for stem, tells in zip(words.stems[:at], told[:at], strict=True) if tells}
+    right = {stem for stem, tells in zip(words.stems[at:], told[at:], strict=True) if tells}
+    return left - right, right - left
 
 
 def _contents_exchanged(ours: Words, theirs: Words) -> bool:
@@ -72,10 +110,10 @@ def _persons_exchanged(ours: Words, theirs: Words) -> bool:
         mine, other = _persons(ours, owning=False), _persons(theirs, owning=False)
     if len(mine) != len(other) or set(mine) != set(other):
         return False
-    contents = _content(ours), _content(theirs)
+    one, two = contents(ours), contents(theirs)
     if mine != other:
-        return contents[0] == contents[1]
-    if contents[0] == contents[1] or sorted(contents[0]) != sorted(contents[1]):
+        return one == two
+    if one == two or sorted(one) != sorted(two):
         return False
     does, does_there = list(_does(ours)), list(_does(theirs))
     return len(does) == len(does_there) and does != does_there
@@ -105,13 +143,14 @@ def _does(words: Words) -> Iterator[bool]:
 
 def _roles_exchanged(ours: Words, theirs: Words) -> bool:
     """Whether one asks who does something, and the other to whom it is done: `Who hit John` for `Who did John hit`."""
-    mine, other = _content(ours), _content(theirs)
+    mine, other = contents(ours), contents(theirs)
     asked = [words.tokens[:1] == ("who",) or words.tokens[:1] == ("what",) for words in (ours, theirs)]
     helped = [words.tokens[1:2] in SUPPORTS for words in (ours, theirs)]
     return all(asked) and helped[0] != helped[1] and mine != other and sorted(mine) == sorted(other)
 
 
-def _content(words: Words) -> list[str]:
+def contents(words: Words) -> list[str]:
+    """The words of content of a text, in order."""
     return [stem for token, stem in zip(words.tokens, words.stems, strict=True) if is_content(token)]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.cache.semantic.exchanges import exchanged
+from services.cache.semantic.exchanges import contents, exchanged
 from services.cache.semantic.words import Words, is_content, is_negation, stem
 
 # Share of words in common from which two texts count as one with edits. Right answers between texts this close that
@@ -25,6 +25,8 @@ EDITED_ONCE_RATIO: Final = 0.57
 EDITED_NAMES_RATIO: Final = 0.5
 # The letter from which on words may be misspelt.
 MISSPELT_FROM: Final = 2
+# Words up to which a text says but one thing.
+FEW_WORDS: Final = 3
 # Words left to align after equal beginnings and ends are taken off; beyond that the texts are not one with edits.
 ALIGNED_MAX: Final = 60
 
@@ -33,7 +35,8 @@ OPPOSITES: Final = tuple(
     frozenset(pair.split("/"))
     for pair in """before/after with/without in/out on/off up/down over/under more/less to/from for/against into/from
     most/least all/none all/some above/below can/must may/must he/she his/her first/last always/never from/into
-    off/onto by/to past/to before/during after/during before/since after/until since/until by/without""".split()
+    off/onto by/to past/to before/during after/during before/since after/until since/until by/without here/there him/her
+    one/several one/many one/few one/multiple one/hundred one/thousand one/dozen one/both a/several""".split()
 )
 # What is asked for: a reason is no instruction, a time no place. `How` and `where` often ask for the same.
 QUESTIONS: Final = tuple(
@@ -44,16 +47,19 @@ PAST: Final = frozenset("was were did had".split())
 NOT_PAST: Final = frozenset("is are am does do has have will".split())
 QUESTION_WORDS: Final = frozenset("who what where when how which whose".split())
 # One of these more, and another part of the thing is meant.
-LIMITS: Final = frozenset("only half twice alone daily weekly monthly yearly".split())
+LIMITS: Final = frozenset("only half twice alone daily weekly monthly yearly free".split())
+GENDERED: Final = frozenset("he she him her his hers".split())
 NEGATING_PREFIXES: Final = ("un", "in", "im", "il", "ir", "non", "non-", "dis", "mis", "de", "anti", "anti-")
 PARTICLES: Final = frozenset("up out off over under down".split())
 # What tells one thing from another though it is short or else a function word: `vitamin A`, `World War I`, `in May`.
-LABELS: Final = frozenset("b c d e f g h j k l m n o p q r s t v w x y z ii iii iv vi vii viii ix xi xii".split())
+LABELS: Final = frozenset(
+    "b c d e f g h j k l m n o p q r s t v w x y z ii iii iv vi vii viii ix xi xii aait aawho".split()
+)
 MONTHS: Final = frozenset(
     map(
         stem,
         """january february march april may june july august september october november december
-        jan feb mar apr jun jul aug sep sept oct nov dec""".split(),
+        jan feb mar apr aamay jun jul aug sep sept oct nov dec""".split(),
     )
 )
 # Verbs of which each asks for what the others of its row ask for.
@@ -84,16 +90,15 @@ def objection(ours: Words, theirs: Words) -> str | None:
         return "CODE"
     if ours.stems == theirs.stems:
         return "SYMBOL" if _symbols_differ(ours, theirs) else _lengthened(ours, theirs)
-    ratio, edits = align(ours.stems, theirs.stems)
-    edited = ratio >= _edited_ratio(edits, ours, theirs) or _is_one_word(edits)
+    edits, edited = edits_of(ours, theirs)
     if _numbers_differ(ours, theirs, strict=edited):
         return "NUMBER"
     if exchanged(ours, theirs):
         return "DIRECTION"
-    if not edited:
-        return None
-    if _negations(ours) != _negations(theirs):
+    if (edited or _same_contents(ours, theirs)) and negations(ours) != negations(theirs):
         return "NEGATION"
+    if not edited:
+        return "WORD" if _says_otherwise(edits, ours, theirs) else None
     if _symbols_differ(ours, theirs):
         return "SYMBOL"
     if any(_opposite(edit, ours, theirs) or _asks_otherwise(edit, ours, theirs) for edit in edits):
@@ -107,6 +112,12 @@ def objection(ours: Words, theirs: Words) -> str | None:
     ):
         return "WORD"
     return None
+
+
+def edits_of(ours: Words, theirs: Words) -> tuple[list[Edit], bool]:
+    """The edits between two texts, and whether they are nearly the same: one with edits."""
+    ratio, edits = align(ours.stems, theirs.stems)
+    return edits, ratio >= _edited_ratio(edits, ours, theirs) or _is_one_word(edits)
 
 
 def _symbols_differ(ours: Words, theirs: Words) -> bool:
@@ -123,7 +134,8 @@ def _lengthened(ours: Words, theirs: Words) -> str | None:
 
 def _edited_ratio(edits: Sequence[Edit], ours: Words, theirs: Words) -> float:
     """From which share of words in common two texts count as one with these edits."""
-    if edits and all(_renames(edit, ours, theirs) for edit in edits):
+    renamed = [_renames(edit, ours, theirs) for edit in edits]
+    if any(renamed) and all(name or _agrees(edit, ours, theirs) for name, edit in zip(renamed, edits, strict=True)):
         return EDITED_NAMES_RATIO
     return EDITED_ONCE_RATIO if len(edits) == 1 else EDITED_RATIO
 
@@ -132,6 +144,13 @@ def _renames(edit: Edit, ours: Words, theirs: Words) -> bool:
     """Whether a name stands in place of another one."""
     sides = (ours, edit.ours), (theirs, edit.theirs)
     return all(places and {words.stems[at] for at in places} <= words.names for words, places in sides)
+
+
+def _agrees(edit: Edit, ours: Words, theirs: Words) -> bool:
+    """Whether it only follows who is named: `his` for `her`."""
+    return {
+        words.tokens[at] for words, places in ((ours, edit.ours), (theirs, edit.theirs)) for at in places
+    } <= GENDERED
 
 
 def _is_one_word(edits: Sequence[Edit]) -> bool:
@@ -203,7 +222,24 @@ def _numbers_differ(ours: Words, theirs: Words, *, strict: bool) -> bool:
     return bool(mine - other and other - mine)
 
 
-def _negations(words: Words) -> int:
+def _same_contents(ours: Words, theirs: Words) -> bool:
+    """Whether both have the same words of content, in whatever order: `I can get one`, `am I unable to get one`."""
+    return sorted(contents(ours)) == sorted(contents(theirs))
+
+
+def _says_otherwise(edits: Sequence[Edit], ours: Words, theirs: Words) -> bool:
+    """Whether two texts of a few words have none in common: `goodbye`, `thank you`."""
+    return (
+        len(edits) == 1
+        and max(len(ours.stems), len(theirs.stems)) <= FEW_WORDS
+        and len(edits[0].ours) == len(ours.stems)
+        and len(edits[0].theirs) == len(theirs.stems)
+        and any(map(is_content, ours.tokens + theirs.tokens))
+    )
+
+
+def negations(words: Words) -> int:
+    """Whether what is said is turned into its opposite: 1 for an odd number of negations."""
     return sum(map(is_negation, words.tokens)) % 2
 
 

@@ -21,10 +21,10 @@ from kit.errors import MillraceError
 from services.cache.entry import Entry, parse_entry_id
 from services.cache.key import Address
 from services.cache.query import Acceptance, Found, Hit, HitKind, Miss, MissReason, Query, Shadow, ShadowVerdict, judge
+from services.cache.semantic.candidates import TRIED_MAX, WATCHED_MAX, unopposed
 from services.cache.semantic.comparisons import Comparison, Comparisons
 from services.cache.semantic.encoding import TextEncoder, to_bytes
 from services.cache.semantic.features import Surroundings, describe
-from services.cache.semantic.guards import objection
 from services.cache.semantic.index import VectorIndex
 from services.cache.semantic.index_partitions import Neighbour
 from services.cache.semantic.records import Record, Records, partition
@@ -35,9 +35,8 @@ from services.cache.store import EntryStore
 
 log = logging.getLogger(__name__)
 
-# Entries that are looked at around a question, and those of them that are tried before there is none.
+# Entries that are looked at around a question.
 NEIGHBOURS: Final = 12
-TRIED_MAX: Final = 3
 # How near an entry must be to one that was reported for its neighbourhood to become stricter, and how strict at most.
 STRUCK_COSINE: Final = 0.8
 STRIKES_MAX: Final = 10
@@ -179,11 +178,11 @@ class Matcher:
         """The nearest entry that nothing speaks against and that the store still has."""
         assert query.semantic is not None, "only semantic lookups come here"
         ours = parse(query.semantic.compare_text)
-        for at, neighbour in enumerate(neighbours[:TRIED_MAX]):
-            record = self.records.get(neighbour.entry)
+        near = [(neighbour, self.records.get(neighbour.entry)) for neighbour in neighbours]
+        told = [None if record is None else parse(record.text) for _, record in near[:WATCHED_MAX]]
+        for at in unopposed(ours, told) if self._bounds.guarded else range(len(near[:TRIED_MAX])):
+            neighbour, record = near[at]
             if record is None or neighbour.cosine < similarity_min:
-                continue
-            if self._bounds.guarded and objection(ours, parse(record.text)):
                 continue
             entry = await self._store.get(record.address)
             hit = judge(entry, query, arrived_ms)

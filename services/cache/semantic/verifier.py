@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from services.cache.semantic.calibration import NEVER, Calibration, Saved, fit
-from services.cache.semantic.drift import DriftWatch
+from services.cache.semantic.drift import DriftWatch, ModelWatch
 from services.cache.semantic.estimate import HeldBack
 from services.cache.semantic.logistic import Floats
 
@@ -77,6 +77,7 @@ class Verifier:
     def __init__(self, held_share_max: float, random: Callable[[], float], saved: Saved | None = None) -> None:
         self._held_share_max, self._random = held_share_max, random
         self._watches: dict[float, DriftWatch] = {}
+        self._model_watch = ModelWatch()
         self._uncertainty = UNCERTAINTY_START
         self.calibration = Calibration(saved)
         self.held_back = HeldBack(saved.held if saved else ())
@@ -95,7 +96,7 @@ class Verifier:
             return Decision(Outcome.ACCEPTED, seen, None, error_max)
         error_max = kept_bound(error_max)
         probability = self.calibration.fitted.probability(seen)
-        threshold = self.calibration.fitted.threshold(error_max)
+        threshold = NEVER if self._model_watch.doubts else self.calibration.fitted.threshold(error_max)
         if threshold < NEVER:
             threshold = 1 - (1 - threshold) / 2**strikes
         if probability < threshold and not (restated and not strikes):
@@ -120,13 +121,16 @@ class Verifier:
         self.calibration.learn(
             decision.seen, decision.probability, fits=fits, error_max=decision.error_max, drawn=drawn
         )
+        # Before anything was fitted, it foretells by the prior.
+        watched, model = drawn and self.calibration.fitted.curves, self._model_watch
+        if watched and model.see(fits=fits, probability=decision.probability, number=number):
+            self._forget_before(model.since)
         if decision.outcome is not Outcome.HELD_BACK:
             return
         self.held_back.add(decision.weight, fits=fits)
         watch = self._watch(decision.error_max)
         if watch.see(fits=fits, weight=decision.weight, number=number):
-            self.alarm_count += 1
-            self.calibration.forget_before(watch.since)
+            self._forget_before(watch.since)
 
     def refit(self) -> None:
         """Fits to what was learned, if enough is new."""
@@ -136,6 +140,10 @@ class Verifier:
     def save(self) -> Saved:
         """What to keep over a restart."""
         return msgspec.structs.replace(self.calibration.save(), held=list(self.held_back.samples))
+
+    def _forget_before(self, number: int) -> None:
+        self.alarm_count += 1
+        self.calibration.forget_before(number)
 
     def _watch(self, error_max: float) -> DriftWatch:
         """The watch over lookups of one bound."""

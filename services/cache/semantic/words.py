@@ -41,6 +41,13 @@ HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 COUNTRY: Final = re.compile(r"\bU\.?S\.?(?:A\b\.?|(?<=\.)|\b)")
 # No article, but among words with a capital it may be one: `Is A bigger than B`.
 LETTER: Final = re.compile(r"(?<=[a-z,] )A\b(?! [A-Z])")
+# `IT` and `WHO` among words in small letters are names, and `May` is a month where no `may` can stand: as tokens they
+# begin with `aa`, for in small letters they are other words.
+CAPITALS: Final = re.compile(r"(?<![A-Z] )\b(?:IT|WHO)\b(?! [A-Z]{2})")
+MAY: Final = re.compile(
+    r"(?<=[a-z0-9,] )May\b|(?<=\b(?:in|of|by|to) )may\b"
+    r"|(?<=\b(?:from|last|next) )may\b|(?<=\b(?:since|until|after) )may\b"
+)
 MINUS: Final = re.compile(r"\bminus (?=\d)", re.IGNORECASE)
 CURRENCY_NAMES: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 CONTRACTIONS: Final = (
@@ -49,6 +56,7 @@ CONTRACTIONS: Final = (
     (re.compile(r"\b(?:can'?t|cannot)\b"), "can not"),
     (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|could|would|should|must|need|ai)n'?t\b"), r"\1 not"),
     (re.compile(r"'(?:re|ve|ll|m|s|d)\b"), ""),
+    (re.compile(r"\b(have|has|had|am|is|are) yet to\b"), r"\1 not"),
 )
 FUNCTION_WORDS: Final = frozenset(
     """a an the this that these those there here it its i me my mine myself you your yours u ur we us our ours he
@@ -60,7 +68,8 @@ FUNCTION_WORDS: Final = frozenset(
 )
 NEGATIONS: Final = frozenset(
     """not no non anti never none nobody nothing nowhere neither nor without hardly barely rarely seldom unless except
-    lack lacking fail refuse avoid prevent unable impossible stop quit against""".split()
+    lack lacking fail refuse avoid prevent unable impossible stop quit against
+    forbid forbidden prohibit ban""".split()
 )
 UNITS: Final = (
     dict(
@@ -199,7 +208,8 @@ def _cut(tokens: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    text = LETTER.sub("aa", COUNTRY.sub("usa", text)).lower()
+    text = MAY.sub("aamay", LETTER.sub("aa", COUNTRY.sub("usa", text)))
+    text = (text if text.isupper() else CAPITALS.sub(r"aa\g<0>", text)).lower()
     text = HYPHEN.sub(" ", text)
     for pattern, written_out in CONTRACTIONS:
         text = pattern.sub(written_out, text)
