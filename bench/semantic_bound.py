@@ -31,7 +31,7 @@ from services.cache.semantic.candidates import unopposed
 from services.cache.semantic.encoding import Floats
 from services.cache.semantic.estimate import wilson
 from services.cache.semantic.features import Frequencies, Surroundings, describe
-from services.cache.semantic.matcher import NEIGHBOURS
+from services.cache.semantic.matcher import FAR_COSINE, NEIGHBOURS
 from services.cache.semantic.verifier import Outcome, Verifier
 from services.cache.semantic.words import Words, parse
 
@@ -114,7 +114,8 @@ class Replay:
             theirs = self._words(entry)
             around = Surroundings([cosine for _, cosine in near], [self._meanings[other] for other, _ in near])
             seen = describe(ours, theirs, self._frequencies, around, at)
-            decision = self._verifier.decide(seen, self._error_max, restated=ours.tokens == theirs.tokens)
+            restated, is_far = ours.tokens == theirs.tokens, near[at][1] < FAR_COSINE
+            decision = self._verifier.decide(seen, self._error_max, restated=restated, is_far=is_far)
             fits = groups[entry] == groups[question]
             if decision.outcome is Outcome.ACCEPTED:
                 return fits

@@ -35,7 +35,7 @@ from services.cache.query import (
 )
 from services.cache.refresh import RefreshWatch
 from services.cache.semantic.encoding import Floats
-from services.cache.semantic.matcher import Bounds
+from services.cache.semantic.matcher import FAR_COSINE, Bounds
 from services.cache.semantic.semantics import Semantics, SemanticSettings
 from services.cache.semantic.words import parse
 from services.cache.stats import Stats
@@ -350,6 +350,22 @@ async def test_the_bound_is_kept_and_used(bounded: Suite):
 
     assert late_hits >= 0.25 * 300
     assert wrong <= 0.1 * hits
+
+
+async def test_another_field_is_compared_and_not_answered(bounded: Suite, monkeypatch: pytest.MonkeyPatch):
+    """What is as far away as that is missed, and its entry is there to compare with, however sure the verifier is."""
+    assert bounded.cache.matcher is not None
+    verifier = await bounded.cache.matcher.verifiers.get(bounded.cache.keys.tenant("acme"))
+    for name, told in (("probability", 1.0), ("threshold", 0.5)):
+        monkeypatch.setattr(type(verifier.calibration.fitted), name, lambda *_, told=told: told)
+    await bounded.keep(ASKED)
+
+    near, far = await bounded.ask(SIMILAR), await bounded.ask("show me the weather of Oslo and the address of its port")
+
+    assert isinstance(near, Hit) or (isinstance(near, Miss) and near.reason is MissReason.SHADOW)
+    assert isinstance(far, Miss)
+    assert far.reason is MissReason.UNSURE
+    assert shadow_of(far).acceptance.similarity < FAR_COSINE
 
 
 async def test_entries_that_fit_share_a_meaning(bounded: Suite):

@@ -245,6 +245,16 @@ def test_reports_make_a_neighbourhood_stricter():
     assert verifier.decide(just, 0.1, restated=True, strikes=1).outcome is Outcome.UNSURE
 
 
+def test_what_is_far_is_never_given():
+    """However sure the model is: of another field it has learned nothing. The same words are the same question."""
+    verifier = trained(0.1)
+    sure = max((seen for seen, _ in plain(11).lookups(1_000)), key=verifier.calibration.fitted.probability)
+
+    assert verifier.decide(sure, 0.1, restated=False).outcome is not Outcome.UNSURE
+    assert verifier.decide(sure, 0.1, restated=False, is_far=True).outcome is Outcome.UNSURE
+    assert verifier.decide(sure, 0.1, restated=True, is_far=True).outcome is not Outcome.UNSURE
+
+
 def test_without_a_bound_everything_is_given():
     """An operator who allows any error gets no calibration and nothing held back."""
     verifier = Verifier(HELD_SHARE_MAX, lambda: 0.0)

@@ -83,7 +83,9 @@ class Verifier:
         self.held_back = HeldBack(saved.held if saved else ())
         self.would_be_count = self.held_count = self.alarm_count = 0
 
-    def decide(self, seen: Floats, error_max: float, *, restated: bool, strikes: int = 0) -> Decision:
+    def decide(
+        self, seen: Floats, error_max: float, *, restated: bool, strikes: int = 0, is_far: bool = False
+    ) -> Decision:
         """Decides on a candidate.
 
         Args:
@@ -91,6 +93,7 @@ class Verifier:
             error_max: The bound of this lookup, the operator's or a stricter one.
             restated: Whether the questions are the same but for their form; such need no evidence.
             strikes: How often answers around this one were reported wrong; each halves the doubt that is allowed.
+            is_far: Whether it is as far away as a question of another field: then it is compared, and never given.
         """
         if error_max >= UNBOUNDED:
             return Decision(Outcome.ACCEPTED, seen, None, error_max)
@@ -99,7 +102,7 @@ class Verifier:
         threshold = NEVER if self._model_watch.doubts else self.calibration.fitted.threshold(error_max)
         if threshold < NEVER:
             threshold = 1 - (1 - threshold) / 2**strikes
-        if probability < threshold and not (restated and not strikes):
+        if (probability < threshold or is_far) and not (restated and not strikes):
             return Decision(Outcome.UNSURE, seen, probability, error_max)
         self.would_be_count += 1
         chance = self._chance(probability)
