@@ -78,12 +78,20 @@ class Run:
     """One detector at work in one call."""
 
     duty: Duty
-    detector: Detector
-    rule: Rule | None
     state: State = State.SKIPPED
     spent_s: float = 0.0
     deadline_s: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def detector(self) -> Detector:
+        """Who works."""
+        return self.duty.detector
+
+    @property
+    def rule(self) -> Rule | None:
+        """By which rule; None: it is not wanted."""
+        return self.duty.rule
 
     @property
     def is_live(self) -> bool:

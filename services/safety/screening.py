@@ -107,7 +107,7 @@ class Screening:
         self.profile = profile
         self.direction = direction
         self.policy_version = policy_version
-        self.runs = [Run(duty, duty.detector, duty.rule) for duty in duties]
+        self.runs = [Run(duty) for duty in duties]
         self.finding_count = 0
         self.verdict = Verdict.ALLOW
         self.blocks_all = False  # whether a detector failed that the policy does not do without

@@ -21,22 +21,22 @@ WATCHED_MAX: Final = 6
 
 def unopposed(ours: Words, near: Sequence[Words | None]) -> Iterator[int]:
     """Yields which of the nearest texts may answer, nearest first; None stands for one that is not to be tried."""
-    struck: list[tuple[Words, str]] | None = None
-    for at, theirs in enumerate(near[:TRIED_MAX]):
-        if theirs is None or objection(ours, theirs):
+    reasons = [None if theirs is None else objection(ours, theirs) for theirs in near[:WATCHED_MAX]]
+    struck = [
+        (theirs, reason)
+        for theirs, reason in zip(near, reasons, strict=False)
+        if theirs is not None and reason is not None and _is_edited(ours, theirs, reason)
+    ]
+    for at, (theirs, reason) in enumerate(zip(near[:TRIED_MAX], reasons, strict=False)):
+        if theirs is None or reason is not None:
             continue
-        if struck is None:
-            struck = list(_struck(ours, near[:WATCHED_MAX]))
-        if not any(_sides(ours, other, reason, theirs) for other, reason in struck):
+        if not any(_sides(ours, other, why, theirs) for other, why in struck):
             yield at
 
 
-def _struck(ours: Words, near: Sequence[Words | None]) -> Iterator[tuple[Words, str]]:
-    """Those that are nearly the same, or the same words in another order, and must not answer; and why."""
-    for theirs in near:
-        reason = theirs and objection(ours, theirs)
-        if theirs and reason and (reason in {"DIRECTION", "NEGATION"} or edits_of(ours, theirs)[1]):
-            yield theirs, reason
+def _is_edited(ours: Words, struck: Words, reason: str) -> bool:
+    """Whether the question is an edit of what was struck: nearly the same, or the same words in another order."""
+    return reason in {"DIRECTION", "NEGATION"} or edits_of(ours, struck)[1]
 
 
 def _sides(ours: Words, struck: Words, reason: str, other: Words) -> bool:

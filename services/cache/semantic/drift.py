@@ -61,8 +61,8 @@ class DriftWatch:
 class ModelWatch:
     """Bets against one model with all that is compared, whether it was sure enough to be given or not.
 
-    Who asks again asks soon, so that a few questions may win a bet. An alarm is therefore only doubt, while which
-    nothing is to be given; and what is compared until then decides.
+    Who asks again asks soon, so that a few questions may win a bet. An alarm is therefore only doubt: nothing
+    is to be given meanwhile, and what is compared next decides.
     """
 
     def __init__(self) -> None:
